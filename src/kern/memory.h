@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Anonymous memory of the engine's own, and advice about it; past any hook of mmap() and madvise() in this process. */
+#ifndef OB_KERN_MEMORY_H
+#define OB_KERN_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+/*
+ * Reserves length bytes of private anonymous memory that a child does not inherit and that no core dump holds; nothing
+ * is allocated until it is touched. The address is congruent to `like` modulo 2 MiB, so that a large page can move
+ * between the two whole. Returns 0 or -errno.
+ */
+int ob_memory_reserve(size_t length, uint64_t like, void **ret_base) OB_MUST_CHECK;
+
+/* The opposite; length as given then. NULL is allowed. */
+void ob_memory_unreserve(void *base, size_t length);
+
+/* madvise(MADV_DONTNEED): the pages are gone, the range reads as zero (or faults, where it is registered). 0 or -errno. */
+int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
+
+#endif
