@@ -29,6 +29,7 @@ int ob_error_set(struct ob_error *err, int code, const char *fmt, ...)
 int ob_error_sys(struct ob_error *err, int code, const char *fmt, ...)
 {
 	char number[64];
+	const char *what;
 	va_list ap;
 
 	if (!err)
@@ -37,8 +38,9 @@ int ob_error_sys(struct ob_error *err, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
+	what = strerror_r(code, number, sizeof(number));
 	append(err->text, sizeof(err->text), ": ");
-	append(err->text, sizeof(err->text), strerror_r(code, number, sizeof(number)));
+	append(err->text, sizeof(err->text), what ? what : "unknown error");
 	return -code;
 }
 

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is counted about a machine, in the order in which it crosses the wire. Append only: a reader takes the first
+ * min(own, sent) values, so older and newer programs understand each other.
+ *
+ * X(name, kind, help): kind is gauge (a level) or counter (only grows). Names say their unit; pages are of 4 KiB.
+ */
+#ifndef OB_PROTO_STATS_H
+#define OB_PROTO_STATS_H
+
+#include <stdint.h>
+
+#define OB_STATS(X)                                                                                               \
+	X(ram_bytes, gauge, "guest RAM that the engine looks after")                                              \
+	X(limit_bytes, gauge, "what the machine may cost; 0 without a limit")                                     \
+	X(cost_bytes, gauge, "what it costs the host: resident, benched, compressed pool and tables")             \
+	X(resident_bytes, gauge, "pages in place; an upper bound while chunks are open")                          \
+	X(benched_bytes, gauge, "lifted pages that still lie on the bench")                                       \
+	X(zero_bytes, gauge, "pages known to be all zero, kept nowhere")                                          \
+	X(compressed_bytes, gauge, "guest memory held in the compressed pool")                                    \
+	X(pool_bytes, gauge, "host memory that the compressed pool takes")                                        \
+	X(swapped_bytes, gauge, "pages in the swap store")                                                        \
+	X(ballooned_bytes, gauge, "pages given back by the guest")                                                \
+	X(pinned_bytes, gauge, "pages that a device or the kernel held when they were last tried")                \
+	X(absent_bytes, gauge, "pages never touched")                                                             \
+	X(tables_bytes, gauge, "the engine's own tables and buffers")                                             \
+	X(swap_file_bytes, gauge, "space that the swap store takes on disk")                                      \
+	X(swap_cached_bytes, gauge, "resident pages whose copy in the swap store may still be good")              \
+	X(bench_target_bytes, gauge, "what the bench is meant to hold at present")                                \
+	X(faults_touch, counter, "first touches of absent or ballooned pages")                                    \
+	X(faults_open, counter, "first touches answered by handing a whole chunk to the kernel")                  \
+	X(faults_bench, counter, "faults answered from the bench")                                                \
+	X(faults_zero, counter, "faults on zero pages")                                                           \
+	X(faults_compressed, counter, "faults answered by decompression")                                         \
+	X(faults_swapped, counter, "faults answered from the swap store")                                         \
+	X(faults_spurious, counter, "faults that had been answered already")                                      \
+	X(faults_stalled, counter, "faults that waited for room under the limit")                                 \
+	X(stall_ns, counter, "time that faults waited for room")                                                  \
+	X(prefetched_pages, counter, "pages brought back beside the one that was asked for")                      \
+	X(lifted_pages, counter, "pages lifted to the bench")                                                     \
+	X(lift_busy_pages, counter, "lifts refused because a device or the kernel held the page")                 \
+	X(returned_pages, counter, "pages moved back from the bench")                                             \
+	X(zero_pages_found, counter, "pages dropped because they were all zero")                                  \
+	X(compressed_pages, counter, "pages compressed")                                                          \
+	X(incompressible_pages, counter, "pages that did not compress")                                           \
+	X(swap_out_pages, counter, "pages written to the swap store")                                             \
+	X(swap_out_saved_pages, counter, "pages dropped without a write since the store still had them")          \
+	X(swap_in_pages, counter, "pages read from the swap store")                                               \
+	X(swap_write_ops, counter, "writes to the swap store")                                                    \
+	X(swap_read_ops, counter, "reads from the swap store")                                                    \
+	X(swap_write_errors, counter, "writes to the swap store that failed")                                     \
+	X(swap_read_errors, counter, "reads from the swap store that failed or did not verify")                   \
+	X(discarded_pages, counter, "pages that QEMU discarded (balloon, free-page reporting)")                   \
+	X(over_limit_ns, counter, "time spent above the limit")                                                   \
+	X(over_limit_bytes, gauge, "how far the machine is above its limit")                                      \
+	X(reclaim_cpu_ns, counter, "CPU time of the reclaim thread")                                              \
+	X(fault_cpu_ns, counter, "CPU time of the fault threads")                                                 \
+	X(degraded, gauge, "bits: 1 swap full, 2 swap failing, 4 pool full, 8 machine stopped by an unreadable page") \
+	X(internal_errors, counter, "answers of the kernel that should not happen; each one is logged")            \
+	X(open_chunks, gauge, "chunks of 2 MiB left to the kernel")                                               \
+	X(pool_writeback_pages, counter, "pages moved from the compressed pool to the swap store")
+
+struct ob_stats {
+#define X(name, kind, help) uint64_t name;
+	OB_STATS(X)
+#undef X
+};
+
+/* Bits of ob_stats.degraded. */
+#define OB_DEGRADED_SWAP_FULL  1u
+#define OB_DEGRADED_SWAP_ERROR 2u
+#define OB_DEGRADED_POOL_FULL  4u
+#define OB_DEGRADED_STOPPED    8u
+
+/*
+ * Latency histograms of faults, a row a kind: from the moment the engine read the event to the moment the page was in
+ * place, in buckets of half an octave: bucket(ns) = 2 * floor(log2 ns) + the bit below, at most OB_HIST_BUCKETS - 1.
+ */
+#define OB_HISTS(X) X(touch) X(bench) X(zero) X(compressed) X(swapped)
+
+enum ob_hist_kind {
+#define X(name) OB_HIST_##name,
+	OB_HISTS(X)
+#undef X
+	OB_HIST_KINDS
+};
+
+#define OB_HIST_BUCKETS 72
+
+struct ob_hists {
+	uint64_t count[OB_HIST_KINDS][OB_HIST_BUCKETS];
+};
+
+/* The bucket of a latency. */
+static inline unsigned ob_hist_bucket(uint64_t ns)
+{
+	unsigned log2, bucket;
+
+	if (ns < 2)
+		return 0;
+	log2 = 63u - (unsigned)__builtin_clzll(ns);
+	bucket = 2 * log2 + (unsigned)((ns >> (log2 - 1)) & 1);
+	return bucket < OB_HIST_BUCKETS ? bucket : OB_HIST_BUCKETS - 1;
+}
+
+/* The middle of a bucket, in nanoseconds. */
+static inline uint64_t ob_hist_bucket_ns(unsigned bucket)
+{
+	uint64_t base = 1ull << (bucket / 2);
+
+	return bucket & 1 ? base + base / 2 + base / 4 : base + base / 4;
+}
+
+/* The latency below which the given share (0 to 1) of n buckets lies, 0 when they are empty. */
+uint64_t ob_hist_quantile_ns(const uint64_t *buckets, unsigned n, double share);
+
+#endif
