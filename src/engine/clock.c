@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The clock and the bench: which chunks are lifted, and in what order they leave the bench. The reclaimer's own; see
+ * reclaim.c.
+ *
+ * The hand goes round all chunks of all regions. It lifts a chunk whole, tracking it first if it is open, unless much came
+ * back from the bench since it last passed: such a chunk is passed over, with a heat that halves each time. Chunks with
+ * benched pages hang in a queue, a list through the chunks themselves, the one that was lifted first at its head.
+ */
+#include <errno.h>
+
+#include "engine/internal.h"
+
+#define HEAT_HOT 8u /* fault returns that make a chunk hot */
+
+uint32_t ob_clock_id(uint32_t region, uint32_t chunk)
+{
+	return region << 27 | chunk;
+}
+
+/* The place of a queued chunk; -ENOENT when its region has gone. */
+int ob_clock_place(struct ob_engine *engine, uint32_t id, struct ob_place *ret_place)
+{
+	const struct ob_region *region = &engine->region[id >> 27];
+	uint32_t chunk = id & ((1u << 27) - 1);
+
+	if (!region->base || chunk >= region->chunk_count)
+		return -ENOENT;
+	ob_place_chunk(engine, id >> 27, chunk, ret_place);
+	return 0;
+}
+
+void ob_clock_push(struct ob_engine *engine, const struct ob_place *place)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+	uint32_t id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES));
+	struct ob_place tail;
+
+	if (place->chunk->queued)
+		return;
+	place->chunk->queued = 1;
+	place->chunk->queue_next = OB_QUEUE_END;
+	if (re->queue_head == OB_QUEUE_END)
+		re->queue_head = id;
+	else if (ob_clock_place(engine, re->queue_tail, &tail) == 0)
+		tail.chunk->queue_next = id;
+	re->queue_tail = id;
+	re->queue_count++;
+}
+
+int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+
+	if (re->queue_head == OB_QUEUE_END || ob_clock_place(engine, re->queue_head, ret_place) < 0)
+		return -ENOENT;
+	re->queue_head = ret_place->chunk->queue_next;
+	re->queue_count--;
+	ret_place->chunk->queued = 0;
+	return 0;
+}
+
+void ob_clock_forget(struct ob_engine *engine, uint32_t region)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_place place;
+	uint32_t count = re->queue_count;
+
+	for (uint32_t i = 0; i < count && ob_clock_pop(engine, &place) == 0; i++)
+		if (place.region_index != region)
+			ob_clock_push(engine, &place);
+}
+
+/* Advances the clock hand to the next chunk. Returns 0 when there is none at all. */
+static int clock_next(struct ob_engine *engine, struct ob_place *ret_place)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+
+	for (unsigned i = 0; i <= OB_REGIONS_MAX; i++) {
+		struct ob_region *region = &engine->region[re->clock_region];
+
+		if (region->base && re->clock_chunk < region->chunk_count) {
+			ob_place_chunk(engine, re->clock_region, re->clock_chunk++, ret_place);
+			return 1;
+		}
+		re->clock_chunk = 0;
+		re->clock_region = (re->clock_region + 1) % OB_REGIONS_MAX;
+	}
+	return 0;
+}
+
+static int chunk_is_hot(struct ob_chunk *chunk, int force)
+{
+	int hot = chunk->heat > HEAT_HOT;
+
+	chunk->heat /= 2;
+	return hot && !force;
+}
+
+static void lift_one(struct ob_engine *engine, struct ob_place *place, int force)
+{
+	struct ob_chunk *chunk = place->chunk;
+
+	ob_chunk_lock_background(chunk);
+	if (chunk->open && ob_chunk_track(engine, place) < 0) {
+		ob_chunk_unlock(chunk);
+		return;
+	}
+	if (chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED] && !chunk_is_hot(chunk, force)) {
+		ob_lift_chunk(engine, place);
+		if (chunk->count[OB_PAGE_BENCHED])
+			ob_clock_push(engine, place);
+	}
+	ob_chunk_unlock(chunk);
+}
+
+static uint64_t total_chunks(const struct ob_engine *engine)
+{
+	return engine->ram_pages / OB_CHUNK_PAGES + OB_REGIONS_MAX;
+}
+
+/* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */
+void ob_clock_fill_bench(struct ob_engine *engine)
+{
+	uint64_t chunks = total_chunks(engine);
+
+	for (uint64_t i = 0; i < 2 * chunks; i++) {
+		struct ob_place place;
+
+		if (ob_load(&engine->in_state[OB_PAGE_BENCHED]) >= (int64_t)ob_load(&engine->bench_target_pages))
+			return;
+		if (!clock_next(engine, &place))
+			return;
+		lift_one(engine, &place, i >= chunks);
+	}
+}

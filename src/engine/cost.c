@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the machine costs: one atomic sum of bytes that every change adds to, before memory is taken and after it is
+ * given back, so that the sum is never below the truth by more than one span of the pool.
+ *
+ * Reclaim starts at the high mark and goes down to the low mark, both a little under the limit; whoever needs a page
+ * between the high mark and the ceiling takes it and only kicks the reclaimer; at the ceiling he waits, unless nothing
+ * can be reclaimed at all (stuck): then the limit gives way, visibly, and the guest goes on. The ceiling is below the limit
+ * by what reclaim itself may need for a moment: a step of compressed pages may open a span each before the bench is emptied.
+ */
+#include "engine/internal.h"
+
+#define RECLAIM_NEEDS (16 * 32768) /* pages of a step, bytes of a span */
+#define MARGIN_MIN (1ull << 20)
+#define MARGIN_MAX (24ull << 20)
+
+static int64_t margin(const struct ob_engine *engine)
+{
+	uint64_t limit = ob_load(&engine->limit_bytes);
+
+	return (int64_t)OB_MIN(OB_MAX(limit / 48, MARGIN_MIN), MARGIN_MAX);
+}
+
+int64_t ob_cost_high(const struct ob_engine *engine)
+{
+	return (int64_t)ob_load(&engine->limit_bytes) - margin(engine);
+}
+
+int64_t ob_cost_low(const struct ob_engine *engine)
+{
+	return (int64_t)ob_load(&engine->limit_bytes) - 2 * margin(engine);
+}
+
+static int try_below(struct ob_engine *engine, uint64_t pages, int64_t ceiling)
+{
+	int64_t bytes = (int64_t)(pages * OB_PAGE_SIZE);
+	int64_t cost = __atomic_load_n(&engine->cost_bytes, __ATOMIC_RELAXED);
+
+	do {
+		if (cost + bytes > ceiling)
+			return 0;
+	} while (!__atomic_compare_exchange_n(&engine->cost_bytes, &cost, cost + bytes, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	return 1;
+}
+
+int ob_cost_try(struct ob_engine *engine, uint64_t pages)
+{
+	uint64_t limit = ob_load(&engine->limit_bytes);
+
+	if (!limit || ob_load(&engine->stuck)) {
+		ob_cost_add(engine, (int64_t)pages);
+		return 1;
+	}
+	if (!try_below(engine, pages, (int64_t)limit - RECLAIM_NEEDS)) {
+		ob_reclaim_kick(engine);
+		return 0;
+	}
+	if (ob_load(&engine->cost_bytes) > ob_cost_high(engine))
+		ob_reclaim_kick(engine);
+	return 1;
+}
+
+int ob_cost_try_plenty(struct ob_engine *engine, uint64_t pages)
+{
+	uint64_t limit = ob_load(&engine->limit_bytes);
+
+	if (!limit) {
+		ob_cost_add(engine, (int64_t)pages);
+		return 1;
+	}
+	return try_below(engine, pages, (int64_t)(limit - limit / 8));
+}
+
+void ob_cost_add(struct ob_engine *engine, int64_t pages)
+{
+	__atomic_fetch_add(&engine->cost_bytes, pages * (int64_t)OB_PAGE_SIZE, __ATOMIC_RELAXED);
+}
+
+void ob_cost_pool(void *engine, int64_t delta_bytes)
+{
+	__atomic_fetch_add(&((struct ob_engine *)engine)->cost_bytes, delta_bytes, __ATOMIC_RELAXED);
+}
+
+void ob_cost_tables(void *engine, int64_t delta_bytes)
+{
+	ob_cost_pool(engine, delta_bytes);
+	__atomic_fetch_add(&((struct ob_engine *)engine)->tables_bytes, delta_bytes, __ATOMIC_RELAXED);
+}
+
+int ob_cost_over(const struct ob_engine *engine, int64_t mark)
+{
+	return ob_load(&engine->limit_bytes) && ob_load(&engine->cost_bytes) > mark;
+}
+
+void ob_degraded_set(struct ob_engine *engine, int bit, int on)
+{
+	if (on)
+		__atomic_fetch_or(&engine->degraded, bit, __ATOMIC_RELAXED);
+	else
+		__atomic_fetch_and(&engine->degraded, ~bit, __ATOMIC_RELAXED);
+}

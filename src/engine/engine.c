@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The engine as a whole: making and ending it, its limit, its statistics. */
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/fd.h"
+#include "engine/internal.h"
+#include "kern/memory.h"
+#include "kern/pagemap.h"
+#include "kern/probe.h"
+#include "kern/uffd.h"
+
+#define STACK_BYTES     (256u << 10)
+#define POOL_ARENA      (16ull << 30) /* of address space */
+#define FAULT_THREADS   2u            /* so that one may wait for the store */
+
+static int open_kernel(struct ob_engine *engine, struct ob_error *err)
+{
+	engine->uffd = ob_uffd_open(NULL, NULL);
+	if (engine->uffd < 0)
+		return ob_error_sys(err, -engine->uffd, "cannot open a userfaultfd that can move pages");
+	engine->pagemap = ob_pagemap_open();
+	if (engine->pagemap < 0)
+		return ob_error_sys(err, -engine->pagemap, "cannot scan this process's page map");
+	engine->room_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	engine->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (engine->room_event < 0 || engine->stop_event < 0)
+		return ob_error_sys(err, errno, "cannot make an eventfd");
+	return 0;
+}
+
+/* One mapping for all buffers: a window for each worker, the batch, and a page to decompress into. */
+static int make_buffers(struct ob_engine *engine)
+{
+	size_t window = OB_WINDOW_MAX * OB_PAGE_SIZE;
+	char *at;
+	int r;
+
+	engine->scratch_bytes = engine->worker_count * window + OB_BATCH_PAGES * OB_PAGE_SIZE + OB_PAGE_SIZE;
+	r = ob_memory_reserve(engine->scratch_bytes, 0, &engine->scratch);
+	if (r < 0)
+		return r;
+	at = engine->scratch;
+	for (unsigned i = 0; i < engine->worker_count; i++, at += window)
+		engine->worker[i].buffer = at;
+	engine->reclaimer.batch.buffer = at;
+	engine->reclaimer.page = at + OB_BATCH_PAGES * OB_PAGE_SIZE;
+	ob_cost_tables(engine, (int64_t)(engine->scratch_bytes + sizeof(*engine)));
+	return 0;
+}
+
+static int start_thread(pthread_t *ret_thread, void *(*run)(void *), void *context)
+{
+	pthread_attr_t attr;
+	int r = ob_fault(OB_FP_thread_create);
+
+	if (r < 0)
+		return r;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	r = pthread_create(ret_thread, &attr, run, context);
+	pthread_attr_destroy(&attr);
+	return -r;
+}
+
+/* The threads take no signal: those belong to the host process. */
+static int start_threads(struct ob_engine *engine)
+{
+	sigset_t all, before;
+	int r = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	for (unsigned i = 0; i < engine->worker_count && r == 0; i++) {
+		engine->worker[i].engine = engine;
+		r = start_thread(&engine->worker[i].thread, ob_fault_thread, &engine->worker[i]);
+		engine->started += r == 0;
+	}
+	if (r == 0) {
+		r = start_thread(&engine->reclaimer.thread, ob_reclaim_thread, engine);
+		engine->started += r == 0;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return r;
+}
+
+static void stop_threads(struct ob_engine *engine)
+{
+	uint64_t one = 1;
+
+	pthread_mutex_lock(&engine->reclaim_lock);
+	ob_store(&engine->stop, 1);
+	pthread_cond_signal(&engine->reclaim_cond);
+	pthread_mutex_unlock(&engine->reclaim_lock);
+	if (engine->started > (int)engine->worker_count)
+		pthread_join(engine->reclaimer.thread, NULL);
+	if (engine->stop_event >= 0 && write(engine->stop_event, &one, sizeof(one)) < 0)
+		return;
+	for (unsigned i = 0; i < engine->worker_count && (int)i < engine->started; i++)
+		pthread_join(engine->worker[i].thread, NULL);
+}
+
+static void init_locks(struct ob_engine *engine)
+{
+	pthread_rwlockattr_t rw;
+	pthread_condattr_t cond;
+
+	pthread_rwlockattr_init(&rw);
+	pthread_rwlockattr_setkind_np(&rw, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&engine->regions_lock, &rw);
+	pthread_rwlockattr_destroy(&rw);
+	pthread_condattr_init(&cond);
+	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
+	pthread_cond_init(&engine->reclaim_cond, &cond);
+	pthread_condattr_destroy(&cond);
+	pthread_mutex_init(&engine->event_lock, NULL);
+	pthread_mutex_init(&engine->pending_lock, NULL);
+	pthread_mutex_init(&engine->reclaim_lock, NULL);
+	pthread_mutex_init(&engine->unreadable_lock, NULL);
+}
+
+static void free_engine(struct ob_engine *engine)
+{
+	stop_threads(engine);
+	ob_regions_free(engine);
+	ob_pool_destroy(engine->pool);
+	ob_swap_destroy(engine->swap);
+	ob_memory_unreserve(engine->scratch, engine->scratch_bytes);
+	ob_fd_close(&engine->uffd);
+	ob_fd_close(&engine->pagemap);
+	ob_fd_close(&engine->room_event);
+	ob_fd_close(&engine->stop_event);
+	pthread_rwlock_destroy(&engine->regions_lock);
+	pthread_cond_destroy(&engine->reclaim_cond);
+	pthread_mutex_destroy(&engine->event_lock);
+	pthread_mutex_destroy(&engine->pending_lock);
+	pthread_mutex_destroy(&engine->reclaim_lock);
+	pthread_mutex_destroy(&engine->unreadable_lock);
+	free((void *)engine->config.swap_dir);
+	free(engine);
+}
+
+static int open_stores(struct ob_engine *engine, struct ob_error *err)
+{
+	int r = ob_hash_key_draw(&engine->key);
+
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot draw a key for page hashes");
+	r = ob_pool_create(POOL_ARENA, ob_cost_pool, engine, &engine->pool);
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot make the compressed pool");
+	if (!engine->config.swap_dir)
+		return 0;
+	return ob_swap_create(engine->config.swap_dir, &engine->key, ob_cost_tables, engine, &engine->swap, err);
+}
+
+static int start(struct ob_engine *engine, struct ob_error *err)
+{
+	int r = open_kernel(engine, err);
+
+	if (r == 0)
+		r = open_stores(engine, err);
+	if (r < 0)
+		return r;
+	r = make_buffers(engine);
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot get memory for the engine's buffers");
+	if (engine->config.limit_bytes) {
+		r = ob_engine_set_limit(engine, engine->config.limit_bytes);
+		if (r < 0)
+			return ob_error_set(err, -r, "a limit of %llu bytes is below the least that can be kept, %llu",
+					    (unsigned long long)engine->config.limit_bytes, (unsigned long long)OB_LIMIT_MIN);
+	}
+	r = start_threads(engine);
+	return r < 0 ? ob_error_sys(err, -r, "cannot start the engine's threads") : 0;
+}
+
+int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **ret_engine, struct ob_error *err)
+{
+	struct ob_kern_features features;
+	struct ob_engine *engine;
+	int r = ob_kern_probe(&features, err);
+
+	if (r < 0)
+		return r;
+	engine = calloc(1, sizeof(*engine));
+	if (!engine)
+		return ob_error_sys(err, ENOMEM, "cannot make the engine");
+	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = -1;
+	engine->config = *config;
+	engine->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
+	engine->ncpus = (unsigned)OB_MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
+	engine->worker_count = OB_MIN(config->fault_threads ? config->fault_threads : FAULT_THREADS, OB_FAULT_THREADS_MAX);
+	engine->vma_budget = ob_kern_max_map_count() / 4;
+	engine->reclaimer.queue_head = OB_QUEUE_END;
+	init_locks(engine);
+	r = start(engine, err);
+	if (r < 0) {
+		free_engine(engine);
+		return r;
+	}
+	*ret_engine = engine;
+	return 0;
+}
+
+void ob_engine_destroy(struct ob_engine *engine)
+{
+	struct ob_error err;
+
+	if (!engine)
+		return;
+	/* What cannot be brought back now cannot be later: the caller's memory has holes where it was, as he was told. */
+	if (ob_engine_release(engine, NULL, NULL, &err) < 0)
+		ob_engine_internal_error(engine, "release", -err.code, 0);
+	free_engine(engine);
+}
+
+int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
+{
+	uint64_t before = ob_load(&engine->limit_bytes);
+
+	if (bytes && bytes < OB_LIMIT_MIN)
+		return -EINVAL;
+	if (ob_load(&engine->releasing))
+		return -EBUSY;
+	if (bytes && bytes != before)
+		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
+	ob_store(&engine->limit_bytes, bytes);
+	if (bytes && !__atomic_exchange_n(&engine->engaged, 1, __ATOMIC_ACQ_REL))
+		__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
+	ob_store(&engine->stuck, 0);
+	__atomic_store_n(&engine->reclaim_kicked, 0, __ATOMIC_RELEASE);
+	ob_reclaim_kick(engine);
+	ob_fault_room(engine);
+	return 0;
+}
+
+static uint64_t bytes_of(const int64_t *pages)
+{
+	int64_t n = ob_load(pages);
+
+	return n > 0 ? (uint64_t)n * OB_PAGE_SIZE : 0;
+}
+
+static uint64_t thread_cpu_ns(pthread_t thread)
+{
+	struct timespec ts;
+	clockid_t clock;
+
+	if (pthread_getcpuclockid(thread, &clock) || clock_gettime(clock, &ts))
+		return 0;
+	return (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+/*
+ * The levels. In open chunks no page's state is known: under a limit all that was granted counts as resident, without
+ * one what the kernel said when it was asked last; the rest counts as absent.
+ */
+static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
+{
+	int64_t open = ob_load(&engine->engaged) ? ob_load(&engine->open_pages) : ob_load(&engine->open_present_pages);
+	uint64_t open_bytes = (uint64_t)OB_MAX(open, 0) * OB_PAGE_SIZE, balloon = bytes_of(&engine->in_state[OB_PAGE_BALLOONED]);
+	uint64_t absent = bytes_of(&engine->in_state[OB_PAGE_ABSENT]);
+	int64_t cost = ob_load(&engine->cost_bytes);
+
+	s->ram_bytes = ob_load(&engine->ram_pages) * OB_PAGE_SIZE;
+	s->limit_bytes = ob_load(&engine->limit_bytes);
+	s->resident_bytes = bytes_of(&engine->in_state[OB_PAGE_RESIDENT]) + open_bytes;
+	s->benched_bytes = bytes_of(&engine->in_state[OB_PAGE_BENCHED]);
+	s->zero_bytes = bytes_of(&engine->in_state[OB_PAGE_ZERO]);
+	s->compressed_bytes = bytes_of(&engine->in_state[OB_PAGE_COMPRESSED]);
+	s->swapped_bytes = bytes_of(&engine->in_state[OB_PAGE_SWAPPED]);
+	s->pinned_bytes = bytes_of(&engine->in_state[OB_PAGE_PINNED]);
+	/* What is open and there is neither absent nor ballooned, whatever its word says. */
+	s->absent_bytes = absent - OB_MIN(absent, open_bytes);
+	s->ballooned_bytes = balloon - OB_MIN(balloon, open_bytes - OB_MIN(absent, open_bytes));
+	s->pool_bytes = ob_pool_bytes(engine->pool);
+	s->tables_bytes = (uint64_t)ob_load(&engine->tables_bytes);
+	s->cost_bytes = (uint64_t)OB_MAX(cost, 0) + (ob_load(&engine->engaged) ? 0 : open_bytes);
+	s->over_limit_bytes = s->limit_bytes && s->cost_bytes > s->limit_bytes ? s->cost_bytes - s->limit_bytes : 0;
+	s->swap_file_bytes = engine->swap ? ob_swap_file_bytes(engine->swap) : 0;
+	s->swap_cached_bytes = bytes_of(&engine->cached_pages);
+	s->bench_target_bytes = ob_load(&engine->bench_target_pages) * OB_PAGE_SIZE;
+	s->open_chunks = (uint64_t)OB_MAX(ob_load(&engine->open_chunks), 0);
+	s->degraded = (uint64_t)ob_load(&engine->degraded);
+}
+
+void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats)
+{
+	const uint64_t *from = (const uint64_t *)&engine->counters;
+	uint64_t *to = (uint64_t *)&ret_stats->values;
+
+	for (size_t i = 0; i < sizeof(engine->counters) / sizeof(*from); i++)
+		to[i] = ob_load(&from[i]);
+	for (unsigned k = 0; k < OB_HIST_KINDS; k++)
+		for (unsigned b = 0; b < OB_HIST_BUCKETS; b++)
+			ret_stats->hists.count[k][b] = ob_load(&engine->hists.count[k][b]);
+	fill_levels(engine, &ret_stats->values);
+	ret_stats->values.reclaim_cpu_ns = thread_cpu_ns(engine->reclaimer.thread);
+	for (unsigned i = 0; i < engine->worker_count; i++)
+		ret_stats->values.fault_cpu_ns += thread_cpu_ns(engine->worker[i].thread);
+}
+
+static unsigned put_range(struct ob_engine_range *ranges, unsigned n, unsigned max, uint32_t kind, uint64_t start, uint64_t end)
+{
+	if (n < max)
+		ranges[n] = (struct ob_engine_range){ kind, start, end };
+	return n + 1;
+}
+
+static unsigned put_table(struct ob_engine_range *ranges, unsigned n, unsigned max, const void *base, uint64_t length)
+{
+	uint64_t start = (uint64_t)(uintptr_t)base;
+
+	return put_range(ranges, n, max, OB_ENGINE_TABLES, start, start + length);
+}
+
+unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *ranges, unsigned max)
+{
+	uint64_t arena[2], tables[2];
+	unsigned n = 0;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	for (unsigned i = 0; i < OB_REGIONS_MAX; i++) {
+		const struct ob_region *r = &engine->region[i];
+		uint64_t bench = (uint64_t)(uintptr_t)r->bench;
+
+		if (!r->base)
+			continue;
+		n = put_range(ranges, n, max, OB_ENGINE_RAM, r->base, r->base + r->length);
+		n = put_range(ranges, n, max, OB_ENGINE_BENCH, bench, bench + r->length);
+		n = put_table(ranges, n, max, r->words, r->words_bytes);
+		n = put_table(ranges, n, max, r->chunks, r->chunks_bytes);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_pool_ranges(engine->pool, arena, tables);
+	n = put_range(ranges, n, max, OB_ENGINE_POOL, arena[0], arena[1]);
+	n = put_range(ranges, n, max, OB_ENGINE_TABLES, tables[0], tables[1]);
+	n = put_table(ranges, n, max, engine->scratch, engine->scratch_bytes);
+	if (engine->swap) {
+		ob_swap_ranges(engine->swap, tables);
+		n = put_range(ranges, n, max, OB_ENGINE_TABLES, tables[0], tables[1]);
+	}
+	return n;
+}
+
+uint64_t ob_engine_transition_count(const struct ob_engine *engine, unsigned transition)
+{
+	return transition < OB_TRANSITION_COUNT ? ob_load(&engine->transitions[transition]) : 0;
+}

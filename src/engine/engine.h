@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine: keeps the memory of one machine inside a limit. See docs/architecture.md for the whole and page.h for
+ * the states of a page.
+ *
+ * One engine a process. The caller owns the regions' mappings (private, anonymous, read-write, starting at a multiple
+ * of 2 MiB for large pages to survive a lift) and must tell the engine of every discard before it happens, by calling
+ * ob_engine_discard() instead of madvise(). All functions may be called from any thread, except as noted.
+ */
+#ifndef OB_ENGINE_ENGINE_H
+#define OB_ENGINE_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "base/error.h"
+#include "engine/stats.h"
+#include "proto/env.h" /* OB_LIMIT_MIN */
+
+struct ob_engine;
+
+#define OB_PAGE_SIZE    4096ull
+#define OB_CHUNK_SIZE   (2ull << 20)
+#define OB_CHUNK_PAGES  512u
+#define OB_REGIONS_MAX  32
+
+struct ob_engine_config {
+	uint64_t limit_bytes;  /* 0: no limit */
+	const char *swap_dir;  /* NULL: no swap store; copied */
+	unsigned fault_threads; /* 0: choose */
+	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
+	void (*on_unreadable)(void *context, const char *cause);
+	void *context;
+};
+
+/* What a memory range of the engine is (the values are those of the wire protocol). */
+enum ob_engine_range_kind { OB_ENGINE_RAM = 1, OB_ENGINE_BENCH = 2, OB_ENGINE_POOL = 3, OB_ENGINE_TABLES = 4 };
+struct ob_engine_range {
+	uint32_t kind;
+	uint64_t start, end;
+};
+
+/*
+ * Probes the kernel, opens the userfaultfd and the swap store, starts the threads (all signals blocked). Returns 0, or
+ * -errno with the cause: -ENOSYS or -EPERM where the host cannot do it.
+ */
+int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **ret_engine, struct ob_error *err) OB_MUST_CHECK;
+
+/*
+ * Stops the threads and brings every page back first, so that the memory is whole afterwards. NULL is allowed. For
+ * tests; a real machine's engine lives until its process ends.
+ */
+void ob_engine_destroy(struct ob_engine *engine);
+
+/* Takes a mapping under the engine's care. Returns 0, -EINVAL (not page aligned, overlaps), -ENOSPC (too many), -ENOMEM, or a kernel error. */
+int ob_engine_add_region(struct ob_engine *engine, void *base, size_t length, struct ob_error *err) OB_MUST_CHECK;
+
+/* Forgets the region that starts at base; what it held elsewhere is dropped. Its mapping must be unused and is left to the caller. 0 or -ENOENT. */
+int ob_engine_remove_region(struct ob_engine *engine, void *base);
+
+/* Whether any byte of [addr, addr + length) lies in a region. Takes no lock: fit for every hook. */
+int ob_engine_covers(const struct ob_engine *engine, const void *addr, size_t length);
+
+/*
+ * The guest gives [addr, addr + length) back; both page aligned, anywhere in regions. The bytes are zero afterwards.
+ * Waits for at most the I/O that is under way on these pages. Returns 0 or -errno (then nothing may be assumed).
+ */
+int ob_engine_discard(struct ob_engine *engine, void *addr, size_t length);
+
+/* Marks the chunks of a buffer as being read or written by a system call of the caller: their pages are not lifted meanwhile. Lock-free; nests. */
+void ob_engine_io_begin(struct ob_engine *engine, const void *addr, size_t length);
+void ob_engine_io_end(struct ob_engine *engine, const void *addr, size_t length);
+
+/* Sets the limit (0: none). Returns at once; reclaim follows. -EINVAL below OB_LIMIT_MIN. */
+int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;
+
+/*
+ * Takes the limit away, brings every page back and unregisters all memory; the guest runs on and the engine sleeps until
+ * a new limit is set. progress (may be NULL) is told done and total pages. Returns 0, or -errno with the cause; what has
+ * come back by then stays.
+ */
+int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+		      struct ob_error *err) OB_MUST_CHECK;
+
+/* A snapshot of everything that is counted; takes no lock that the data path uses. */
+void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);
+
+/* Fills at most max ranges; returns how many there are. */
+unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *ranges, unsigned max);
+
+/* For tests: how often each transition of page.h was taken; NULL-terminated names by ob_page_transition_name(). */
+uint64_t ob_engine_transition_count(const struct ob_engine *engine, unsigned transition);
+
+#endif

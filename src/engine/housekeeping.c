@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Housekeeping: what the reclaimer does besides reclaim, between its passes and at least once a second: adapts the bench,
+ * accounts time above the limit, reports pages that cannot be read, gives disk space back, counts what is present while
+ * there is no limit, and takes all memory into care when a limit is set.
+ *
+ * The bench's target: when more faults go to the pool or the store than to the bench, pages were taken off too early,
+ * and it grows; when the bench is hit far more often than the rest, hot pages are being lifted for nothing, and it
+ * shrinks. It stays between 1/16 and 1/3 of the limit.
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/internal.h"
+#include "kern/pagemap.h"
+
+static uint64_t major_faults(const struct ob_engine *engine)
+{
+	return ob_load(&engine->counters.faults_compressed) + ob_load(&engine->counters.faults_swapped) +
+	       ob_load(&engine->counters.faults_zero);
+}
+
+static void adapt_bench(struct ob_engine *engine)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+	uint64_t bench = ob_load(&engine->counters.faults_bench), major = major_faults(engine);
+	uint64_t hits = bench - re->last_bench, misses = major - re->last_major;
+	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
+
+	re->last_bench = bench;
+	re->last_major = major;
+	if (misses > 100 && misses > 2 * hits)
+		target += target / 8;
+	else if (hits > 500 && hits > 4 * misses)
+		target -= target / 8;
+	target = OB_MIN(OB_MAX(target, limit / 16), limit / 3);
+	ob_store(&engine->bench_target_pages, OB_MAX(target, OB_CHUNK_PAGES / 2));
+}
+
+static void account_over_limit(struct ob_engine *engine, uint64_t now)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+
+	if (ob_cost_over(engine, (int64_t)ob_load(&engine->limit_bytes)))
+		ob_count(engine, over_limit_ns, now - re->last_over_check_ns);
+	re->last_over_check_ns = now;
+}
+
+static void report_unreadable(struct ob_engine *engine)
+{
+	char cause[sizeof(engine->unreadable_cause)];
+	unsigned waiting;
+
+	pthread_mutex_lock(&engine->unreadable_lock);
+	waiting = engine->unreadable;
+	memcpy(cause, engine->unreadable_cause, sizeof(cause));
+	pthread_mutex_unlock(&engine->unreadable_lock);
+	ob_degraded_set(engine, OB_DEGRADED_STOPPED, waiting > 0);
+	if (!!waiting == engine->unreadable_told)
+		return;
+	engine->unreadable_told = !!waiting;
+	if (engine->config.on_unreadable)
+		engine->config.on_unreadable(engine->config.context, waiting ? cause : NULL);
+}
+
+void ob_count_present(struct ob_engine *engine)
+{
+	uint64_t total = 0;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	for (unsigned i = 0; i < OB_REGIONS_MAX; i++) {
+		uint64_t pages = 0;
+
+		if (engine->region[i].base &&
+		    ob_pagemap_count(engine->pagemap, engine->region[i].base, engine->region[i].length, &pages) == 0)
+			total += pages;
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_store(&engine->open_present_pages, (int64_t)total);
+}
+
+/* Without a limit nobody counts pages as they come: asks the kernel, seldom enough to take 1/500 of a core. */
+static void count_present_seldom(struct ob_engine *engine)
+{
+	struct ob_reclaimer *re = &engine->reclaimer;
+	uint64_t start = ob_now_ns();
+
+	if (ob_load(&engine->engaged) || start < re->present_scan_ns)
+		return;
+	ob_count_present(engine);
+	re->present_scan_ns = ob_now_ns() + OB_MAX((ob_now_ns() - start) * 500, OB_NS_PER_SEC);
+}
+
+/* A limit has been set on a machine that had none: takes all its memory into care. */
+void ob_engage(struct ob_engine *engine)
+{
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	for (uint32_t r = 0; r < OB_REGIONS_MAX; r++) {
+		for (uint32_t c = 0; engine->region[r].base && c < engine->region[r].chunk_count; c++) {
+			struct ob_place place;
+
+			if (ob_load(&engine->releasing) || !ob_load(&engine->engaged))
+				break;
+			ob_place_chunk(engine, r, c, &place);
+			ob_chunk_lock_background(place.chunk);
+			/* One that fails is counted as full, and tried again when the clock hand gets there. */
+			if (place.chunk->open && !place.chunk->granted && ob_chunk_track(engine, &place) < 0) {
+				place.chunk->granted = place.chunk->pages;
+				__atomic_fetch_add(&engine->open_pages, place.chunk->pages, __ATOMIC_RELAXED);
+				ob_cost_add(engine, place.chunk->pages);
+			}
+			ob_chunk_unlock(place.chunk);
+		}
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+void ob_housekeeping(struct ob_engine *engine)
+{
+	uint64_t now = ob_now_ns();
+
+	account_over_limit(engine, now);
+	report_unreadable(engine);
+	if (ob_load(&engine->pending_count))
+		ob_fault_room(engine);
+	if (now - engine->reclaimer.last_second_ns < OB_NS_PER_SEC)
+		return;
+	engine->reclaimer.last_second_ns = now;
+	if (ob_load(&engine->limit_bytes))
+		adapt_bench(engine);
+	if (engine->swap)
+		ob_swap_trim(engine->swap);
+	count_present_seldom(engine);
+}

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Lift, the one primitive: UFFDIO_MOVE between guest RAM and the bench, which takes or puts back pages atomically and
+ * without a copy. All functions want the chunk's lock.
+ *
+ * A page that a device, direct I/O or a fork holds does not move (EBUSY): it becomes PINNED and is tried again when the
+ * clock comes round. What the kernel does not see (direct I/O on file systems that take old-style references) the hooks
+ * mark in io_inflight; the mark is looked at again after the move, since I/O that began before it has marked by then, and
+ * I/O that begins later finds the hole and waits in the fault handler.
+ */
+#include <errno.h>
+
+#include "base/fault.h"
+#include "engine/internal.h"
+#include "kern/memory.h"
+#include "kern/uffd.h"
+
+static int io_inflight(const struct ob_chunk *chunk)
+{
+	return __atomic_load_n(&chunk->io_inflight, __ATOMIC_SEQ_CST) != 0;
+}
+
+int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n)
+{
+	return ob_memory_drop(ob_place_bench(place, page), n * OB_PAGE_SIZE);
+}
+
+void ob_lift_mutate(void *page)
+{
+	if (OB_UNLIKELY(ob_fault(OB_FP_page_return) == OB_FAULT_FLIP))
+		((unsigned char *)page)[2345] ^= 16;
+}
+
+static int is_in_place(uint64_t word)
+{
+	return ob_page_state(word) == OB_PAGE_RESIDENT || ob_page_state(word) == OB_PAGE_PINNED;
+}
+
+static void lifted(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+{
+	uint64_t *word = ob_place_word(place, page);
+	uint64_t bits = *word & ~15ull;
+
+	ob_page_move(engine, place->chunk, word, ob_page_state(*word) == OB_PAGE_PINNED ? OB_T_LIFT_PINNED : OB_T_LIFT, bits);
+}
+
+/* The page would not move: says why in its word. Returns -EEXIST when the same page should be tried once more. */
+static int not_lifted(struct ob_engine *engine, struct ob_place *place, uint64_t page, int r)
+{
+	uint64_t *word = ob_place_word(place, page);
+	int pinned = ob_page_state(*word) == OB_PAGE_PINNED;
+
+	ob_count(engine, lift_busy_pages, r == -EBUSY);
+	if (r == -EEXIST && ob_lift_drop(place, page, 1) == 0)
+		return -EEXIST; /* a page that went back by copying had left its original on the bench */
+	if (r == -ENOENT && !pinned) {
+		if (*word & OB_PAGE_CACHED)
+			ob_swap_free(engine->swap, ob_page_slot(*word));
+		ob_page_move(engine, place->chunk, word, OB_T_LIFT_HOLE, 0);
+		ob_cost_add(engine, -1);
+		return 0;
+	}
+	if (r != -EBUSY && r != -EAGAIN)
+		ob_engine_internal_error(engine, "UFFDIO_MOVE to the bench", r, ob_place_ram(place, page));
+	if (!pinned)
+		ob_page_move(engine, place->chunk, word, OB_T_PIN, *word & ~15ull);
+	return 0;
+}
+
+/* Lifts pages [page, page + n), all in place. Returns how many went. */
+static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
+{
+	unsigned count = 0;
+	int retried = 0;
+
+	while (n) {
+		uint64_t done = 0;
+		int r = ob_uffd_move(engine->uffd, (uint64_t)(uintptr_t)ob_place_bench(place, page), ob_place_ram(place, page),
+				     n * OB_PAGE_SIZE, 1, &done);
+		unsigned moved = (unsigned)(done / OB_PAGE_SIZE);
+
+		for (unsigned i = 0; i < moved; i++)
+			lifted(engine, place, page + i);
+		count += moved;
+		page += moved;
+		n -= moved;
+		if (r == 0 || !n)
+			break;
+		if (not_lifted(engine, place, page, r) == -EEXIST && !retried) {
+			retried = 1;
+			continue;
+		}
+		retried = 0;
+		page++;
+		n--;
+	}
+	return count;
+}
+
+/* Puts everything of the chunk that is benched back: I/O began while it was being lifted. */
+static void return_all(struct ob_engine *engine, struct ob_place *place)
+{
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		unsigned n = ob_page_run(place, page, ob_place_end(place));
+
+		if (ob_page_state(*ob_place_word(place, page)) == OB_PAGE_BENCHED)
+			ob_lift_return(engine, place, page, n);
+		page += n;
+	}
+}
+
+unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
+{
+	unsigned count = 0;
+
+	if (io_inflight(place->chunk))
+		return 0;
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		unsigned n = 0;
+
+		while (page + n < ob_place_end(place) && is_in_place(*ob_place_word(place, page + n)))
+			n++;
+		if (n)
+			count += lift_run(engine, place, page, n);
+		page += n ? n : 1;
+	}
+	if (count && io_inflight(place->chunk)) {
+		return_all(engine, place);
+		count = 0;
+	}
+	ob_count(engine, lifted_pages, count);
+	return count;
+}
+
+static void returned(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+{
+	uint64_t *word = ob_place_word(place, page);
+
+	/* A slot that is being written belongs to the batch, which frees it when it sees that the word has changed. */
+	ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull);
+}
+
+/* The page cannot be moved (something holds it on the bench): copies it, and empties the bench. */
+static int return_by_copy(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+{
+	uint64_t done;
+	int r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), ob_place_bench(place, page), OB_PAGE_SIZE, &done);
+
+	if (r < 0)
+		return r;
+	/* If the bench cannot be emptied now, the next lift of this page finds that and does it. */
+	r = ob_lift_drop(place, page, 1);
+	if (r < 0)
+		ob_engine_internal_error(engine, "emptying the bench", r, ob_place_ram(place, page));
+	return 0;
+}
+
+int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
+{
+	unsigned count = 0;
+	int r = 0;
+
+	ob_lift_mutate(ob_place_bench(place, page));
+	while (count < n) {
+		uint64_t done = 0;
+		unsigned moved;
+
+		r = ob_uffd_move(engine->uffd, ob_place_ram(place, page + count),
+				 (uint64_t)(uintptr_t)ob_place_bench(place, page + count), (n - count) * OB_PAGE_SIZE, 0, &done);
+		moved = (unsigned)(done / OB_PAGE_SIZE);
+		for (unsigned i = 0; i < moved; i++)
+			returned(engine, place, page + count + i);
+		count += moved;
+		if (r == 0)
+			break;
+		if (r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
+			ob_engine_internal_error(engine, "UFFDIO_MOVE from the bench", r, ob_place_ram(place, page + count));
+		r = return_by_copy(engine, place, page + count);
+		if (r < 0)
+			break;
+		returned(engine, place, page + count);
+		count++;
+	}
+	ob_count(engine, returned_pages, count);
+	return count ? (int)count : r;
+}

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "engine/pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/content.h"
+#include "kern/memory.h"
+
+#define SPAN_BYTES  32768u
+#define UNIT        64u
+#define HEADER      8u
+#define MIN_OBJECT  (2 * UNIT)
+#define CLASSES     ((OB_COMPRESSED_MAX + HEADER + UNIT - 1) / UNIT + 1) /* class c holds objects of c * UNIT bytes */
+#define ARENA_MAX   (16ull << 30)
+#define NO_SPAN     UINT32_MAX
+
+_Static_assert(SPAN_BYTES / MIN_OBJECT <= OB_POOL_SPAN_OBJECTS, "a span's bitmap covers its smallest objects");
+
+struct link {
+	uint32_t next, prev;
+};
+
+struct span {
+	struct link room;              /* among the spans of its class that have room; or next alone, in a free list */
+	struct link age;               /* among all live spans */
+	uint64_t live[OB_POOL_SPAN_OBJECTS / 64];
+	uint16_t count;
+	uint8_t class;
+	uint8_t kept;                  /* free, but the kernel has not taken it back */
+};
+
+struct ob_pool {
+	pthread_mutex_t lock;
+	char *arena;
+	uint64_t arena_bytes;
+	struct span *spans;
+	size_t spans_bytes;
+	uint32_t span_count, span_used; /* span_used: never used beyond this */
+	uint32_t free_head, kept_head;
+	uint32_t room_head[CLASSES];
+	uint32_t oldest, newest;
+	uint64_t bytes;                 /* atomic */
+	uint64_t tables_bytes;
+	void (*cost)(void *context, int64_t delta_bytes);
+	void *context;
+};
+
+static struct link *link_of(struct span *span, int age)
+{
+	return age ? &span->age : &span->room;
+}
+
+static void unlink_span(struct ob_pool *pool, uint32_t i, int age, uint32_t *head, uint32_t *tail)
+{
+	struct link *l = link_of(&pool->spans[i], age);
+
+	if (l->prev != NO_SPAN)
+		link_of(&pool->spans[l->prev], age)->next = l->next;
+	else
+		*head = l->next;
+	if (l->next != NO_SPAN)
+		link_of(&pool->spans[l->next], age)->prev = l->prev;
+	else if (tail)
+		*tail = l->prev;
+}
+
+static void push_room(struct ob_pool *pool, uint32_t i)
+{
+	struct span *span = &pool->spans[i];
+	uint32_t *head = &pool->room_head[span->class];
+
+	span->room = (struct link){ .next = *head, .prev = NO_SPAN };
+	if (*head != NO_SPAN)
+		pool->spans[*head].room.prev = i;
+	*head = i;
+}
+
+static void push_newest(struct ob_pool *pool, uint32_t i)
+{
+	pool->spans[i].age = (struct link){ .next = NO_SPAN, .prev = pool->newest };
+	if (pool->newest != NO_SPAN)
+		pool->spans[pool->newest].age.next = i;
+	else
+		pool->oldest = i;
+	pool->newest = i;
+}
+
+static unsigned objects_in(unsigned class)
+{
+	return SPAN_BYTES / (class * UNIT);
+}
+
+static void add_bytes(struct ob_pool *pool, int64_t delta)
+{
+	__atomic_fetch_add(&pool->bytes, (uint64_t)delta, __ATOMIC_RELAXED);
+	pool->cost(pool->context, delta);
+}
+
+/* A span for a class, charged; NO_SPAN when there is none. */
+static uint32_t take_span(struct ob_pool *pool, unsigned class, uint64_t max_bytes)
+{
+	struct span *span;
+	uint32_t i = pool->kept_head;
+
+	if (i != NO_SPAN) {
+		pool->kept_head = pool->spans[i].room.next;
+	} else {
+		if (ob_pool_bytes(pool) + SPAN_BYTES > max_bytes)
+			return NO_SPAN;
+		i = pool->free_head;
+		if (i != NO_SPAN)
+			pool->free_head = pool->spans[i].room.next;
+		else if (pool->span_used < pool->span_count)
+			i = pool->span_used++;
+		else
+			return NO_SPAN;
+		add_bytes(pool, SPAN_BYTES);
+	}
+	span = &pool->spans[i];
+	memset(span, 0, sizeof(*span));
+	span->class = (uint8_t)class;
+	push_room(pool, i);
+	push_newest(pool, i);
+	return i;
+}
+
+static void give_span(struct ob_pool *pool, uint32_t i)
+{
+	struct span *span = &pool->spans[i];
+	uint32_t *list = &pool->free_head;
+
+	unlink_span(pool, i, 0, &pool->room_head[span->class], NULL);
+	unlink_span(pool, i, 1, &pool->oldest, &pool->newest);
+	if (ob_memory_drop(pool->arena + (size_t)i * SPAN_BYTES, SPAN_BYTES) < 0)
+		list = &pool->kept_head;
+	else
+		add_bytes(pool, -(int64_t)SPAN_BYTES);
+	span->room.next = *list;
+	*list = i;
+}
+
+static unsigned first_free(const struct span *span)
+{
+	for (unsigned w = 0;; w++)
+		if (~span->live[w])
+			return w * 64 + (unsigned)__builtin_ctzll(~span->live[w]);
+}
+
+static uint64_t header_pack(uint64_t page, unsigned length)
+{
+	return page << 16 | length;
+}
+
+int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigned length, uint64_t max_bytes,
+		  uint32_t *ret_handle)
+{
+	unsigned class = OB_MAX((length + HEADER + UNIT - 1) / UNIT, MIN_OBJECT / UNIT);
+	uint64_t header = header_pack(page, length);
+	struct span *span;
+	uint64_t offset;
+	unsigned object;
+	uint32_t i;
+
+	if (ob_fault(OB_FP_pool_alloc) < 0 || class >= CLASSES)
+		return -ENOSPC;
+	pthread_mutex_lock(&pool->lock);
+	i = pool->room_head[class];
+	if (i == NO_SPAN)
+		i = take_span(pool, class, max_bytes);
+	if (i == NO_SPAN) {
+		pthread_mutex_unlock(&pool->lock);
+		return -ENOSPC;
+	}
+	span = &pool->spans[i];
+	object = first_free(span);
+	span->live[object / 64] |= 1ull << (object % 64);
+	if (++span->count == objects_in(class))
+		unlink_span(pool, i, 0, &pool->room_head[class], NULL);
+	offset = (uint64_t)i * SPAN_BYTES + (uint64_t)object * class * UNIT;
+	/* The header is read under this lock by ob_pool_oldest; the body belongs to the chunk's lock. */
+	memcpy(pool->arena + offset, &header, sizeof(header));
+	pthread_mutex_unlock(&pool->lock);
+	memcpy(pool->arena + offset + HEADER, data, length);
+	*ret_handle = (uint32_t)(offset / UNIT);
+	return 0;
+}
+
+const void *ob_pool_load(const struct ob_pool *pool, uint32_t handle, unsigned *ret_length)
+{
+	const char *object = pool->arena + (uint64_t)handle * UNIT;
+	uint64_t header;
+
+	memcpy(&header, object, sizeof(header));
+	*ret_length = header & 0xffff;
+	return object + HEADER;
+}
+
+void ob_pool_free(struct ob_pool *pool, uint32_t handle)
+{
+	uint64_t offset = (uint64_t)handle * UNIT;
+	uint32_t i = (uint32_t)(offset / SPAN_BYTES);
+	struct span *span = &pool->spans[i];
+	unsigned object;
+
+	pthread_mutex_lock(&pool->lock);
+	object = (unsigned)(offset % SPAN_BYTES) / (span->class * UNIT);
+	span->live[object / 64] &= ~(1ull << (object % 64));
+	if (span->count-- == objects_in(span->class))
+		push_room(pool, i);
+	if (!span->count)
+		give_span(pool, i);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+static void list_object(struct ob_pool *pool, uint32_t i, unsigned object, struct ob_pool_object *ret)
+{
+	uint64_t offset = (uint64_t)i * SPAN_BYTES + (uint64_t)object * pool->spans[i].class * UNIT;
+	uint64_t header;
+
+	memcpy(&header, pool->arena + offset, sizeof(header));
+	ret->page = header >> 16;
+	ret->handle = (uint32_t)(offset / UNIT);
+}
+
+unsigned ob_pool_oldest(struct ob_pool *pool, unsigned skip, struct ob_pool_object objects[OB_POOL_SPAN_OBJECTS])
+{
+	unsigned n = 0;
+	uint32_t i;
+
+	pthread_mutex_lock(&pool->lock);
+	for (i = pool->oldest; i != NO_SPAN && skip; i = pool->spans[i].age.next)
+		skip--;
+	if (i != NO_SPAN)
+		for (unsigned object = 0; object < objects_in(pool->spans[i].class); object++)
+			if (pool->spans[i].live[object / 64] >> (object % 64) & 1)
+				list_object(pool, i, object, &objects[n++]);
+	pthread_mutex_unlock(&pool->lock);
+	return n;
+}
+
+uint64_t ob_pool_bytes(const struct ob_pool *pool)
+{
+	return __atomic_load_n(&pool->bytes, __ATOMIC_RELAXED);
+}
+
+void ob_pool_ranges(const struct ob_pool *pool, uint64_t ret_arena[2], uint64_t ret_tables[2])
+{
+	ret_arena[0] = (uint64_t)(uintptr_t)pool->arena;
+	ret_arena[1] = ret_arena[0] + pool->arena_bytes;
+	ret_tables[0] = (uint64_t)(uintptr_t)pool->spans;
+	ret_tables[1] = ret_tables[0] + pool->spans_bytes;
+}
+
+int ob_pool_create(uint64_t arena_bytes, void (*cost)(void *context, int64_t delta_bytes), void *context,
+		   struct ob_pool **ret_pool)
+{
+	struct ob_pool *pool = calloc(1, sizeof(*pool));
+	void *memory = NULL;
+	int r;
+
+	if (!pool)
+		return -ENOMEM;
+	pool->arena_bytes = OB_MAX(OB_MIN(arena_bytes, ARENA_MAX), SPAN_BYTES) & ~(uint64_t)(SPAN_BYTES - 1);
+	pool->span_count = (uint32_t)(pool->arena_bytes / SPAN_BYTES);
+	pool->spans_bytes = (pool->span_count * sizeof(struct span) + 4095) & ~4095ull;
+	pool->free_head = pool->kept_head = pool->oldest = pool->newest = NO_SPAN;
+	for (unsigned i = 0; i < CLASSES; i++)
+		pool->room_head[i] = NO_SPAN;
+	pool->cost = cost;
+	pool->context = context;
+	pthread_mutex_init(&pool->lock, NULL);
+	r = ob_memory_reserve(pool->arena_bytes, 0, &memory);
+	if (r == 0) {
+		pool->arena = memory;
+		r = ob_memory_reserve(pool->spans_bytes, 0, &memory);
+	}
+	if (r < 0) {
+		ob_pool_destroy(pool);
+		return r;
+	}
+	pool->spans = memory;
+	*ret_pool = pool;
+	return 0;
+}
+
+void ob_pool_destroy(struct ob_pool *pool)
+{
+	if (!pool)
+		return;
+	ob_memory_unreserve(pool->arena, pool->arena_bytes);
+	ob_memory_unreserve(pool->spans, pool->spans_bytes);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Release: brings every page back and unregisters the memory, the guest running on. Chunk by chunk; faults of the guest
+ * are answered as ever meanwhile. Zero, absent and ballooned pages need no bytes: once a chunk is unregistered the kernel
+ * fills them in.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#include "engine/internal.h"
+#include "kern/memory.h"
+
+#define TRIES 100 /* for one page, where the kernel has no memory; one that somebody else is reading is waited for */
+
+/* Brings one page back. Returns how many pages came, or -errno. */
+static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *buffer)
+{
+	uint64_t word = *ob_place_word(place, page);
+	int r;
+
+	if (ob_page_state(word) == OB_PAGE_BENCHED)
+		return ob_lift_return(engine, place, page, ob_page_run(place, page, ob_place_end(place)));
+	r = ob_fault_fill(engine, place, page, OB_WINDOW_MAX, buffer);
+	return r < 0 ? r : 1;
+}
+
+static int bring_back_chunk(struct ob_engine *engine, struct ob_place *place, char *buffer)
+{
+	unsigned tries = 0;
+
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		int r;
+
+		if (!ob_page_away(ob_page_state(*ob_place_word(place, page)))) {
+			page++;
+			tries = 0;
+			continue;
+		}
+		r = bring_back(engine, place, page, buffer);
+		if (r >= 0)
+			continue;
+		if (r != -EBUSY && ((r != -EAGAIN && r != -ENOMEM) || ++tries == TRIES))
+			return r;
+		ob_chunk_unlock(place->chunk);
+		sched_yield();
+		ob_chunk_lock(place->chunk);
+	}
+	return 0;
+}
+
+/* A chunk whose lock was let go for a read may have been changed by a discard, but by nothing that lifts: there is no limit. */
+static int release_chunk(struct ob_engine *engine, struct ob_place *place, char *buffer)
+{
+	struct ob_chunk *chunk = place->chunk;
+	int r = 0;
+
+	ob_chunk_lock(chunk);
+	if (!chunk->open) {
+		r = bring_back_chunk(engine, place, buffer);
+		/* Its pages stay, but nobody counts them from now on. */
+		if (r == 0) {
+			int64_t present = chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED];
+
+			r = ob_chunk_open(engine, place, 0);
+			if (r == 0)
+				ob_cost_add(engine, -present);
+		}
+	} else if (chunk->granted) {
+		ob_cost_add(engine, -(int64_t)chunk->granted);
+		__atomic_fetch_sub(&engine->open_pages, chunk->granted, __ATOMIC_RELAXED);
+		chunk->granted = 0;
+	}
+	ob_chunk_unlock(chunk);
+	return r;
+}
+
+static int release_all(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+		       char *buffer, struct ob_error *err)
+{
+	uint64_t done = 0;
+
+	for (uint32_t i = 0; i < OB_REGIONS_MAX; i++) {
+		for (uint32_t c = 0;; c++) {
+			struct ob_place place;
+			int r = 0, end;
+
+			pthread_rwlock_rdlock(&engine->regions_lock);
+			end = !engine->region[i].base || c >= engine->region[i].chunk_count;
+			if (!end) {
+				ob_place_chunk(engine, i, c, &place);
+				r = release_chunk(engine, &place, buffer);
+				done += place.chunk->pages;
+			}
+			pthread_rwlock_unlock(&engine->regions_lock);
+			if (r < 0)
+				return ob_error_sys(err, -r, "cannot bring back the pages of the 2 MiB of guest RAM at %llu MiB",
+						    (unsigned long long)c * 2);
+			if (end)
+				break;
+			if (progress && c % 16 == 0)
+				progress(context, done, engine->ram_pages);
+		}
+	}
+	if (progress)
+		progress(context, engine->ram_pages, engine->ram_pages);
+	return 0;
+}
+
+int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+		      struct ob_error *err)
+{
+	uint64_t had = ob_load(&engine->limit_bytes);
+	void *buffer = NULL;
+	int r;
+
+	if (__atomic_exchange_n(&engine->releasing, 1, __ATOMIC_ACQ_REL))
+		return ob_error_set(err, EALREADY, "a release is under way already");
+	r = ob_memory_reserve(OB_WINDOW_MAX * OB_PAGE_SIZE, 0, &buffer);
+	if (r < 0) {
+		ob_error_sys(err, -r, "cannot get memory for a release");
+	} else {
+		ob_store(&engine->limit_bytes, 0);
+		/* Waits for reclaim that is under way; what starts later sees that there is no limit. */
+		pthread_rwlock_wrlock(&engine->regions_lock);
+		pthread_rwlock_unlock(&engine->regions_lock);
+		r = release_all(engine, progress, context, buffer, err);
+		ob_memory_unreserve(buffer, OB_WINDOW_MAX * OB_PAGE_SIZE);
+		if (r < 0) {
+			ob_store(&engine->limit_bytes, had);
+			__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
+		} else {
+			ob_count_present(engine);
+			ob_store(&engine->engaged, 0);
+		}
+	}
+	__atomic_store_n(&engine->releasing, 0, __ATOMIC_RELEASE);
+	ob_reclaim_kick(engine);
+	return r;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "engine/swap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "engine/page.h"
+#include "kern/memory.h"
+
+#define PAGE_BYTES    4096ull
+#define EXTENT_SLOTS  4096u
+#define EXTENT_BYTES  (EXTENT_SLOTS * PAGE_BYTES)
+#define EXTENT_WORDS  (EXTENT_SLOTS / 64)
+#define MAX_EXTENTS   ((1u << OB_SLOT_BITS) / EXTENT_SLOTS)
+#define HASHES_BYTES  ((uint64_t)MAX_EXTENTS * EXTENT_SLOTS * sizeof(struct ob_hash)) /* of address space */
+#define TABLE_BYTES   (EXTENT_SLOTS * sizeof(struct ob_hash) + sizeof(struct extent)) /* of memory, an extent */
+
+struct extent {
+	uint16_t used;
+	uint8_t present; /* allocated on disk */
+	uint64_t bitmap[EXTENT_WORDS];
+};
+
+struct ob_swap {
+	int fd;
+	int direct;
+	struct ob_hash_key key;
+	struct ob_hash *hashes;     /* by slot; reserved for all, touched as extents appear */
+	struct extent *extents;     /* likewise */
+	pthread_mutex_t lock;
+	uint32_t extent_count;      /* below it lie all that were ever used */
+	uint32_t next_slot;
+	uint64_t file_bytes;        /* atomic */
+	void (*cost)(void *context, int64_t delta_bytes);
+	void *context;
+};
+
+static int open_unnamed(const char *dir, int flags)
+{
+	char path[4096];
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+		return fd < 0 ? -errno : fd;
+	if (flags && errno == EINVAL)
+		return -EINVAL;
+	if (snprintf(path, sizeof(path), "%s/overbook-swap-XXXXXX", dir) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC | flags);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	return fd;
+}
+
+static int open_store(struct ob_swap *swap, const char *dir, struct ob_error *err)
+{
+	int r = ob_fault(OB_FP_swap_open);
+
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot make a swap file in \"%s\"", dir);
+	swap->fd = open_unnamed(dir, O_DIRECT);
+	swap->direct = swap->fd >= 0;
+	if (swap->fd == -EINVAL)
+		swap->fd = open_unnamed(dir, 0);
+	if (swap->fd < 0) {
+		r = swap->fd;
+		swap->fd = -1;
+		return ob_error_sys(err, -r, "cannot make a swap file in \"%s\"", dir);
+	}
+	return 0;
+}
+
+int ob_swap_create(const char *dir, const struct ob_hash_key *key, void (*cost)(void *context, int64_t delta_bytes),
+		   void *context, struct ob_swap **ret_swap, struct ob_error *err)
+{
+	struct ob_swap *swap = calloc(1, sizeof(*swap));
+	void *hashes = NULL, *extents = NULL;
+	int r;
+
+	if (!swap)
+		return ob_error_sys(err, ENOMEM, "cannot make the swap store");
+	swap->fd = -1;
+	swap->key = *key;
+	swap->cost = cost;
+	swap->context = context;
+	pthread_mutex_init(&swap->lock, NULL);
+	r = ob_memory_reserve(HASHES_BYTES, 0, &hashes);
+	swap->hashes = hashes;
+	if (r == 0)
+		r = ob_memory_reserve((size_t)MAX_EXTENTS * sizeof(struct extent), 0, &extents);
+	swap->extents = extents;
+	if (r < 0)
+		ob_error_sys(err, -r, "cannot reserve address space for the swap store");
+	else
+		r = open_store(swap, dir, err);
+	if (r < 0) {
+		ob_swap_destroy(swap);
+		return r;
+	}
+	*ret_swap = swap;
+	return 0;
+}
+
+void ob_swap_destroy(struct ob_swap *swap)
+{
+	if (!swap)
+		return;
+	ob_fd_close(&swap->fd);
+	ob_memory_unreserve(swap->hashes, HASHES_BYTES);
+	ob_memory_unreserve(swap->extents, (size_t)MAX_EXTENTS * sizeof(struct extent));
+	pthread_mutex_destroy(&swap->lock);
+	free(swap);
+}
+
+/* Allocates an extent on disk. A file system without fallocate() gets a sparse file, and says ENOSPC at a write. */
+static int extent_allocate(struct ob_swap *swap, uint32_t i)
+{
+	off_t start = (off_t)i * (off_t)EXTENT_BYTES;
+	int r = ob_fault(OB_FP_swap_grow);
+
+	if (r < 0)
+		return r;
+	if (fallocate(swap->fd, 0, start, (off_t)EXTENT_BYTES) < 0) {
+		if (errno != EOPNOTSUPP)
+			return -errno;
+		if (i == swap->extent_count && ftruncate(swap->fd, start + (off_t)EXTENT_BYTES) < 0)
+			return -errno;
+	}
+	swap->extents[i].present = 1;
+	__atomic_fetch_add(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* The first extent with a free slot at or after `from`, among those on disk; MAX_EXTENTS when all are full. */
+static uint32_t find_room(const struct ob_swap *swap, uint32_t from)
+{
+	for (uint32_t n = 0; n < swap->extent_count; n++) {
+		uint32_t i = (from + n) % swap->extent_count;
+
+		if (swap->extents[i].present && swap->extents[i].used < EXTENT_SLOTS)
+			return i;
+	}
+	return MAX_EXTENTS;
+}
+
+static int add_extent(struct ob_swap *swap, uint32_t *ret_extent)
+{
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < swap->extent_count && swap->extents[i].present; i++)
+		;
+	if (i == MAX_EXTENTS)
+		return -ENOSPC;
+	r = extent_allocate(swap, i);
+	if (r < 0)
+		return r;
+	if (i == swap->extent_count) {
+		swap->extent_count++;
+		swap->cost(swap->context, (int64_t)TABLE_BYTES);
+	}
+	*ret_extent = i;
+	return 0;
+}
+
+/* The first free slot of an extent, from the one with number `from` in it. The extent has one. */
+static uint32_t slot_in(const struct extent *extent, uint32_t from)
+{
+	for (uint32_t n = 0; n <= EXTENT_WORDS; n++) {
+		uint32_t w = (from / 64 + n) % EXTENT_WORDS;
+		uint64_t free = ~extent->bitmap[w];
+
+		if (n == 0)
+			free &= ~0ull << (from % 64);
+		if (free)
+			return w * 64 + (uint32_t)__builtin_ctzll(free);
+	}
+	return 0;
+}
+
+int ob_swap_alloc(struct ob_swap *swap, uint32_t *ret_slot)
+{
+	uint32_t want, i, in;
+	int r = 0;
+
+	pthread_mutex_lock(&swap->lock);
+	want = swap->next_slot / EXTENT_SLOTS;
+	i = swap->extent_count ? find_room(swap, want % swap->extent_count) : MAX_EXTENTS;
+	if (i == MAX_EXTENTS)
+		r = add_extent(swap, &i);
+	if (r == 0) {
+		struct extent *extent = &swap->extents[i];
+
+		in = slot_in(extent, i == want ? swap->next_slot % EXTENT_SLOTS : 0);
+		extent->bitmap[in / 64] |= 1ull << (in % 64);
+		extent->used++;
+		*ret_slot = i * EXTENT_SLOTS + in;
+		swap->next_slot = *ret_slot + 1;
+	}
+	pthread_mutex_unlock(&swap->lock);
+	return r;
+}
+
+void ob_swap_free(struct ob_swap *swap, uint32_t slot)
+{
+	struct extent *extent = &swap->extents[slot / EXTENT_SLOTS];
+	uint32_t in = slot % EXTENT_SLOTS;
+
+	pthread_mutex_lock(&swap->lock);
+	extent->bitmap[in / 64] &= ~(1ull << (in % 64));
+	extent->used--;
+	pthread_mutex_unlock(&swap->lock);
+}
+
+void ob_swap_set_hash(struct ob_swap *swap, uint32_t slot, struct ob_hash hash)
+{
+	swap->hashes[slot] = hash;
+}
+
+struct ob_hash ob_swap_hash(const struct ob_swap *swap, uint32_t slot)
+{
+	return swap->hashes[slot];
+}
+
+int ob_swap_write(struct ob_swap *swap, uint32_t slot, unsigned pages, const void *buffer)
+{
+	int r = ob_fault(OB_FP_swap_write);
+
+	if (r < 0)
+		return r;
+	if (r == OB_FAULT_SHORT)
+		return -EIO;
+	r = ob_pwrite_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
+	if (r == 0 && !swap->direct)
+		posix_fadvise(swap->fd, (off_t)(slot * PAGE_BYTES), (off_t)(pages * PAGE_BYTES), POSIX_FADV_DONTNEED);
+	return r;
+}
+
+int ob_swap_read(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buffer)
+{
+	int r = ob_fault(OB_FP_swap_read);
+	int fired = r;
+
+	if (r < 0)
+		return r;
+	r = ob_pread_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
+	if (r == 0 && fired == OB_FAULT_SHORT)
+		return -ENODATA;
+	if (r == 0 && fired == OB_FAULT_FLIP)
+		((unsigned char *)buffer)[1234] ^= 4;
+	return r;
+}
+
+int ob_swap_verify(const struct ob_swap *swap, uint32_t slot, const void *page)
+{
+	return ob_hash_equal(ob_content_hash(&swap->key, page), swap->hashes[slot]) ? 0 : -EBADMSG;
+}
+
+void ob_swap_trim(struct ob_swap *swap)
+{
+	pthread_mutex_lock(&swap->lock);
+	for (uint32_t i = 0; i < swap->extent_count; i++) {
+		struct extent *extent = &swap->extents[i];
+
+		/* The one that is being filled stays, or a small store would come and go with every page. */
+		if (!extent->present || extent->used || i == swap->next_slot / EXTENT_SLOTS)
+			continue;
+		if (fallocate(swap->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)i * (off_t)EXTENT_BYTES,
+			      (off_t)EXTENT_BYTES) < 0)
+			continue;
+		extent->present = 0;
+		__atomic_fetch_sub(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&swap->lock);
+}
+
+uint64_t ob_swap_file_bytes(const struct ob_swap *swap)
+{
+	return __atomic_load_n(&swap->file_bytes, __ATOMIC_RELAXED);
+}
+
+int ob_swap_is_direct(const struct ob_swap *swap)
+{
+	return swap->direct;
+}
+
+void ob_swap_ranges(const struct ob_swap *swap, uint64_t ret_tables[2])
+{
+	ret_tables[0] = (uint64_t)(uintptr_t)swap->hashes;
+	ret_tables[1] = ret_tables[0] + HASHES_BYTES;
+}
