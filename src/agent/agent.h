@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The agent: what is preloaded into QEMU.
+ *
+ * Theory of operation. The constructor reads what `overbook run` left in the environment, takes it out of there, and does
+ * nothing else: no thread, no descriptor, since QEMU may still fork (-daemonize). When QEMU maps the placeholder file of
+ * its RAM (a file in the machine's directory), the hook of mmap() answers with private anonymous memory and gives that to
+ * the engine, which starts with the first such mapping. From then on the hooks tell the engine of discards, of system
+ * calls that read or write guest RAM directly, and of mappings that go. A link thread talks to overbookd.
+ *
+ * The hooks make their system calls themselves, so they neither depend on the order of symbol look-up nor recurse. They
+ * take only the engine's locks, which nobody holds while he needs QEMU. They allocate nothing, but for the RAM mapping.
+ *
+ * When the engine cannot start, guest RAM is plain anonymous memory, the reason is said once, and QEMU runs as if there
+ * were no agent; with OVERBOOK_REQUIRE the mapping fails and QEMU ends by its own error path.
+ *
+ * Nothing here ends the host process. There is no destructor: the engine serves faults until the process is gone, since
+ * QEMU still writes guest memory out while it exits.
+ */
+#ifndef OB_AGENT_AGENT_H
+#define OB_AGENT_AGENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "engine/engine.h"
+#include "proto/env.h"
+
+#define OB_AGENT_MAPS_MAX OB_REGIONS_MAX
+
+/* A RAM placeholder that QEMU has mapped. */
+struct ob_agent_map {
+	dev_t device;
+	ino_t inode;
+	uint64_t offset, length;
+	char *base; /* NULL: unused */
+};
+
+struct ob_agent {
+	int active; /* the constructor found a machine to look after */
+	int require;
+	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
+	char dir[512];    /* canonical, without a slash at its end */
+	char socket[512]; /* empty: none */
+	char swap[512];   /* empty: none */
+	uint64_t limit_bytes, maximum_bytes, reservation_bytes;
+	uint32_t shares;
+	int released;             /* the user has taken the machine out of Overbook's care; the link thread's own */
+	struct ob_engine *engine; /* atomic; NULL until the first RAM mapping, or when it could not start */
+	int failed;               /* the engine could not start: said once, not tried again */
+	struct ob_agent_map map[OB_AGENT_MAPS_MAX];
+};
+extern struct ob_agent ob_agent;
+
+static inline struct ob_engine *ob_agent_engine(void)
+{
+	return __atomic_load_n(&ob_agent.engine, __ATOMIC_ACQUIRE);
+}
+
+/* --- ram.c --- */
+
+/* Whether fd is a RAM placeholder of this machine. errno is kept. */
+int ob_ram_is_placeholder(int fd);
+/* mmap() of a placeholder. As mmap(): MAP_FAILED and errno. */
+void *ob_ram_map(void *addr, size_t length, int prot, int flags, int fd, off_t offset);
+/* munmap() of a range that the engine covers. */
+int ob_ram_unmap(void *addr, size_t length);
+/* fallocate(PUNCH_HOLE) on a placeholder. */
+int ob_ram_punch(int fd, off_t offset, off_t length);
+
+/* --- link.c --- */
+
+/* Starts the thread that talks to overbookd. Returns 0 or -errno. */
+int ob_link_start(void);
+/* The engine's on_unreadable. */
+void ob_link_unreadable(void *context, const char *cause);
+
+/* --- qmp.c --- */
+
+/* Asks QEMU, over Overbook's own monitor, to stop the machine. Waits two seconds at most. Returns 0 or -errno. */
+int ob_qmp_stop(void);
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One QMP command: stop. QEMU's main loop may be waiting for the very virtual CPU that waits for a page, so an answer is not
+ * waited for beyond two seconds: the command is in the monitor's queue by then, and the other CPUs have been paused.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "base/clock.h"
+#include "base/fd.h"
+
+#define WAIT_NS (2 * OB_NS_PER_SEC)
+
+static int connect_monitor(void)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int OB_FD fd = -1;
+
+	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", ob_agent.dir, OB_FILE_QMP) >= (int)sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	return ob_fd_take(&fd);
+}
+
+/* Reads until a line that holds the word has come, or the time is over. */
+static int await(int fd, const char *word, uint64_t until_ns)
+{
+	char buf[4096];
+	size_t used = 0;
+
+	for (;;) {
+		struct pollfd p = { .fd = fd, .events = POLLIN };
+		uint64_t now = ob_now_ns();
+		ssize_t n;
+
+		if (now >= until_ns)
+			return -ETIMEDOUT;
+		if (poll(&p, 1, (int)((until_ns - now) / OB_NS_PER_MS) + 1) <= 0)
+			continue;
+		n = read(fd, buf + used, sizeof(buf) - 1 - used);
+		if (n <= 0)
+			return n < 0 && errno != EAGAIN ? -errno : -EPIPE;
+		used += (size_t)n;
+		buf[used] = '\0';
+		if (strstr(buf, word))
+			return 0;
+		if (used == sizeof(buf) - 1)
+			used = 0;
+	}
+}
+
+int ob_qmp_stop(void)
+{
+	static const char negotiate[] = "{\"execute\":\"qmp_capabilities\"}\n", stop[] = "{\"execute\":\"stop\"}\n";
+	uint64_t until = ob_now_ns() + WAIT_NS;
+	int OB_FD fd = connect_monitor();
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = await(fd, "\"QMP\"", until);
+	if (r == 0)
+		r = ob_write_full(fd, negotiate, sizeof(negotiate) - 1);
+	if (r == 0)
+		r = await(fd, "\"return\"", until);
+	if (r == 0)
+		r = ob_write_full(fd, stop, sizeof(stop) - 1);
+	if (r == 0 && await(fd, "\"return\"", until) < 0)
+		return 0; /* asked for, not yet answered */
+	return r;
+}
