@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Applies the division of the budget (budget.h) to the machines that are here.
+ *
+ * Everything that happens (an agent reports, comes, goes, confirms an order; a client asks) kicks the arbiter, and it
+ * divides once at the end of that turn of the loop; a tick a second catches what no event tells. Dividing is a pass over
+ * an array, so it is done anew each time rather than kept up to date.
+ *
+ * Invariant: the sum over machines of max(limit in force, cost) never grows above the budget by an order given here. Its
+ * difficulty is that agents are told and report later. So an order to grow counts from the moment it is decided, and an
+ * order to shrink counts only once (1) the agent has confirmed it and (2) has reported its cost since; until then the old
+ * limit stays "exposed". A machine that has not reported since it connected may cost as much as it has RAM.
+ *
+ * Agents report every 50 ms while memory is moving between machines, every second otherwise. A movement that makes no
+ * headway for STIR_NS (a machine above its limit whose swap store is full, say) is no reason to ask often.
+ *
+ * A new overbookd knows nobody. When the run directory shows living machines, nobody grows and nobody is admitted until
+ * they have come back or SETTLE_NS have passed: else the first one to return would be given everything.
+ *
+ * Without a budget a machine's limit is the maximum that its user set.
+ */
+#include "daemon/arbiter.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "daemon/api.h"
+#include "daemon/link.h"
+#include "daemon/runtime.h"
+
+#define STIR_NS       (10 * OB_NS_PER_SEC)
+#define SETTLE_NS     (5 * OB_NS_PER_SEC)
+#define TICK_NS       OB_NS_PER_SEC
+#define RETRY_NS      OB_NS_PER_SEC
+#define POLL_BUSY_MS  50
+#define POLL_IDLE_MS  1000
+#define GROW_STEP     (4 * OB_MIB)  /* a machine grows by at least so much, or to its target */
+#define FREE_STEP     (16 * OB_MIB) /* what released machines cost is rounded up to this, lest every report moves everybody */
+#define HEADWAY       OB_MIB        /* a machine above its limit that comes down by so much is getting somewhere */
+#define BYTES_SANE    (1ull << 56)  /* more than any host has */
+
+static struct ob_budget_machine shares_of[OB_DAEMON_MACHINES_MAX];
+
+static uint64_t machine_ram(const struct ob_machine *machine)
+{
+	/* What an agent says may be anything; sums must not wrap. */
+	return OB_MIN(OB_MAX(machine->ram_bytes, machine->stats.ram_bytes), BYTES_SANE);
+}
+
+uint64_t ob_arbiter_released_cost(const struct ob_machine *machine)
+{
+	return OB_MAX(OB_MIN(machine->stats.cost_bytes, BYTES_SANE), machine_ram(machine));
+}
+
+static bool is_orderable(const struct ob_machine *machine)
+{
+	return machine->link && machine->release == OB_RELEASE_NO;
+}
+
+/* RAM, the engine's tables (0.4%) and its buffers: more than that a machine cannot cost. */
+static uint64_t machine_ceiling(const struct ob_machine *machine)
+{
+	uint64_t ram = machine_ram(machine);
+
+	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+}
+
+static void describe(const struct ob_machine *machine, struct ob_budget_machine *ret)
+{
+	*ret = (struct ob_budget_machine){
+		.role = machine->state == OB_MACHINE_WAITING || is_orderable(machine) ? OB_BUDGET_ORDERED : OB_BUDGET_FIXED,
+		.shares = machine->shares,
+		.reservation_bytes = machine->reservation_bytes,
+		.maximum_bytes = machine->maximum_bytes,
+		.ceiling_bytes = machine_ceiling(machine),
+		.limit_bytes = machine->limit_bytes,
+		.exposed_bytes = machine->exposed_bytes,
+		.cost_bytes = machine->stats.cost_bytes,
+	};
+	if (machine->release != OB_RELEASE_NO) {
+		ret->role = OB_BUDGET_FREE;
+		ret->cost_bytes = (ob_arbiter_released_cost(machine) + FREE_STEP - 1) / FREE_STEP * FREE_STEP;
+	}
+	if (machine->link && !machine->stats_seen)
+		ret->exposed_bytes = OB_BUDGET_NONE;
+}
+
+static size_t describe_all(struct ob_daemon *daemon)
+{
+	size_t n = 0;
+
+	for (struct ob_machine *machine = daemon->machines; machine && n < OB_DAEMON_MACHINES_MAX; machine = machine->next)
+		describe(machine, &shares_of[n++]);
+	return n;
+}
+
+/* Targets and grants for everybody into shares_of, in the order of the registry. Returns what is still free. */
+static uint64_t divide_budget(struct ob_daemon *daemon)
+{
+	size_t n = describe_all(daemon), i = 0;
+
+	ob_budget_divide(daemon->budget_bytes, shares_of, n);
+	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
+		machine->target_bytes = shares_of[i].target_bytes;
+		if (machine->state == OB_MACHINE_WAITING)
+			shares_of[i].urgent_bytes = ob_budget_need(shares_of[i].target_bytes);
+	}
+	return ob_budget_grant(daemon->budget_bytes, shares_of, n);
+}
+
+bool ob_arbiter_is_settling(const struct ob_daemon *daemon)
+{
+	return daemon->expected && ob_now_ns() < daemon->settle_until_ns;
+}
+
+static void order(struct ob_machine *machine, uint64_t limit_bytes)
+{
+	char before[16] = "none", after[16] = "none";
+
+	if (machine->limit_bytes != OB_BUDGET_NONE)
+		ob_size_format(before, sizeof(before), machine->limit_bytes);
+	if (limit_bytes != OB_BUDGET_NONE)
+		ob_size_format(after, sizeof(after), limit_bytes);
+	ob_log(OB_LOG_DEBUG, "machine \"%s\": limit %s -> %s", machine->name, before, after);
+	machine->daemon->stirred_ns = ob_now_ns();
+	ob_link_order_limit(machine, limit_bytes);
+}
+
+/* Orders what is granted where the difference is worth an order, or where the last order has failed and it is time. */
+static void apply(struct ob_machine *machine, uint64_t grant_bytes)
+{
+	bool told = machine->ordered_maximum_bytes == machine->maximum_bytes;
+	uint64_t step;
+
+	if (machine->order == OB_ORDER_FAILED && ob_now_ns() < machine->retry_ns)
+		return;
+	if (machine->order == OB_ORDER_FAILED || !told || grant_bytes < machine->limit_bytes) {
+		order(machine, grant_bytes);
+		return;
+	}
+	step = grant_bytes - machine->limit_bytes;
+	if (step >= GROW_STEP || (step && grant_bytes == machine->target_bytes))
+		order(machine, grant_bytes);
+}
+
+static void run_without_budget(struct ob_daemon *daemon)
+{
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
+		machine->target_bytes = machine->maximum_bytes;
+		if (machine->state == OB_MACHINE_WAITING) {
+			ob_registry_start(machine, machine->maximum_bytes);
+			ob_api_admitted(machine);
+		} else if (is_orderable(machine)) {
+			apply(machine, machine->maximum_bytes);
+		}
+	}
+}
+
+static void run_with_budget(struct ob_daemon *daemon)
+{
+	bool settling = ob_arbiter_is_settling(daemon);
+	size_t i = 0;
+
+	divide_budget(daemon);
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next, i++) {
+		uint64_t grant = shares_of[i].grant_bytes;
+
+		if (settling)
+			grant = OB_MIN(grant, machine->limit_bytes);
+		if (machine->state == OB_MACHINE_WAITING) {
+			machine->free_bytes = grant;
+			machine->need_bytes = shares_of[i].urgent_bytes;
+			if (!settling && grant >= shares_of[i].urgent_bytes) {
+				ob_registry_start(machine, grant);
+				ob_api_admitted(machine);
+			} else {
+				ob_api_machine_changed(machine);
+			}
+		} else if (is_orderable(machine)) {
+			apply(machine, grant);
+		}
+	}
+}
+
+static bool is_moving(const struct ob_machine *machine)
+{
+	if (!machine->link || machine->release != OB_RELEASE_NO)
+		return false;
+	return !machine->stats_seen || machine->order != OB_ORDER_NONE || machine->stats.cost_bytes > machine->limit_bytes ||
+	       machine->limit_bytes < machine->target_bytes;
+}
+
+static void set_pace(struct ob_daemon *daemon)
+{
+	bool recent = ob_now_ns() < daemon->stirred_ns + STIR_NS, busy = false;
+
+	for (const struct ob_machine *machine = daemon->machines; machine && !busy; machine = machine->next)
+		busy = machine->state == OB_MACHINE_WAITING || machine->release == OB_RELEASE_RUNNING ||
+		       (recent && is_moving(machine));
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
+		if (machine->link)
+			ob_link_order_poll(machine, busy ? POLL_BUSY_MS : POLL_IDLE_MS);
+}
+
+void ob_arbiter_run(struct ob_daemon *daemon)
+{
+	if (daemon->budget_bytes == OB_BUDGET_NONE)
+		run_without_budget(daemon);
+	else
+		run_with_budget(daemon);
+	set_pace(daemon);
+}
+
+void ob_arbiter_kick(struct ob_daemon *daemon)
+{
+	if (daemon->kick_source)
+		sd_event_source_set_enabled(daemon->kick_source, SD_EVENT_ONESHOT);
+}
+
+void ob_arbiter_stir(struct ob_daemon *daemon)
+{
+	daemon->stirred_ns = ob_now_ns();
+	ob_arbiter_kick(daemon);
+}
+
+/* Whether a machine above its limit comes down: then it is worth watching closely. */
+static void note_headway(struct ob_machine *machine)
+{
+	uint64_t cost = machine->stats.cost_bytes;
+
+	if (cost <= machine->limit_bytes) {
+		machine->low_cost_bytes = OB_BUDGET_NONE;
+	} else if (machine->low_cost_bytes > cost && machine->low_cost_bytes - cost >= HEADWAY) {
+		machine->low_cost_bytes = cost;
+		machine->daemon->stirred_ns = machine->stats_ns;
+	}
+}
+
+void ob_arbiter_stats_came(struct ob_machine *machine)
+{
+	static const char unreadable[] = "an unreadable page";
+
+	machine->stats_seen = true;
+	machine->stats_ns = ob_now_ns();
+	if (machine->order == OB_ORDER_CONFIRMED) {
+		machine->order = OB_ORDER_NONE;
+		machine->exposed_bytes = machine->limit_bytes;
+	}
+	note_headway(machine);
+	if (machine->stats.degraded & OB_DEGRADED_STOPPED && machine->state == OB_MACHINE_RUNNING) {
+		machine->state = OB_MACHINE_STOPPED;
+		memcpy(machine->cause, unreadable, sizeof(unreadable));
+	}
+	ob_api_machine_changed(machine);
+	ob_arbiter_kick(machine->daemon);
+}
+
+void ob_arbiter_order_answered(struct ob_machine *machine, int status, const char *text)
+{
+	if (status == 0) {
+		machine->order = OB_ORDER_CONFIRMED;
+		return;
+	}
+	machine->order = OB_ORDER_FAILED;
+	machine->retry_ns = ob_now_ns() + RETRY_NS;
+	ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its limit could not be set: %s", machine->name,
+		       *text ? text : strerror(-status));
+}
+
+int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err)
+{
+	struct ob_daemon *daemon = newcomer->daemon;
+	char own[16], others[16], sum[16], budget[16];
+	struct ob_budget_machine alone;
+	uint64_t guaranteed, mine;
+
+	if (daemon->budget_bytes == OB_BUDGET_NONE)
+		return 0;
+	guaranteed = ob_budget_guaranteed(shares_of, describe_all(daemon));
+	if (guaranteed <= daemon->budget_bytes)
+		return 0;
+	describe(newcomer, &alone);
+	mine = ob_budget_floor(&alone);
+	return ob_error_set(err, EPERM,
+			    "machine \"%s\" does not fit: %s for it (its reservation, at least 16 MiB) and %s guaranteed to %u others make "
+			    "%s; the budget is %s", newcomer->name, ob_size_format(own, sizeof(own), mine),
+			    ob_size_format(others, sizeof(others), guaranteed - mine), daemon->machine_count - 1,
+			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), daemon->budget_bytes));
+}
+
+int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
+{
+	struct ob_daemon *daemon = machine->daemon;
+	uint64_t cost = ob_arbiter_released_cost(machine), others = 0;
+	char mine[16], rest[16], budget[16];
+	size_t n, i = 0;
+
+	if (daemon->budget_bytes == OB_BUDGET_NONE)
+		return 0;
+	n = describe_all(daemon);
+	for (const struct ob_machine *at = daemon->machines; i < n; at = at->next, i++)
+		if (at != machine)
+			others += OB_MIN(ob_budget_guaranteed(&shares_of[i], 1), BYTES_SANE);
+	if (cost + others <= daemon->budget_bytes)
+		return 0;
+	return ob_error_set(err, EPERM, "machine \"%s\" may cost %s once released; with the %s guaranteed to the others that is more "
+			    "than the budget of %s", machine->name, ob_size_format(mine, sizeof(mine), cost),
+			    ob_size_format(rest, sizeof(rest), others), ob_size_format(budget, sizeof(budget), daemon->budget_bytes));
+}
+
+static int on_kick(sd_event_source *source, void *context)
+{
+	ob_arbiter_run(context);
+	return 0;
+}
+
+static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
+{
+	struct ob_daemon *daemon = context;
+
+	ob_arbiter_run(daemon);
+	ob_api_tick(daemon);
+	sd_event_source_set_time_relative(source, TICK_NS / OB_NS_PER_US);
+	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err)
+{
+	int r = sd_event_add_defer(daemon->event, &daemon->kick_source, on_kick, daemon);
+
+	if (r >= 0)
+		r = sd_event_add_time_relative(daemon->event, &daemon->tick_source, CLOCK_MONOTONIC, TICK_NS / OB_NS_PER_US, 0,
+					       on_tick, daemon);
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot set up the arbiter's timers");
+	/* After everything else that this turn of the loop brings. */
+	sd_event_source_set_priority(daemon->kick_source, SD_EVENT_PRIORITY_IDLE);
+	daemon->expected = ob_runtime_count_machines(daemon);
+	daemon->settle_until_ns = ob_now_ns() + SETTLE_NS;
+	if (daemon->expected)
+		ob_log(OB_LOG_INFO, "%u machines of before are expected back", daemon->expected);
+	return 0;
+}
+
+void ob_arbiter_close(struct ob_daemon *daemon)
+{
+	daemon->kick_source = sd_event_source_disable_unref(daemon->kick_source);
+	daemon->tick_source = sd_event_source_disable_unref(daemon->tick_source);
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Who gets how much: applies budget.h to the registry, orders limits, and decides how often agents report. */
+#ifndef OB_DAEMON_ARBITER_H
+#define OB_DAEMON_ARBITER_H
+
+#include "daemon/registry.h"
+
+int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
+void ob_arbiter_close(struct ob_daemon *daemon);
+
+/* Something has changed: divide again, at the end of this turn of the loop. */
+void ob_arbiter_kick(struct ob_daemon *daemon);
+
+/* The same, and watch closely for a while: memory is going to move. */
+void ob_arbiter_stir(struct ob_daemon *daemon);
+
+/* Divides at once. */
+void ob_arbiter_run(struct ob_daemon *daemon);
+
+/*
+ * Whether a newcomer's guarantee fits into the budget beside everybody else's. newcomer is in the registry. Returns 0, or
+ * -EPERM with the arithmetic.
+ */
+int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err) OB_MUST_CHECK;
+
+/* Whether what a machine may cost when it is released leaves the others their guarantees. 0, or -EPERM with the arithmetic. */
+int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err) OB_MUST_CHECK;
+
+/* Whether machines of before are still expected back, so that nobody is admitted yet. */
+bool ob_arbiter_is_settling(const struct ob_daemon *daemon);
+
+/* What is set aside for a released machine: all its RAM, since nothing limits it and its engine no longer looks. */
+uint64_t ob_arbiter_released_cost(const struct ob_machine *machine);
+
+/* News from a machine's agent: its statistics, and its answer to the limit that was ordered last. */
+void ob_arbiter_stats_came(struct ob_machine *machine);
+void ob_arbiter_order_answered(struct ob_machine *machine, int status, const char *text);
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon/budget.h"
+
+__extension__ typedef unsigned __int128 wide;
+
+static uint64_t add_saturated(uint64_t a, uint64_t b)
+{
+	uint64_t sum;
+
+	return __builtin_add_overflow(a, b, &sum) ? OB_BUDGET_NONE : sum;
+}
+
+static uint64_t subtract_saturated(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* part / whole of amount, rounded down; whole is not 0. */
+static uint64_t scale(uint64_t amount, uint64_t part, uint64_t whole)
+{
+	return (uint64_t)((wide)amount * part / whole);
+}
+
+/* The most that a machine may be given. */
+static uint64_t machine_cap(const struct ob_budget_machine *machine)
+{
+	return OB_MAX(OB_LIMIT_MIN, OB_MIN(machine->maximum_bytes, machine->ceiling_bytes));
+}
+
+uint64_t ob_budget_floor(const struct ob_budget_machine *machine)
+{
+	return OB_MAX(OB_LIMIT_MIN, OB_MIN(machine->reservation_bytes, machine_cap(machine)));
+}
+
+uint64_t ob_budget_charge(const struct ob_budget_machine *machine)
+{
+	uint64_t exposed = OB_MAX(machine->exposed_bytes, machine->limit_bytes);
+
+	if (machine->role == OB_BUDGET_FREE)
+		return machine->cost_bytes;
+	return OB_MAX(OB_MIN(exposed, machine->ceiling_bytes), machine->cost_bytes);
+}
+
+uint64_t ob_budget_need(uint64_t target_bytes)
+{
+	return OB_MIN(target_bytes, OB_MAX(OB_BUDGET_URGENT, target_bytes / 4));
+}
+
+uint64_t ob_budget_guaranteed(const struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum = add_saturated(sum, machines[i].role == OB_BUDGET_FREE ? machines[i].cost_bytes :
+									      ob_budget_floor(&machines[i]));
+	return sum;
+}
+
+/* The guarantees do not fit into available: everybody gets the least, and what is left in proportion to the guarantee. */
+static void divide_scarcity(uint64_t available, struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t above = 0, rest = available;
+
+	for (size_t i = 0; i < n; i++) {
+		if (machines[i].role == OB_BUDGET_FREE)
+			continue;
+		above = add_saturated(above, ob_budget_floor(&machines[i]) - OB_LIMIT_MIN);
+		rest = subtract_saturated(rest, OB_LIMIT_MIN);
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (machines[i].role == OB_BUDGET_FREE)
+			continue;
+		machines[i].target_bytes = OB_LIMIT_MIN;
+		if (above)
+			machines[i].target_bytes += scale(rest, ob_budget_floor(&machines[i]) - OB_LIMIT_MIN, above);
+	}
+}
+
+/*
+ * One round of filling: rest is dealt in proportion to shares to those below their cap. Returns what those who reached
+ * their cap have left over, to be dealt again; 0 ends it.
+ */
+static uint64_t deal_by_shares(uint64_t rest, struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t shares = 0, left = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (machines[i].role != OB_BUDGET_FREE && machines[i].target_bytes < machine_cap(&machines[i]))
+			shares += machines[i].shares;
+	if (!shares)
+		return 0;
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine *machine = &machines[i];
+		uint64_t cap = machine_cap(machine), part;
+
+		if (machine->role == OB_BUDGET_FREE || machine->target_bytes >= cap)
+			continue;
+		part = scale(rest, machine->shares, shares);
+		if (part > cap - machine->target_bytes) {
+			left += part - (cap - machine->target_bytes);
+			part = cap - machine->target_bytes;
+		}
+		machine->target_bytes += part;
+	}
+	return left;
+}
+
+void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t available = budget_bytes, guaranteed = 0, rest;
+
+	for (size_t i = 0; i < n; i++) {
+		if (machines[i].role == OB_BUDGET_FREE) {
+			available = subtract_saturated(available, machines[i].cost_bytes);
+			machines[i].target_bytes = machines[i].cost_bytes;
+			continue;
+		}
+		machines[i].target_bytes = ob_budget_floor(&machines[i]);
+		guaranteed = add_saturated(guaranteed, machines[i].target_bytes);
+	}
+	if (guaranteed > available) {
+		divide_scarcity(available, machines, n);
+		return;
+	}
+	rest = available - guaranteed;
+	/* Each round but the last takes at least one machine to its cap. */
+	for (size_t round = 0; rest && round <= n; round++)
+		rest = deal_by_shares(rest, machines, n);
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine *machine = &machines[i];
+
+		if (machine->role != OB_BUDGET_FREE && machine->target_bytes < machine_cap(machine))
+			machine->target_bytes = OB_MAX(ob_budget_floor(machine),
+						       machine->target_bytes - machine->target_bytes % OB_BUDGET_GRAIN);
+	}
+}
+
+/* What a machine lacks of want, counted from what is set aside for it already. */
+static uint64_t machine_lack(const struct ob_budget_machine *machine, uint64_t charge, uint64_t want)
+{
+	if (machine->role != OB_BUDGET_ORDERED)
+		return 0;
+	return subtract_saturated(want, OB_MAX(charge, machine->grant_bytes));
+}
+
+/* How far a machine is served in the given pass: first what is urgent, then everything. */
+static uint64_t machine_want(const struct ob_budget_machine *machine, int urgent_only)
+{
+	if (!urgent_only)
+		return machine->target_bytes;
+	return OB_MIN(machine->target_bytes, OB_MAX(ob_budget_floor(machine), machine->urgent_bytes));
+}
+
+/* Deals what is free in proportion to what each one lacks. Returns what is left. */
+static uint64_t deal_by_lack(uint64_t free_bytes, struct ob_budget_machine *machines, size_t n, int urgent_only)
+{
+	uint64_t lack = 0, given = 0;
+
+	for (size_t i = 0; i < n; i++)
+		lack = add_saturated(lack, machine_lack(&machines[i], ob_budget_charge(&machines[i]),
+							machine_want(&machines[i], urgent_only)));
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine *machine = &machines[i];
+		uint64_t charge = ob_budget_charge(machine), want = machine_want(machine, urgent_only);
+		uint64_t mine = machine_lack(machine, charge, want), base = OB_MAX(charge, machine->grant_bytes);
+
+		if (machine->role != OB_BUDGET_ORDERED || machine->grant_bytes >= want)
+			continue;
+		if (mine && free_bytes < lack)
+			mine = scale(free_bytes, mine, lack);
+		given += mine;
+		machine->grant_bytes = OB_MIN(want, base + mine);
+	}
+	return subtract_saturated(free_bytes, given);
+}
+
+uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t charged = 0, free_bytes;
+
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine *machine = &machines[i];
+
+		machine->grant_bytes = machine->limit_bytes;
+		if (machine->role == OB_BUDGET_FREE)
+			machine->grant_bytes = OB_BUDGET_NONE;
+		else if (machine->role == OB_BUDGET_ORDERED)
+			machine->grant_bytes = OB_MIN(machine->limit_bytes, machine->target_bytes);
+		charged = add_saturated(charged, ob_budget_charge(machine));
+	}
+	/* What is set aside above the budget may be an overestimate: nobody may grow even within his own part of it. */
+	if (charged > budget_bytes)
+		return 0;
+	free_bytes = budget_bytes - charged;
+	free_bytes = deal_by_lack(free_bytes, machines, n, 1);
+	return deal_by_lack(free_bytes, machines, n, 0);
+}

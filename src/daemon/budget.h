@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The division of the host's memory budget among machines. Pure functions on an array: no clock, no I/O, no state.
+ *
+ * Two questions are answered one after the other:
+ *
+ * ob_budget_divide() - what is each machine entitled to? Everybody gets its reservation (and never less than
+ *     OB_LIMIT_MIN), the rest goes in proportion to shares; nobody gets more than its maximum or than it could use,
+ *     and what it leaves flows to the others. Where the reservations do not fit (admission prevents it, a restarted
+ *     overbookd may meet it) they are scaled down alike, towards the least limit that can be kept.
+ *
+ * ob_budget_grant() - what may each machine have now? A machine above its target is cut to it at once. A machine below it
+ *     grows only into what is free: the budget less what every machine costs or may still come to cost before
+ *     overbookd hears of it. Hence the sum of max(limit, cost) never exceeds the budget by an order given here.
+ *
+ * A machine's charge is what must be set aside for it: max(what it costs, what it may cost). What it may cost is the
+ * highest limit that can still be in force (exposed_bytes: an order to shrink counts only when the agent has confirmed it
+ * and reported since), but never more than the machine could use at all (ceiling_bytes).
+ */
+#ifndef OB_DAEMON_BUDGET_H
+#define OB_DAEMON_BUDGET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+#include "proto/env.h" /* OB_LIMIT_MIN */
+
+#define OB_BUDGET_NONE      UINT64_MAX   /* no limit, no maximum, not known */
+#define OB_BUDGET_GRAIN     (64ull << 10) /* bytes; targets are multiples of it, rounded down */
+#define OB_BUDGET_URGENT    (64ull << 20) /* bytes that a newcomer needs at least to start, if its target is not less */
+
+enum ob_budget_role {
+	OB_BUDGET_ORDERED, /* obeys orders; a newcomer is one whose limit, exposure and cost are 0 */
+	OB_BUDGET_FIXED,   /* has a limit, but cannot be told another one now (starting, or its agent is silent) */
+	OB_BUDGET_FREE,    /* has no limit by the user's wish (released): it costs what it costs */
+};
+
+struct ob_budget_machine {
+	enum ob_budget_role role;
+	uint32_t shares;            /* at least 1 */
+	uint64_t reservation_bytes; /* guaranteed; 0: nothing */
+	uint64_t maximum_bytes;     /* the user's; OB_BUDGET_NONE */
+	uint64_t ceiling_bytes;     /* what it could cost at most; OB_BUDGET_NONE while not known */
+	uint64_t limit_bytes;       /* ordered last; OB_BUDGET_NONE: none */
+	uint64_t exposed_bytes;     /* the highest limit that may still be in force */
+	uint64_t cost_bytes;
+	uint64_t urgent_bytes;      /* it is served first up to here */
+	uint64_t target_bytes;      /* set by ob_budget_divide() */
+	uint64_t grant_bytes;       /* set by ob_budget_grant(): the limit to order */
+};
+
+void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);
+
+/* After ob_budget_divide(). Returns what is still free then. */
+uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);
+
+/* What must be set aside for a machine; saturates at OB_BUDGET_NONE. */
+uint64_t ob_budget_charge(const struct ob_budget_machine *machine);
+
+/* What is guaranteed to a machine: its reservation within its own bounds, and never less than OB_LIMIT_MIN. */
+uint64_t ob_budget_floor(const struct ob_budget_machine *machine);
+
+/* What a newcomer must have to start: its target, but no more than OB_BUDGET_URGENT or a quarter of the target. */
+uint64_t ob_budget_need(uint64_t target_bytes);
+
+/* The sum of all that is guaranteed, what released machines cost included. Admission compares it with the budget. */
+uint64_t ob_budget_guaranteed(const struct ob_budget_machine *machines, size_t n);
+
+#endif

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * overbookd as a whole: one process, one thread, one event loop (sd-event). Everything below belongs to that thread, so
+ * nothing is locked.
+ *
+ *     main.c       options, set-up in its order, the loop
+ *     runtime.c    the run directory, the pid file, the listening sockets
+ *     privilege.c  gives up what is not needed any more
+ *     registry.c   who is here
+ *     link.c       one connected agent: its messages, the orders to it
+ *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
+ *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
+ *
+ * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves.
+ */
+#ifndef OB_DAEMON_DAEMON_H
+#define OB_DAEMON_DAEMON_H
+
+#include <stdint.h>
+#include <sys/un.h>
+
+#include <systemd/sd-event.h>
+
+#include "base/error.h"
+#include "daemon/budget.h"
+
+#define OB_DAEMON_MACHINES_MAX 1024
+#define OB_DAEMON_CLIENTS_MAX  128
+
+struct ob_machine;
+struct ob_client;
+struct ob_link;
+
+struct ob_daemon {
+	sd_event *event;
+	uint64_t budget_bytes; /* OB_BUDGET_NONE: no budget */
+	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char agents_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char clients_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	int lock_fd, agents_fd, clients_fd;
+
+	struct ob_machine *machines; /* in the order in which they came */
+	unsigned machine_count;
+	struct ob_link *links; /* connected agents, those that have not said HELLO included */
+	unsigned link_count;
+	struct ob_client *clients;
+	unsigned client_count;
+
+	sd_event_source *agents_source, *clients_source;
+	sd_event_source *kick_source, *tick_source; /* arbiter.c */
+	uint64_t settle_until_ns;                   /* after a start among living machines: nobody grows before */
+	unsigned expected;                          /* machines that lived when this overbookd started and are not back yet */
+	uint64_t stirred_ns;                        /* when something last changed that moves memory */
+};
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* One connected agent: reads what it says, sends it orders. */
+#ifndef OB_DAEMON_LINK_H
+#define OB_DAEMON_LINK_H
+
+#include "daemon/registry.h"
+
+/* Accepts agents from now on. 0 or -errno. */
+int ob_link_listen(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
+
+/*
+ * Orders. They only say what is wanted and are sent when the socket takes them; a newer one of the same kind replaces an
+ * older one that has not been sent.
+ */
+void ob_link_order_limit(struct ob_machine *machine, uint64_t limit_bytes);
+void ob_link_order_release(struct ob_machine *machine);
+void ob_link_order_poll(struct ob_machine *machine, uint32_t interval_ms);
+
+/* The machine of this link is being removed; the link is closed. */
+void ob_link_forget_machine(struct ob_link *link);
+
+void ob_link_close_all(struct ob_daemon *daemon);
+
+/* Copies what somebody else wrote, with everything but printable ASCII replaced: fit for a log, a terminal and JSON. */
+void ob_text_clean(char *to, size_t size, const char *text);
+
+#endif

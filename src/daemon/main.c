@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * overbookd's set-up, in an order that matters: the pid file first (nothing is touched while another overbookd runs), then
+ * the sockets, then privileges go, then the loop. It dies of nothing after that but SIGTERM and SIGINT; machines do not
+ * notice when it does, and the next overbookd finds them again.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <systemd/sd-daemon.h>
+
+#include "base/log.h"
+#include "base/units.h"
+#include "daemon/api.h"
+#include "daemon/arbiter.h"
+#include "daemon/link.h"
+#include "daemon/privilege.h"
+#include "daemon/runtime.h"
+
+#define FILES_MAX 8192 /* descriptors: two a machine (socket, pidfd), one a client, and some */
+
+enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_SOCKET_DIR, OPTION_FOREGROUND };
+
+static const struct option options[] = {
+	{ "budget", required_argument, NULL, OPTION_BUDGET },
+	{ "socket-dir", required_argument, NULL, OPTION_SOCKET_DIR },
+	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
+	{ "help", no_argument, NULL, 'h' },
+	{ "version", no_argument, NULL, 'V' },
+	{ NULL },
+};
+
+static const char usage[] =
+	"usage: overbookd [--budget SIZE] [--socket-dir DIR] [--foreground]\n"
+	"\n"
+	"Divides the host's memory among the machines that `overbook run` starts.\n"
+	"\n"
+	"  --budget SIZE      memory that all machines together may cost (512M, 16G); without it each\n"
+	"                     machine has its own limit and no other\n"
+	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
+	"                     $XDG_RUNTIME_DIR/overbook\n"
+	"  --foreground       stay in the foreground: it always does\n"
+	"  --help, --version\n";
+
+/* Returns 0, 1 when there is nothing left to do, or -EINVAL with the reason. */
+static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const char **ret_dir, struct ob_error *err)
+{
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, "hV", options, NULL)) >= 0) {
+		switch (option) {
+		case OPTION_BUDGET:
+			if (ob_size_parse(optarg, &daemon->budget_bytes) < 0 || daemon->budget_bytes < OB_LIMIT_MIN ||
+			    daemon->budget_bytes > INT64_MAX)
+				return ob_error_set(err, EINVAL, "--budget \"%s\" is not a size of at least 16M, such as 512M or 16G", optarg);
+			break;
+		case OPTION_SOCKET_DIR:
+			*ret_dir = optarg;
+			break;
+		case OPTION_FOREGROUND:
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 1;
+		case 'V':
+			puts("overbookd " OB_VERSION);
+			return 1;
+		default:
+			return ob_error_set(err, EINVAL, "option \"%s\" is not known or lacks its value; see overbookd --help",
+					    argv[optind - 1]);
+		}
+	}
+	if (optind < argc)
+		return ob_error_set(err, EINVAL, "\"%s\" is not an option; see overbookd --help", argv[optind]);
+	return 0;
+}
+
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= FILES_MAX)
+		return;
+	limit.rlim_cur = OB_MIN(limit.rlim_max, (rlim_t)FILES_MAX);
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		ob_log(OB_LOG_WARNING, "cannot raise the number of open files: %s", strerror(errno));
+}
+
+static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *context)
+{
+	ob_log(OB_LOG_INFO, "ends on signal %u; machines go on without it", info->ssi_signo);
+	return sd_event_exit(sd_event_source_get_event(source), 0);
+}
+
+static int set_up_signals(struct ob_daemon *daemon, struct ob_error *err)
+{
+	static const int signals[] = { SIGTERM, SIGINT };
+	sigset_t set;
+	int r;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	for (size_t i = 0; i < OB_ARRAY_LEN(signals); i++)
+		sigaddset(&set, signals[i]);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	for (size_t i = 0; i < OB_ARRAY_LEN(signals); i++) {
+		r = sd_event_add_signal(daemon->event, NULL, signals[i], on_signal, daemon);
+		if (r < 0)
+			return ob_error_sys(err, -r, "cannot watch signal %d", signals[i]);
+	}
+	return 0;
+}
+
+static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *err)
+{
+	int r;
+
+	umask(077);
+	raise_file_limit();
+	r = ob_runtime_claim(daemon, dir, err);
+	if (r < 0)
+		return r;
+	r = sd_event_new(&daemon->event);
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot make an event loop");
+	r = set_up_signals(daemon, err);
+	if (r >= 0)
+		r = ob_arbiter_init(daemon, err);
+	if (r >= 0)
+		r = ob_runtime_listen(daemon, err);
+	if (r >= 0)
+		r = ob_link_listen(daemon, err);
+	if (r >= 0)
+		r = ob_api_listen(daemon, err);
+	return r < 0 ? r : ob_privilege_drop(err);
+}
+
+static void tear_down(struct ob_daemon *daemon)
+{
+	ob_api_close_all(daemon);
+	ob_registry_clear(daemon);
+	ob_link_close_all(daemon);
+	ob_arbiter_close(daemon);
+	ob_runtime_close(daemon);
+	sd_event_unref(daemon->event);
+}
+
+static void announce(const struct ob_daemon *daemon)
+{
+	char budget[16] = "none";
+
+	if (daemon->budget_bytes != OB_BUDGET_NONE)
+		ob_size_format(budget, sizeof(budget), daemon->budget_bytes);
+	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready in %s, budget %s", daemon->dir, budget);
+	sd_notifyf(0, "READY=1\nSTATUS=Ready in %s, budget %s", daemon->dir, budget);
+}
+
+int main(int argc, char **argv)
+{
+	struct ob_daemon daemon = {
+		.budget_bytes = OB_BUDGET_NONE, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
+	};
+	struct ob_error err = { 0 };
+	const char *dir = NULL;
+	int r;
+
+	ob_log_set_subject("overbookd");
+	r = parse_options(argc, argv, &daemon, &dir, &err);
+	if (r > 0)
+		return EXIT_SUCCESS;
+	if (r < 0) {
+		ob_log(OB_LOG_ERROR, "%s", err.text);
+		return EXIT_USAGE;
+	}
+	r = set_up(&daemon, dir, &err);
+	if (r < 0) {
+		ob_log(OB_LOG_ERROR, "%s", err.text);
+		tear_down(&daemon);
+		return EXIT_FAILURE;
+	}
+	announce(&daemon);
+	r = sd_event_loop(daemon.event);
+	if (r < 0)
+		ob_log(OB_LOG_ERROR, "the event loop has failed: %s", strerror(-r));
+	sd_notify(0, "STOPPING=1");
+	tear_down(&daemon);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How a machine looks in JSON. Sizes are bytes; 0 where there is no limit or maximum. docs/protocol.md lists the members. */
+#include <string.h>
+
+#include "base/clock.h"
+#include "daemon/api.h"
+
+/* What an agent says may be above what JSON integers hold. */
+static json_int_t number(uint64_t value)
+{
+	return value > INT64_MAX ? INT64_MAX : (json_int_t)value;
+}
+
+static json_int_t bytes_or_none(uint64_t value)
+{
+	return value == OB_BUDGET_NONE ? 0 : number(value);
+}
+
+/* Adds a member; object becomes NULL when memory is short, so that a chain of these needs one check. */
+static void add(json_t **object, const char *key, json_t *value)
+{
+	if (!*object) {
+		json_decref(value);
+	} else if (json_object_set_new(*object, key, value) < 0) {
+		json_decref(*object);
+		*object = NULL;
+	}
+}
+
+static void add_number(json_t **object, const char *key, uint64_t value)
+{
+	add(object, key, json_integer(number(value)));
+}
+
+json_t *ob_render_row(const struct ob_machine *machine)
+{
+	const struct ob_stats *stats = &machine->stats;
+	json_t *row = json_pack("{s:s, s:I, s:s, s:s}", "name", machine->name, "pid", (json_int_t)machine->pid, "state",
+				ob_machine_state_name(machine), "domain", machine->domain);
+
+	add_number(&row, "shares", machine->shares);
+	add_number(&row, "reservation_bytes", machine->reservation_bytes);
+	add(&row, "maximum_bytes", json_integer(bytes_or_none(machine->maximum_bytes)));
+	add(&row, "limit_bytes", json_integer(bytes_or_none(machine->limit_bytes)));
+	add(&row, "target_bytes", json_integer(bytes_or_none(machine->target_bytes)));
+	add_number(&row, "ram_bytes", stats->ram_bytes ? stats->ram_bytes : machine->ram_bytes);
+	add_number(&row, "cost_bytes", stats->cost_bytes);
+	add_number(&row, "resident_bytes", stats->resident_bytes);
+	add_number(&row, "benched_bytes", stats->benched_bytes);
+	add_number(&row, "zero_bytes", stats->zero_bytes);
+	add_number(&row, "compressed_bytes", stats->compressed_bytes);
+	add_number(&row, "pool_bytes", stats->pool_bytes);
+	add_number(&row, "swapped_bytes", stats->swapped_bytes);
+	add_number(&row, "ballooned_bytes", stats->ballooned_bytes);
+	add_number(&row, "over_limit_bytes", stats->over_limit_bytes);
+	add_number(&row, "degraded", stats->degraded);
+	if (*machine->cause)
+		add(&row, "cause", json_string(machine->cause));
+	return row;
+}
+
+static json_t *render_fields(const struct ob_stats *stats)
+{
+	json_t *object = json_object();
+
+#define X(name, kind, help) add_number(&object, #name, stats->name);
+	OB_STATS(X)
+#undef X
+	return object;
+}
+
+static json_t *render_hist(const uint64_t *buckets)
+{
+	uint64_t count = 0;
+	json_t *object = json_object();
+
+	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++)
+		count += buckets[i];
+	add_number(&object, "count", count);
+	add(&object, "p50_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.50) / 1000));
+	add(&object, "p90_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.90) / 1000));
+	add(&object, "p99_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.99) / 1000));
+	return object;
+}
+
+static json_t *render_hists(const struct ob_hists *hists)
+{
+	uint64_t all[OB_HIST_BUCKETS] = { 0 };
+	json_t *object = json_object();
+
+#define X(name) add(&object, #name, render_hist(hists->count[OB_HIST_##name]));
+	OB_HISTS(X)
+#undef X
+	for (unsigned kind = 0; kind < OB_HIST_KINDS; kind++)
+		for (unsigned i = 0; i < OB_HIST_BUCKETS; i++)
+			all[i] += hists->count[kind][i];
+	add(&object, "all", render_hist(all));
+	return object;
+}
+
+static const char *range_kind_name(uint32_t kind)
+{
+	static const char *const names[] = {
+		[OB_RANGE_RAM] = "ram", [OB_RANGE_BENCH] = "bench", [OB_RANGE_POOL] = "pool", [OB_RANGE_TABLES] = "tables",
+	};
+
+	return kind < OB_ARRAY_LEN(names) && names[kind] ? names[kind] : "other";
+}
+
+static json_t *render_ranges(const struct ob_machine *machine)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < machine->range_count; i++) {
+		const struct ob_wire_range *range = &machine->ranges[i];
+
+		if (list && json_array_append_new(list, json_pack("{s:s, s:I, s:I}", "kind", range_kind_name(range->kind), "start",
+								  number(range->start), "end", number(range->end))) < 0) {
+			json_decref(list);
+			list = NULL;
+		}
+	}
+	return list;
+}
+
+json_t *ob_render_stats(const struct ob_machine *machine)
+{
+	json_t *object = ob_render_row(machine);
+
+	add(&object, "program", json_string(machine->program));
+	add_number(&object, "age_ms", machine->stats_ns ? (ob_now_ns() - machine->stats_ns) / OB_NS_PER_MS : 0);
+	add(&object, "stats", render_fields(&machine->stats));
+	add(&object, "fault_latency", render_hists(&machine->hists));
+	add(&object, "ranges", render_ranges(machine));
+	return object;
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The division of the budget: a few cases by hand, and properties that must hold for any machines. */
+#include "test.h"
+
+#include <string.h>
+
+#include "base/units.h"
+#include "daemon/budget.h"
+#include "engine/engine.h"
+
+_Static_assert(OB_LIMIT_MIN == OB_LIMIT_MIN, "overbookd and the engine must agree on the least limit");
+
+#define N_MAX 12
+
+static struct ob_budget_machine machine(uint64_t ram_mib, uint64_t limit_mib, uint64_t cost_mib)
+{
+	return (struct ob_budget_machine){
+		.role = OB_BUDGET_ORDERED, .shares = 1000, .maximum_bytes = OB_BUDGET_NONE, .ceiling_bytes = ram_mib * OB_MIB,
+		.limit_bytes = limit_mib * OB_MIB, .exposed_bytes = limit_mib * OB_MIB, .cost_bytes = cost_mib * OB_MIB,
+	};
+}
+
+static void the_rest_follows_shares_and_flows_over(void **state)
+{
+	struct ob_budget_machine m[3] = { machine(2048, 16, 0), machine(2048, 16, 0), machine(2048, 16, 0) };
+
+	m[0].reservation_bytes = 216 * OB_MIB;
+	m[1].shares = 3000;
+	ob_budget_divide(748 * OB_MIB, m, 2);
+	/* 748 - 216 - 16 = 516: a quarter and three quarters. */
+	assert_int_equal(m[0].target_bytes, (216 + 129) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 387) * OB_MIB);
+
+	m[1].maximum_bytes = 103 * OB_MIB;
+	ob_budget_divide(748 * OB_MIB, m, 2);
+	assert_int_equal(m[1].target_bytes, 103 * OB_MIB);
+	assert_int_equal(m[0].target_bytes, 645 * OB_MIB);
+
+	m[2].role = OB_BUDGET_FREE;
+	m[2].cost_bytes = 100 * OB_MIB;
+	ob_budget_divide(748 * OB_MIB, m, 3);
+	assert_int_equal(m[0].target_bytes, 545 * OB_MIB);
+	assert_int_equal(m[2].target_bytes, 100 * OB_MIB);
+}
+
+static void guarantees_that_do_not_fit_shrink_alike(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(2048, 16, 0), machine(2048, 16, 0) };
+
+	m[0].reservation_bytes = (16 + 300) * OB_MIB;
+	m[1].reservation_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 200) * OB_MIB, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 150) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 50) * OB_MIB);
+	ob_budget_divide(OB_MIB, m, 2);
+	assert_int_equal(m[0].target_bytes, OB_LIMIT_MIN);
+}
+
+static void a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(520, 520, 500), machine(520, 0, 0) };
+	uint64_t budget = 768 * OB_MIB;
+
+	m[1].urgent_bytes = 64 * OB_MIB;
+	ob_budget_divide(budget, m, 2);
+	assert_int_equal(m[0].target_bytes, 384 * OB_MIB);
+	assert_int_equal(ob_budget_grant(budget, m, 2), 0);
+	assert_int_equal(m[0].grant_bytes, 384 * OB_MIB);
+	assert_int_equal(m[1].grant_bytes, 248 * OB_MIB);
+
+	/* It was told and costs less already, but the old limit may still be in force. */
+	m[0].limit_bytes = 384 * OB_MIB;
+	m[0].cost_bytes = 300 * OB_MIB;
+	ob_budget_grant(budget, m, 2);
+	assert_int_equal(m[1].grant_bytes, 248 * OB_MIB);
+
+	m[0].exposed_bytes = 384 * OB_MIB;
+	ob_budget_grant(budget, m, 2);
+	assert_int_equal(m[1].grant_bytes, 384 * OB_MIB);
+}
+
+static void what_is_urgent_comes_first(void **state)
+{
+	struct ob_budget_machine m[3] = { machine(1024, 400, 400), machine(1024, 100, 100), machine(1024, 0, 0) };
+
+	m[0].role = OB_BUDGET_FIXED;
+	m[2].urgent_bytes = 64 * OB_MIB;
+	ob_budget_divide(600 * OB_MIB, m, 3);
+	/* Each of the two that grow is rounded down by less than a byte. */
+	assert_in_range(ob_budget_grant(600 * OB_MIB, m, 3), 0, 1);
+	assert_int_equal(m[0].grant_bytes, 400 * OB_MIB);
+	assert_in_range(m[2].grant_bytes, 64 * OB_MIB, 100 * OB_MIB);
+	assert_in_range(m[1].grant_bytes + m[2].grant_bytes, 200 * OB_MIB - 1, 200 * OB_MIB);
+}
+
+static void an_unknown_machine_stops_all_growth(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(520, 100, 90), machine(0, 100, 0) };
+
+	m[1].ceiling_bytes = m[1].exposed_bytes = OB_BUDGET_NONE;
+	ob_budget_divide(768 * OB_MIB, m, 2);
+	ob_budget_grant(768 * OB_MIB, m, 2);
+	assert_int_equal(m[0].grant_bytes, 100 * OB_MIB);
+}
+
+static void needs_and_guarantees(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(2048, 16, 0), machine(2048, 16, 70) };
+
+	assert_int_equal(ob_budget_need(20 * OB_MIB), 20 * OB_MIB);
+	assert_int_equal(ob_budget_need(200 * OB_MIB), 64 * OB_MIB);
+	assert_int_equal(ob_budget_need(1024 * OB_MIB), 256 * OB_MIB);
+	m[0].reservation_bytes = 100 * OB_MIB;
+	m[1].role = OB_BUDGET_FREE;
+	assert_int_equal(ob_budget_guaranteed(m, 2), 170 * OB_MIB);
+}
+
+static uint64_t random_next(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+static uint64_t random_bytes(uint64_t *seed, unsigned mib)
+{
+	return random_next(seed) % (mib * OB_MIB);
+}
+
+static struct ob_budget_machine random_machine(uint64_t *seed)
+{
+	static const uint32_t shares[] = { 1, 1000, 1000, 3000, 1000000 };
+	struct ob_budget_machine m = machine(0, 0, 0);
+	uint64_t kind = random_next(seed) % 8;
+
+	m.role = kind == 0 ? OB_BUDGET_FREE : kind == 1 ? OB_BUDGET_FIXED : OB_BUDGET_ORDERED;
+	m.shares = shares[random_next(seed) % OB_ARRAY_LEN(shares)];
+	m.reservation_bytes = random_next(seed) % 3 ? 0 : random_bytes(seed, 400);
+	m.maximum_bytes = random_next(seed) % 2 ? OB_BUDGET_NONE : random_bytes(seed, 1024);
+	m.ceiling_bytes = random_next(seed) % 6 ? random_bytes(seed, 2048) + 1 : OB_BUDGET_NONE;
+	m.limit_bytes = random_next(seed) % 8 ? random_bytes(seed, 1024) : OB_BUDGET_NONE;
+	m.exposed_bytes = m.limit_bytes;
+	if (random_next(seed) % 3 == 0 && m.limit_bytes != OB_BUDGET_NONE)
+		m.exposed_bytes += random_bytes(seed, 512);
+	m.cost_bytes = random_bytes(seed, 800);
+	m.urgent_bytes = random_next(seed) % 3 ? 0 : random_bytes(seed, 128);
+	return m;
+}
+
+static uint64_t sum_saturated(uint64_t a, uint64_t b)
+{
+	return a + b < a ? UINT64_MAX : a + b;
+}
+
+static void check_targets(uint64_t budget, const struct ob_budget_machine *m, size_t n)
+{
+	uint64_t sum = 0, floors = ob_budget_guaranteed(m, n);
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t cap = OB_MAX(OB_LIMIT_MIN, OB_MIN(m[i].maximum_bytes, m[i].ceiling_bytes));
+
+		sum = sum_saturated(sum, m[i].target_bytes);
+		if (m[i].role == OB_BUDGET_FREE)
+			continue;
+		assert_true(m[i].target_bytes >= OB_LIMIT_MIN && m[i].target_bytes <= cap);
+		if (floors <= budget)
+			assert_true(m[i].target_bytes >= ob_budget_floor(&m[i]));
+		/* Equals are treated alike. */
+		for (size_t j = 0; j < n && floors <= budget; j++)
+			if (m[j].role != OB_BUDGET_FREE && m[j].shares >= m[i].shares && !m[i].reservation_bytes &&
+			    m[j].target_bytes + OB_BUDGET_GRAIN + n < m[i].target_bytes)
+				assert_true(m[j].target_bytes == OB_MAX(OB_LIMIT_MIN,
+									OB_MIN(m[j].maximum_bytes, m[j].ceiling_bytes)));
+	}
+	if (floors <= budget)
+		assert_true(sum <= budget);
+}
+
+/* Work-conserving: what nobody has been given is less than a grain each, unless everybody is at the cap. */
+static void check_nothing_is_wasted(uint64_t budget, const struct ob_budget_machine *m, size_t n)
+{
+	uint64_t sum = 0;
+	int hungry = 0;
+
+	if (ob_budget_guaranteed(m, n) > budget)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		sum += m[i].target_bytes;
+		hungry |= m[i].role != OB_BUDGET_FREE &&
+			  m[i].target_bytes < OB_MAX(OB_LIMIT_MIN, OB_MIN(m[i].maximum_bytes, m[i].ceiling_bytes));
+	}
+	if (hungry)
+		assert_true(sum + n * (OB_BUDGET_GRAIN + n) >= budget);
+}
+
+static void check_grants(uint64_t budget, const struct ob_budget_machine *m, size_t n, uint64_t free_bytes)
+{
+	uint64_t before = 0, after = 0, promised = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine next = m[i];
+
+		before = sum_saturated(before, ob_budget_charge(&m[i]));
+		next.limit_bytes = m[i].grant_bytes;
+		next.exposed_bytes = OB_MAX(m[i].exposed_bytes, m[i].grant_bytes);
+		after = sum_saturated(after, ob_budget_charge(&next));
+		promised = sum_saturated(promised, m[i].role == OB_BUDGET_FREE ? m[i].cost_bytes :
+					 OB_MAX(OB_MIN(m[i].grant_bytes, m[i].ceiling_bytes), m[i].cost_bytes));
+		if (m[i].role == OB_BUDGET_FIXED)
+			assert_true(m[i].grant_bytes == m[i].limit_bytes);
+		if (m[i].role == OB_BUDGET_ORDERED) {
+			assert_true(m[i].grant_bytes <= m[i].target_bytes);
+			assert_true(m[i].grant_bytes >= OB_MIN(m[i].limit_bytes, m[i].target_bytes));
+		}
+	}
+	/* Orders never take what is set aside above the budget, nor above what it was where it was above it already. */
+	assert_true(after <= OB_MAX(budget, before));
+	if (before <= budget)
+		assert_true(promised <= budget && free_bytes <= budget - before);
+	else
+		assert_true(free_bytes == 0);
+	/* Where more is set aside than there is, nobody grows. */
+	for (size_t i = 0; i < n && before > budget; i++)
+		assert_true(m[i].role == OB_BUDGET_FREE || m[i].grant_bytes <= m[i].limit_bytes);
+}
+
+static void properties_hold_for_any_machines(void **state)
+{
+	uint64_t seed = 0x9e3779b97f4a7c15ull;
+
+	for (unsigned round = 0; round < 100000; round++) {
+		struct ob_budget_machine m[N_MAX];
+		size_t n = random_next(&seed) % N_MAX + 1;
+		uint64_t budget = OB_LIMIT_MIN + random_bytes(&seed, 4096), free_bytes;
+
+		for (size_t i = 0; i < n; i++)
+			m[i] = random_machine(&seed);
+		ob_budget_divide(budget, m, n);
+		check_targets(budget, m, n);
+		check_nothing_is_wasted(budget, m, n);
+		free_bytes = ob_budget_grant(budget, m, n);
+		check_grants(budget, m, n, free_bytes);
+	}
+}
+
+/* Machines that obey reach their targets in a few rounds, and the sum is inside the budget at each step. */
+static void obedient_machines_converge(void **state)
+{
+	uint64_t seed = 0xdeadbeefcafef00dull, budget = 3000 * OB_MIB;
+
+	for (unsigned round = 0; round < 2000; round++) {
+		struct ob_budget_machine m[N_MAX];
+		size_t n = random_next(&seed) % N_MAX + 1;
+
+		for (size_t i = 0; i < n; i++) {
+			m[i] = machine(512 + i * 64, 3000 / n, 3000 / n);
+			m[i].shares = 100 + (uint32_t)(random_next(&seed) % 5000);
+		}
+		for (unsigned step = 0; step < 3; step++) {
+			uint64_t sum = 0;
+
+			ob_budget_divide(budget, m, n);
+			ob_budget_grant(budget, m, n);
+			for (size_t i = 0; i < n; i++) {
+				/* The worst that can happen: everybody costs all that any limit allows. */
+				uint64_t worst = OB_MIN(OB_MAX(m[i].limit_bytes, m[i].grant_bytes), m[i].ceiling_bytes);
+
+				m[i].exposed_bytes = OB_MAX(m[i].exposed_bytes, m[i].grant_bytes);
+				m[i].limit_bytes = m[i].grant_bytes;
+				m[i].cost_bytes = OB_MAX(m[i].cost_bytes, worst);
+				sum += m[i].cost_bytes;
+			}
+			assert_true(sum <= budget);
+			for (size_t i = 0; i < n; i++) {
+				m[i].exposed_bytes = m[i].limit_bytes;
+				m[i].cost_bytes = OB_MIN(m[i].cost_bytes, m[i].limit_bytes);
+			}
+		}
+		for (size_t i = 0; i < n; i++)
+			assert_true(m[i].limit_bytes == m[i].target_bytes);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_rest_follows_shares_and_flows_over),
+		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),
+		cmocka_unit_test(a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk),
+		cmocka_unit_test(what_is_urgent_comes_first),
+		cmocka_unit_test(an_unknown_machine_stops_all_growth),
+		cmocka_unit_test(needs_and_guarantees),
+		cmocka_unit_test(properties_hold_for_any_machines),
+		cmocka_unit_test(obedient_machines_converge),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
