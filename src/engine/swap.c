@@ -20,7 +20,7 @@
 #define EXTENT_WORDS  (EXTENT_SLOTS / 64)
 #define MAX_EXTENTS   ((1u << OB_SLOT_BITS) / EXTENT_SLOTS)
 #define HASHES_BYTES  ((uint64_t)MAX_EXTENTS * EXTENT_SLOTS * sizeof(struct ob_hash)) /* of address space */
-#define TABLE_BYTES   (EXTENT_SLOTS * sizeof(struct ob_hash) + sizeof(struct extent)) /* of memory, an extent */
+#define TABLE_BYTES   (EXTENT_SLOTS * sizeof(struct ob_hash)) /* of memory, an extent that is on disk */
 
 struct extent {
 	uint16_t used;
@@ -135,6 +135,7 @@ static int extent_allocate(struct ob_swap *swap, uint32_t i)
 			return -errno;
 	}
 	swap->extents[i].present = 1;
+	swap->cost(swap->context, (int64_t)TABLE_BYTES);
 	__atomic_fetch_add(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
 	return 0;
 }
@@ -163,10 +164,8 @@ static int add_extent(struct ob_swap *swap, uint32_t *ret_extent)
 	r = extent_allocate(swap, i);
 	if (r < 0)
 		return r;
-	if (i == swap->extent_count) {
+	if (i == swap->extent_count)
 		swap->extent_count++;
-		swap->cost(swap->context, (int64_t)TABLE_BYTES);
-	}
 	*ret_extent = i;
 	return 0;
 }
@@ -273,10 +272,13 @@ void ob_swap_trim(struct ob_swap *swap)
 		/* The one that is being filled stays, or a small store would come and go with every page. */
 		if (!extent->present || extent->used || i == swap->next_slot / EXTENT_SLOTS)
 			continue;
-		if (fallocate(swap->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)i * (off_t)EXTENT_BYTES,
+		/* Nobody owns a slot of it, so nobody misses the hashes. */
+		if (ob_memory_drop(&swap->hashes[(size_t)i * EXTENT_SLOTS], TABLE_BYTES) < 0 ||
+		    fallocate(swap->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)i * (off_t)EXTENT_BYTES,
 			      (off_t)EXTENT_BYTES) < 0)
 			continue;
 		extent->present = 0;
+		swap->cost(swap->context, -(int64_t)TABLE_BYTES);
 		__atomic_fetch_sub(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&swap->lock);
