@@ -72,11 +72,15 @@ static json_t *render_fields(const struct ob_stats *stats)
 static json_t *render_hist(const uint64_t *buckets)
 {
 	uint64_t count = 0;
-	json_t *object = json_object();
+	json_t *object = json_object(), *list = json_array();
 
-	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++)
+	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++) {
 		count += buckets[i];
+		if (json_array_append_new(list, json_integer((json_int_t)buckets[i])) < 0)
+			break;
+	}
 	add_number(&object, "count", count);
+	add(&object, "buckets", list);
 	add(&object, "p50_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.50) / 1000));
 	add(&object, "p90_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.90) / 1000));
 	add(&object, "p99_us", json_real((double)ob_hist_quantile_ns(buckets, OB_HIST_BUCKETS, 0.99) / 1000));
