@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* `overbook stats NAME`: everything that is counted about a machine, in groups that answer one question each. */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/units.h"
+#include "cli/cli.h"
+#include "cli/client.h"
+#include "proto/stats.h"
+
+#define FIELDS_MAX 16
+
+static const struct option long_options[] = {
+	{ "json", no_argument, NULL, 'j' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
+};
+
+/* A field that no group names is shown under the last title, so that a new one is never hidden. */
+static const struct group {
+	const char *title;
+	const char *fields[FIELDS_MAX];
+} groups[] = {
+	{ "What it costs", { "limit_bytes", "cost_bytes", "over_limit_bytes", "over_limit_ns", "tables_bytes", "pool_bytes" } },
+	{ "Where its memory is",
+	  { "ram_bytes", "resident_bytes", "benched_bytes", "zero_bytes", "compressed_bytes", "swapped_bytes", "ballooned_bytes",
+	    "absent_bytes", "pinned_bytes" } },
+	{ "Faults",
+	  { "faults_touch", "faults_open", "faults_bench", "faults_zero", "faults_compressed", "faults_swapped", "faults_spurious",
+	    "faults_stalled", "stall_ns", "prefetched_pages", "fault_cpu_ns" } },
+	{ "Reclaim",
+	  { "lifted_pages", "lift_busy_pages", "returned_pages", "zero_pages_found", "compressed_pages", "incompressible_pages",
+	    "pool_writeback_pages", "discarded_pages", "bench_target_bytes", "open_chunks", "reclaim_cpu_ns" } },
+	{ "Swap store",
+	  { "swap_file_bytes", "swap_cached_bytes", "swap_out_pages", "swap_out_saved_pages", "swap_in_pages", "swap_write_ops",
+	    "swap_read_ops", "swap_write_errors", "swap_read_errors" } },
+	{ "Health", { "degraded", "internal_errors" } },
+	{ "Other", { NULL } },
+};
+
+static const struct {
+	const char *name, *help;
+} helps[] = {
+#define X(name, kind, help) { #name, help },
+	OB_STATS(X)
+#undef X
+};
+
+static int ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+
+	return n >= m && !strcmp(text + n - m, end);
+}
+
+static void print_field(const char *name, uint64_t value)
+{
+	const char *help = "";
+	char text[32];
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(helps); i++)
+		if (!strcmp(helps[i].name, name))
+			help = helps[i].help;
+	if (!strcmp(name, "limit_bytes") && !value)
+		snprintf(text, sizeof(text), "none");
+	else if (ends_with(name, "_bytes"))
+		ob_size_format(text, sizeof(text), value);
+	else if (ends_with(name, "_ns"))
+		snprintf(text, sizeof(text), "%.3f s", (double)value / 1e9);
+	else
+		snprintf(text, sizeof(text), "%" PRIu64, value);
+	printf("  %-22s %14s  %s\n", name, text, help);
+}
+
+static int is_grouped(const char *name)
+{
+	for (size_t g = 0; g < OB_ARRAY_LEN(groups); g++)
+		for (size_t i = 0; i < FIELDS_MAX && groups[g].fields[i]; i++)
+			if (!strcmp(groups[g].fields[i], name))
+				return 1;
+	return 0;
+}
+
+static void print_groups(json_t *stats)
+{
+	const char *key;
+	json_t *value;
+	int other = 0;
+
+	for (size_t g = 0; g + 1 < OB_ARRAY_LEN(groups); g++) {
+		printf("\n%s\n", groups[g].title);
+		for (size_t i = 0; i < FIELDS_MAX && groups[g].fields[i]; i++)
+			if (json_object_get(stats, groups[g].fields[i]))
+				print_field(groups[g].fields[i], ob_client_number(stats, groups[g].fields[i]));
+	}
+	json_object_foreach(stats, key, value) {
+		if (is_grouped(key))
+			continue;
+		if (!other++)
+			printf("\n%s\n", groups[OB_ARRAY_LEN(groups) - 1].title);
+		print_field(key, ob_client_number(stats, key));
+	}
+}
+
+static void print_latencies(json_t *kinds)
+{
+	const char *kind;
+	json_t *hist;
+
+	printf("\nFault latency, microseconds\n  %-12s %12s %10s %10s %10s\n", "kind", "count", "p50", "p90", "p99");
+	json_object_foreach(kinds, kind, hist)
+		printf("  %-12s %12" PRIu64 " %10.1f %10.1f %10.1f\n", kind, ob_client_number(hist, "count"),
+		       json_number_value(json_object_get(hist, "p50_us")), json_number_value(json_object_get(hist, "p90_us")),
+		       json_number_value(json_object_get(hist, "p99_us")));
+}
+
+static void print_degraded(uint64_t bits)
+{
+	static const struct {
+		uint64_t bit;
+		const char *text;
+	} texts[] = {
+		{ OB_DEGRADED_SWAP_FULL, "the swap store is full: nothing more is evicted, and the limit is exceeded where it must be" },
+		{ OB_DEGRADED_SWAP_ERROR, "the swap store fails: see swap_write_errors and swap_read_errors" },
+		{ OB_DEGRADED_POOL_FULL, "the compressed pool is full" },
+		{ OB_DEGRADED_STOPPED, "the machine is stopped by an unreadable page" },
+	};
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(texts); i++)
+		if (bits & texts[i].bit)
+			printf("  %s\n", texts[i].text);
+}
+
+static void print_machine(json_t *answer)
+{
+	uint64_t maximum = ob_client_number(answer, "maximum_bytes"), reservation = ob_client_number(answer, "reservation_bytes");
+	const char *domain = ob_client_text(answer, "domain"), *cause = ob_client_text(answer, "cause");
+	char text[16];
+
+	printf("%s: pid %" PRIu64 ", %s%s%s\n", ob_client_text(answer, "name"), ob_client_number(answer, "pid"),
+	       ob_client_text(answer, "state"), *cause ? ": " : "", cause);
+	printf("  shares %" PRIu64 ", reservation %s, ", ob_client_number(answer, "shares"),
+	       ob_size_format(text, sizeof(text), reservation));
+	printf("maximum %s, domain %s\n", maximum ? ob_size_format(text, sizeof(text), maximum) : "none", *domain ? domain : "of its own");
+	print_degraded(ob_client_number(answer, "degraded"));
+	print_groups(json_object_get(answer, "stats"));
+	print_latencies(json_object_get(answer, "fault_latency"));
+}
+
+static int show(const char *name, int json)
+{
+	json_t *arguments = json_pack("{s:s}", "name", name), *answer;
+	struct ob_error err = { 0 };
+	int r;
+
+	if (!arguments)
+		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
+	r = ob_client_call("stats", arguments, NULL, NULL, &answer, &err);
+	if (r < 0)
+		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
+	if (json)
+		ob_client_print_json(answer);
+	else
+		print_machine(answer);
+	json_decref(answer);
+	return OB_EXIT_OK;
+}
+
+int ob_cmd_stats(int argc, char **argv)
+{
+	int letter, json = 0;
+
+	optind = 0;
+	while ((letter = getopt_long(argc, argv, ":", long_options, NULL)) != -1) {
+		if (letter == 'h') {
+			puts("Usage: overbook stats NAME [--json]\nShows everything that is counted about a machine.");
+			return OB_EXIT_OK;
+		}
+		if (letter != 'j')
+			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help", argv[optind - 1]);
+		json = 1;
+	}
+	if (argc - optind != 1)
+		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook stats NAME");
+	return show(argv[optind], json);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* `overbook`: finds the subcommand and hands over. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/compiler.h"
+#include "cli/cli.h"
+#include "cli/rundir.h"
+
+static const struct ob_command commands[] = {
+	{ "run", "start a machine with its memory in Overbook's care", ob_cmd_run },
+	{ "ps", "list the machines that run", ob_cmd_ps },
+	{ "stats", "show what a machine's memory is made of", ob_cmd_stats },
+	{ "limit", "change what a machine may cost", ob_cmd_limit },
+	{ "release", "bring a machine's memory back and let it go", ob_cmd_release },
+	{ "doctor", "check whether this host is fit for it", ob_cmd_doctor },
+	{ "version", "print the version", ob_cmd_version },
+};
+
+static void print_help(FILE *to)
+{
+	fputs("Usage: overbook COMMAND [OPTIONS] [ARGS]\n"
+	      "Runs more virtual machines than the host's memory holds.\n\n",
+	      to);
+	for (size_t i = 0; i < OB_ARRAY_LEN(commands); i++)
+		fprintf(to, "  %-8s  %s\n", commands[i].name, commands[i].summary);
+	fputs("\n\"overbook COMMAND --help\" says more; so does overbook(1).\n", to);
+}
+
+int main(int argc, char **argv)
+{
+	const char *name = argc > 1 ? argv[1] : "";
+
+	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
+		print_help(stdout);
+		return OB_EXIT_OK;
+	}
+	if (!strcmp(name, "--version"))
+		name = "version";
+	for (size_t i = 0; i < OB_ARRAY_LEN(commands); i++) {
+		if (strcmp(commands[i].name, name))
+			continue;
+		ob_cli_set_command(name);
+		return commands[i].run(argc - 1, argv + 1);
+	}
+	if (argc < 2)
+		return ob_cli_fail(OB_EXIT_USAGE, "a command is missing: see \"overbook --help\"");
+	return ob_cli_fail(OB_EXIT_USAGE, "there is no command \"%s\": see \"overbook --help\"", name);
+}

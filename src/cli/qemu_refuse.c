@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What cannot run over guest memory that comes and goes, a line each with the reason and what would be right.
+ *
+ * Three kinds of trouble: somebody else maps the guest's RAM by its file and would see our empty placeholder (vhost-user,
+ * remote devices, blob resources); somebody pins it, so that there is nothing to reclaim, or locks it (VFIO and its like,
+ * mem-lock, preallocation, huge page files); or it is not for the host to look at (confidential guests). Devices that the
+ * kernel serves through QEMU's own address space (vhost-net, vhost-scsi, vhost-vsock) are fine.
+ */
+#include <string.h>
+
+#include "base/compiler.h"
+#include "cli/qemu_plan.h"
+
+struct rule {
+	enum ob_qemu_kind kind;
+	const char *key;
+	const char *prefix; /* of the value; NULL: the key's being there is enough */
+	const char *why;
+};
+
+#define MAPS_RAM  "the back-end maps guest RAM by itself and would not see pages that are evicted"
+#define PINS_RAM  "the device pins all guest RAM, so that nothing could be reclaimed"
+#define SECRET    "the memory of a confidential guest cannot be moved or read by the host"
+#define EXTERNAL  "its memory has contents that live outside the machine"
+
+static const struct rule rules[] = {
+	{ OB_QEMU_DEVICE, "driver", "vhost-user-", MAPS_RAM ": use the virtio device of QEMU's own (virtio-blk, virtio-net, "
+	  "9p ...)" },
+	{ OB_QEMU_DEVICE, "driver", "vhost-vdpa-", PINS_RAM ": use a virtio device of QEMU's own" },
+	{ OB_QEMU_DEVICE, "driver", "vfio-", PINS_RAM ": use a virtio device instead of passing hardware through" },
+	{ OB_QEMU_DEVICE, "driver", "pvrdma", PINS_RAM ": use virtio-net" },
+	{ OB_QEMU_DEVICE, "driver", "x-pci-proxy-dev", "the remote process maps guest RAM by itself: use a device inside "
+	  "QEMU" },
+	{ OB_QEMU_DEVICE, "driver", "virtio-mem", "it gives memory and takes it away behind Overbook's back: give all "
+	  "memory with -m and a limit "
+						  "with \"overbook run --limit\" or \"overbook limit\"" },
+	{ OB_QEMU_DEVICE, "driver", "nvdimm", EXTERNAL ": use a disk" },
+	{ OB_QEMU_DEVICE, "driver", "virtio-pmem", EXTERNAL ": use a disk" },
+	{ OB_QEMU_DEVICE, "driver", "cxl-type3", EXTERNAL ": give the memory with -m" },
+	{ OB_QEMU_NETDEV, "type", "vhost-user", MAPS_RAM ": use -netdev tap, bridge, user or stream" },
+	{ OB_QEMU_NETDEV, "type", "vhost-vdpa", PINS_RAM ": use -netdev tap, bridge, user or stream" },
+	{ OB_QEMU_NET, "type", "vhost-user", MAPS_RAM ": use tap, bridge or user" },
+	{ OB_QEMU_NET, "type", "vhost-vdpa", PINS_RAM ": use tap, bridge or user" },
+	{ OB_QEMU_OBJECT, "qom-type", "sev-", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "tdx-guest", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "pef-guest", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "s390-pv-guest", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "arm-rme-guest", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "rme-guest", SECRET ": leave the object out" },
+	{ OB_QEMU_OBJECT, "qom-type", "memory-backend-epc", SECRET " (SGX): leave the enclave memory out" },
+	{ OB_QEMU_OBJECT, "qom-type", "cryptodev-vhost-user", MAPS_RAM ": use cryptodev-backend-builtin" },
+	{ OB_QEMU_OBJECT, "qom-type", "x-remote-object", "the remote process maps guest RAM by itself: use a device inside "
+	  "QEMU" },
+	{ OB_QEMU_OBJECT, "qom-type", "x-vfio-user-server", "the other side maps guest RAM by itself: use a device inside "
+	  "QEMU" },
+	{ OB_QEMU_MACHINE, "confidential-guest-support", NULL, SECRET ": leave the property out" },
+	{ OB_QEMU_MACHINE, "memory-encryption", NULL, SECRET ": leave the property out" },
+	{ OB_QEMU_MACHINE, "memory.size", NULL, "the size of memory is read from -m alone: write it as \"-m SIZE\"" },
+	{ OB_QEMU_MACHINE, "accel", "xen", "Xen's guests have their memory outside QEMU: use kvm or tcg" },
+	{ OB_QEMU_ACCEL, "accel", "xen", "Xen's guests have their memory outside QEMU: use kvm or tcg" },
+	{ OB_QEMU_XEN, NULL, NULL, "Xen's guests have their memory outside QEMU: use KVM or TCG" },
+	{ OB_QEMU_MEM_PATH, NULL, NULL, "guest RAM must be ordinary memory, not a file or huge pages of its own: leave it "
+	  "out (large pages "
+					"come by themselves, see \"overbook doctor\")" },
+	{ OB_QEMU_MEM_PREALLOC, NULL, NULL, "memory that is allocated beforehand leaves nothing to save: leave it out and "
+	  "use --reservation" },
+};
+
+static void refuse_option(struct ob_qemu_planner *planner, const struct ob_qemu_option *option, const char *why)
+{
+	ob_qemu_refuse(planner, "%s: %s", ob_qemu_option_describe(planner->opts, option), why);
+}
+
+static int rule_matches(const struct rule *rule, const struct ob_qemu_option *option)
+{
+	const char *value;
+
+	if (rule->kind != option->kind)
+		return 0;
+	if (!rule->key)
+		return 1;
+	if (!rule->prefix)
+		return ob_qemu_option_has(option, rule->key);
+	value = ob_qemu_option_get(option, rule->key);
+	return value && !strncmp(value, rule->prefix, strlen(rule->prefix));
+}
+
+/* "prefix.driver" or "driver" itself. */
+static int is_driver_key(const char *key)
+{
+	const char *dot = strrchr(key, '.');
+
+	return !strcmp(dot ? dot + 1 : key, "driver");
+}
+
+/* Block drivers that hand guest RAM to a device by themselves. */
+static void check_block(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
+{
+	int bad = option->arg && option->kind == OB_QEMU_DISK && !strncmp(option->arg, "nvme://", 7);
+
+	for (size_t i = 0; i < option->n_props; i++) {
+		const char *value = option->props[i].value ? option->props[i].value : "";
+
+		bad |= is_driver_key(option->props[i].key) && (!strncmp(value, "nvme", 4) || !strncmp(value, "virtio-blk-",
+				11));
+		bad |= !strncmp(value, "nvme://", 7);
+		bad |= !strncmp(value, "json:", 5) && (strstr(value, "\"nvme") || strstr(value, "\"virtio-blk-"));
+	}
+	if (bad)
+		refuse_option(planner, option, PINS_RAM ": use the block device of the kernel (host_device)");
+}
+
+static void check_locking(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
+{
+	const char *key = option->kind == OB_QEMU_REALTIME ? "mlock" : "mem-lock";
+	const char *value = ob_qemu_option_get(option, key);
+
+	/* -realtime alone locks. */
+	if (option->kind == OB_QEMU_REALTIME ? ob_qemu_option_is_on(option, key, 1)
+					     : ob_qemu_option_is_on(option, key, 0) || (value && !strcmp(value, "on-fault")))
+		refuse_option(planner, option, "locked memory cannot be reclaimed: leave it out and use --reservation");
+}
+
+static void check_flags(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
+{
+	const char *driver = ob_qemu_option_get(option, "driver"), *id = ob_qemu_option_get(option, "id");
+
+	if (option->kind == OB_QEMU_DEVICE && driver && (!strncmp(driver, "virtio-gpu", 10) || !strncmp(driver, "virtio-vga",
+			10)) &&
+	    ob_qemu_option_is_on(option, "blob", 0))
+		refuse_option(planner, option, "blob resources map guest RAM by its file and would see an empty one: say "
+			      "blob=off");
+	if (option->kind == OB_QEMU_NETDEV && ob_qemu_option_is_on(option, "vhost-user", 0))
+		refuse_option(planner, option, MAPS_RAM ": say vhost-user=off");
+	if (id && !strncmp(id, OB_QEMU_ID_PREFIX, strlen(OB_QEMU_ID_PREFIX)))
+		refuse_option(planner, option, "ids that start with \"" OB_QEMU_ID_PREFIX "\" are Overbook's own: choose "
+			      "another (is this the "
+					       "line that \"overbook run\" has rewritten already?)");
+}
+
+void ob_qemu_check_options(struct ob_qemu_planner *planner)
+{
+	for (size_t i = 0; i < planner->opts->n_options; i++) {
+		const struct ob_qemu_option *option = &planner->opts->option[i];
+
+		for (size_t k = 0; k < OB_ARRAY_LEN(rules); k++)
+			if (rule_matches(&rules[k], option))
+				refuse_option(planner, option, rules[k].why);
+		if (option->kind == OB_QEMU_DRIVE || option->kind == OB_QEMU_BLOCKDEV || option->kind == OB_QEMU_DISK)
+			check_block(planner, option);
+		if (option->kind == OB_QEMU_OVERCOMMIT || option->kind == OB_QEMU_REALTIME)
+			check_locking(planner, option);
+		check_flags(planner, option);
+	}
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The options of `overbook run`. */
+#ifndef OB_CLI_RUN_OPTIONS_H
+#define OB_CLI_RUN_OPTIONS_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+struct ob_run_options {
+	const char *name, *domain, *swap; /* NULL: not given */
+	uint64_t limit_bytes, reservation_bytes; /* 0: not given */
+	uint32_t shares;
+	int no_swap, require, dry_run, json, help;
+	int first; /* index of QEMU's program in argv */
+};
+
+/* Returns 0, or -EINVAL with the reason. */
+int ob_run_options_parse(int argc, char **argv, struct ob_run_options *ret_options, struct ob_error *err) OB_MUST_CHECK;
+
+/* What can only be judged when the size of the machine is known. Returns 0, or -EINVAL with the reason. */
+int ob_run_options_check(const struct ob_run_options *options, uint64_t ram_bytes, struct ob_error *err) OB_MUST_CHECK;
+
+void ob_run_options_print_help(void);
+
+#endif

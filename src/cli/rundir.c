@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "cli/rundir.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static const char *current_command;
+
+void ob_cli_set_command(const char *command)
+{
+	current_command = command;
+}
+
+static void say(const char *kind, const char *fmt, va_list ap)
+{
+	fprintf(stderr, "overbook: %s%s%s", current_command ? current_command : "", current_command ? ": " : "", kind);
+	vfprintf(stderr, fmt, ap);
+	fputc('\n', stderr);
+}
+
+int ob_cli_fail(int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say("", fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+void ob_cli_warn(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	say("warning: ", fmt, ap);
+	va_end(ap);
+}
+
+const char *ob_cli_rundir(struct ob_error *err)
+{
+	static char dir[PATH_MAX];
+	const char *given = getenv("OVERBOOK_RUNDIR"), *user = getenv("XDG_RUNTIME_DIR");
+	int length;
+
+	if (given && *given)
+		length = snprintf(dir, sizeof(dir), "%s", given);
+	else if (!geteuid())
+		length = snprintf(dir, sizeof(dir), "/run/overbook");
+	else if (user && *user)
+		length = snprintf(dir, sizeof(dir), "%s/overbook", user);
+	else
+		return ob_error_set(err, ENOENT, "there is no directory for sockets: XDG_RUNTIME_DIR is not set; set "
+				    "OVERBOOK_RUNDIR to a directory "
+				    "of your own"), NULL;
+	if (length >= (int)sizeof(dir) || dir[0] != '/')
+		return ob_error_set(err, EINVAL, "the directory for sockets, \"%s\", must be an absolute path", dir), NULL;
+	return dir;
+}

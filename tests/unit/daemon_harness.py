@@ -1,0 +1,326 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Plays agents and clients for a real overbookd; test_daemon.py has the tests.
+
+An agent must be a process of its own, since overbookd compares the pid in HELLO with that of its peer and watches the
+process: Agent forks a child that connects, hands the connection to us and lives until it is killed. We speak for it.
+
+Nothing here sleeps to be in step: until() serves the agents' sockets until a condition holds, and fails after a while.
+At each step the worst that all machines together may cost is compared with the budget.
+"""
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+
+MIB = 1 << 20
+OVERBOOKD = None  # path of the program under test; set by the importer
+
+HELLO, STATS, RANGES, STOPPED, REPLY, SET_LIMIT, RELEASE, POLL = 1, 2, 3, 4, 5, 16, 17, 18
+EINPROGRESS = 115
+NOT_STARTED = -1
+
+
+def message(kind, payload=b"", sequence=1, magic=b"OVBK", version=1, length=None, reserved=0):
+    return magic + struct.pack("<HHIIQ", version, kind, len(payload) if length is None else length, sequence, reserved) + payload
+
+
+def text(value):
+    return struct.pack("<H", len(value)) + value.encode()
+
+
+def hello(name, pid, limit=0, maximum=0, reservation=0, shares=1000, flags=0, domain=""):
+    return message(HELLO, struct.pack("<IIQQQI", pid, shares, reservation, maximum, limit, flags) + text(name) + text(domain) +
+                   text("test"))
+
+
+def ceiling(ram):
+    return ram + ram // 64 + 4 * MIB
+
+
+class Agent:
+    """A machine. Greedy: it costs as much as its limit allows at once, and gives back step bytes a report when it must."""
+
+    def __init__(self, daemon, name, ram=512 * MIB, limit=0, maximum=0, reservation=0, shares=1000, step=64 * MIB, connect=True):
+        self.daemon, self.name, self.ram, self.limit, self.maximum = daemon, name, ram, limit, maximum
+        self.reservation, self.shares, self.step, self.flags = reservation, shares, step, 0
+        self.cost, self.compressed, self.swapped, self.sequence = 0, 0, 0, 0
+        self.limits, self.polls, self.released, self.deaf, self.refuse_limits = [], [], None, False, False
+        self.sock, self.pid, self.closed = None, None, False
+        self.control, child = socket.socketpair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.control.close()
+            Agent.child(daemon, child)
+        child.close()
+        daemon.agents.append(self)
+        if connect:
+            self.connect()
+
+    @staticmethod
+    def child(daemon, control):
+        """Connects whenever it is told to; ends with its parent's side of the control socket."""
+        try:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # The connections of other machines were inherited, and would keep them alive.
+            os.closerange(3, control.fileno())
+            os.closerange(control.fileno() + 1, 1024)
+            while control.recv(1):
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                try:
+                    sock.connect(daemon.dir + "/agents.sock")
+                    socket.send_fds(control, [b"y"], [sock.fileno()])
+                except OSError:
+                    control.send(b"n")
+                sock.close()
+        finally:
+            os._exit(0)
+
+    def connect(self, say=True):
+        self.control.send(b"c")
+        data, fds, _, _ = socket.recv_fds(self.control, 1, 1)
+        assert data == b"y" and fds, "%s could not connect" % self.name
+        self.sock = socket.socket(fileno=fds[0])
+        self.sock.setblocking(False)
+        self.closed = False
+        if say:
+            self.hello()
+            self.report()
+        return self
+
+    def hello(self, **other):
+        values = dict(limit=self.limit, maximum=self.maximum, reservation=self.reservation, shares=self.shares, flags=self.flags)
+        values.update(other)
+        self.send(hello(self.name, values.pop("pid", self.pid), **values))
+
+    def send(self, data):
+        try:
+            try:
+                self.sock.send(data)
+            except BlockingIOError:
+                assert select.select([], [self.sock], [], 20)[1], "overbookd does not read what %s says" % self.name
+                self.sock.send(data)
+        except (BrokenPipeError, ConnectionResetError):
+            self.closed = True
+
+    def report(self):
+        allowed = min(self.limit or ceiling(self.ram), ceiling(self.ram))
+        self.cost = allowed if self.cost <= allowed else max(allowed, self.cost - self.step)
+        if self.flags:
+            self.cost = MIB  # released: its engine counts nothing but its tables
+        fields = [self.ram, self.limit, self.cost, self.cost, 0, 0, self.compressed, 0, self.swapped, 0]
+        self.send(message(STATS, struct.pack("<I%dQII" % len(fields), len(fields), *fields, 0, 0)))
+
+    def reply(self, to, status=0, words=""):
+        self.send(message(REPLY, struct.pack("<Ii", to, status) + text(words)))
+
+    def worst(self):
+        if self.limit == NOT_STARTED:
+            return 0
+        return max(min(self.limit or ceiling(self.ram), ceiling(self.ram)), self.cost)
+
+    def pump(self):
+        """Obeys what has come."""
+        while not self.closed and not self.deaf:
+            try:
+                data = self.sock.recv(65536)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self.closed = True
+                return
+            magic, version, kind, length, sequence, reserved = struct.unpack("<4sHHIIQ", data[:24])
+            assert (magic, version, reserved, length) == (b"OVBK", 1, 0, len(data) - 24)
+            self.obey(kind, sequence, data[24:])
+
+    def obey(self, kind, sequence, payload):
+        if kind == SET_LIMIT:
+            limit, self.maximum = struct.unpack("<QQ", payload)
+            if self.refuse_limits:
+                self.reply(sequence, -22, "no\nsuch\x1b[31m limit")
+                return
+            self.limit, self.flags = limit, 0
+            self.limits.append(limit)
+            self.reply(sequence)
+        elif kind == RELEASE:
+            self.released = sequence
+        elif kind == POLL:
+            self.polls.append(struct.unpack("<I", payload)[0])
+        else:
+            raise AssertionError("overbookd sent type %d" % kind)
+
+    def disconnect(self):
+        self.sock.close()
+        self.sock = None
+
+    def die(self):
+        if self.pid is None:
+            return
+        if self.sock:
+            self.disconnect()
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.control.close()
+        self.pid = None
+        self.daemon.agents.remove(self)
+
+
+class Client:
+    def __init__(self, daemon):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(daemon.dir + "/overbookd.sock")
+        self.daemon, self.buffer, self.progress = daemon, b"", []
+
+    def send(self, command, **members):
+        self.sock.sendall(json.dumps(dict(members, version=1, command=command)).encode() + b"\n")
+
+    def poll(self):
+        """The answer, or None while there is none."""
+        while True:
+            while b"\n" in self.buffer:
+                line, self.buffer = self.buffer.split(b"\n", 1)
+                answer = json.loads(line)
+                assert answer["version"] == 1
+                if "progress" not in answer:
+                    return answer
+                self.progress.append(answer["progress"])
+            if not select.select([self.sock], [], [], 0)[0]:
+                return None
+            data = self.sock.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+
+    def answer(self, seconds=20):
+        result = []
+
+        def answered():
+            found = self.poll()
+            if found is not None:
+                result.append(found)
+            return bool(result)
+        self.daemon.until(answered, seconds, extra=[self.sock])
+        return result[0]
+
+    def call(self, command, **members):
+        self.send(command, **members)
+        return self.answer()
+
+    def close(self):
+        self.sock.close()
+
+
+class Daemon:
+    def __init__(self, *args, directory=None):
+        self.args, self.agents, self.budget = args, [], None
+        self.dir = directory or tempfile.mkdtemp(prefix="overbookd-")
+        self.peak, self.reserved, self.process = 0, {}, None
+        self.log = open(self.dir + "/log", "ab+")
+        self.start()
+
+    def start(self):
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = self.dir + "/notify"
+        if os.path.exists(path):
+            os.unlink(path)
+        self.notify.bind(path)
+        self.notify.settimeout(20)
+        self.process = subprocess.Popen([OVERBOOKD, "--socket-dir", self.dir, *self.args], stderr=self.log,
+                                        env=dict(os.environ, NOTIFY_SOCKET=path, OVERBOOK_LOG="debug"))
+        try:
+            assert b"READY=1" in self.notify.recv(4096)
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        self.process.wait()
+        self.notify.close()
+
+    def stop(self):
+        for agent in list(self.agents):
+            agent.die()
+        alive = self.process.poll() is None
+        if alive:
+            self.kill(signal.SIGTERM)
+        code = self.process.returncode
+        self.log.close()
+        shutil.rmtree(self.dir)
+        assert alive and code == 0, "overbookd ended with %d" % code
+
+    def abandon(self):
+        """Ends everything after a failure."""
+        for agent in list(self.agents):
+            agent.die()
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+        shutil.rmtree(self.dir)
+
+    def logged(self):
+        with open(self.dir + "/log", errors="replace") as log:
+            return log.read()
+
+    def serve(self, seconds=0.02, extra=()):
+        """Lets agents read, answer and report once; watches the budget at each step."""
+        live = [agent for agent in self.agents if agent.sock and not agent.closed]
+        select.select([agent.sock for agent in live if not agent.deaf] + list(extra), [], [], seconds)
+        for agent in random.sample(live, len(live)):
+            agent.pump()
+            self.watch()
+            if not agent.closed:
+                agent.report()
+            self.watch()
+
+    def watch(self):
+        """The worst that all machines together may cost now."""
+        worst = sum(agent.worst() for agent in self.agents) + sum(self.reserved.values())
+        self.peak = max(self.peak, worst)
+        if self.budget:
+            assert worst <= self.budget, "machines may cost %d MiB of a budget of %d MiB" % (worst // MIB, self.budget // MIB)
+
+    def until(self, condition, seconds=20, extra=()):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited for %d s in vain" % seconds
+            self.serve(extra=extra)
+
+    def call(self, command, **members):
+        client = Client(self)
+        try:
+            return client.call(command, **members)
+        finally:
+            client.close()
+
+    def machine(self, name):
+        for row in self.call("ps")["machines"]:
+            if row["name"] == name:
+                return row
+        return None
+
+    def state(self, name):
+        row = self.machine(name)
+        return row["state"] if row else None
+
+    def admit(self, name, ram=512 * MIB, agent=None, **members):
+        """A machine as `overbook run` starts one. Returns the answer and the agent, connected if it was admitted."""
+        agent = agent or Agent(self, name, ram, limit=NOT_STARTED, connect=False)
+        agent.limit = NOT_STARTED
+        answer = self.call("admit", name=name, ram_bytes=ram, pid=agent.pid, **members)
+        if answer["ok"]:
+            agent.limit, agent.maximum = answer["limit_bytes"], members.get("maximum_bytes", 0)
+            assert answer["socket"] == self.dir + "/agents.sock"
+            agent.connect()
+            self.until(lambda: self.state(name) == "running")
+        return answer, agent
