@@ -14,6 +14,7 @@ static const struct ob_command commands[] = {
 	{ "limit", "change what a machine may cost", ob_cmd_limit },
 	{ "release", "bring a machine's memory back and let it go", ob_cmd_release },
 	{ "doctor", "check whether this host is fit for it", ob_cmd_doctor },
+	{ "demo", "show it with real guests", ob_cmd_demo },
 	{ "version", "print the version", ob_cmd_version },
 };
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A thin face over meson, for those who come by. HACKING has the rest.
+#
+#   make             build into build/
+#   make demo        install what is missing, build, and see several guests in less memory than they use
+#                    (DEMO_ARGS="--machines 8 --budget 1G" for other figures)
+#   make check       every test that needs no special hardware
+#   make check-long  the same with all combinations, for as long as it takes
+#   make install     into meson's prefix
+#   make clean
+
+BUILD ?= build
+SUITES = unit engine kvm guest fault
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@command -v meson >/dev/null || { echo "overbook: meson is missing; run scripts/install-deps.sh" >&2; exit 1; }
+	meson setup $(BUILD)
+
+deps:
+	@scripts/install-deps.sh
+
+guest:
+	@scripts/guest-image.sh $(BUILD)/guest
+
+demo: deps
+	@$(MAKE) --no-print-directory all guest
+	$(BUILD)/src/cli/overbook demo $(DEMO_ARGS)
+
+check: deps
+	@$(MAKE) --no-print-directory all guest
+	@scripts/check.sh $(BUILD) $(SUITES)
+
+check-long: deps
+	@$(MAKE) --no-print-directory all guest
+	@OVERBOOK_TEST_LONG=1 scripts/check.sh $(BUILD) $(SUITES)
+
+install: all
+	meson install -C $(BUILD)
+
+clean:
+	rm -rf $(BUILD)
+
+.PHONY: all deps guest demo check check-long install clean
