@@ -40,6 +40,7 @@ struct ob_qemu_plan_config {
 	/* Asks the program for the RAM id of a type that is not known here (NULL: its default). NULL: nobody to ask. */
 	int (*ask_ram_id)(void *context, const char *type, char *ret_id, size_t size, struct ob_error *err);
 	void *context;
+	long (*fs_type)(const char *path); /* the magic number of the file system that a path lies on, 0: unknown; NULL: statfs() */
 };
 
 struct ob_qemu_plan {

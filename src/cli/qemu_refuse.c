@@ -7,7 +7,9 @@
  * mem-lock, preallocation, huge page files); or it is not for the host to look at (confidential guests). Devices that the
  * kernel serves through QEMU's own address space (vhost-net, vhost-scsi, vhost-vsock) are fine.
  */
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 
 #include "base/compiler.h"
 #include "cli/qemu_plan.h"
@@ -86,12 +88,12 @@ static int rule_matches(const struct rule *rule, const struct ob_qemu_option *op
 	return value && !strncmp(value, rule->prefix, strlen(rule->prefix));
 }
 
-/* "prefix.driver" or "driver" itself. */
-static int is_driver_key(const char *key)
+/* Whether the last part of "prefix.name" is this name. */
+static int key_ends_in(const char *key, const char *name)
 {
 	const char *dot = strrchr(key, '.');
 
-	return !strcmp(dot ? dot + 1 : key, "driver");
+	return !strcmp(dot ? dot + 1 : key, name);
 }
 
 /* Block drivers that hand guest RAM to a device by themselves. */
@@ -102,13 +104,46 @@ static void check_block(struct ob_qemu_planner *planner, const struct ob_qemu_op
 	for (size_t i = 0; i < option->n_props; i++) {
 		const char *value = option->props[i].value ? option->props[i].value : "";
 
-		bad |= is_driver_key(option->props[i].key) && (!strncmp(value, "nvme", 4) || !strncmp(value, "virtio-blk-",
+		bad |= key_ends_in(option->props[i].key, "driver") && (!strncmp(value, "nvme", 4) || !strncmp(value, "virtio-blk-",
 				11));
 		bad |= !strncmp(value, "nvme://", 7);
 		bad |= !strncmp(value, "json:", 5) && (strstr(value, "\"nvme") || strstr(value, "\"virtio-blk-"));
 	}
 	if (bad)
 		refuse_option(planner, option, PINS_RAM ": use the block device of the kernel (host_device)");
+}
+
+static long fs_type_of(const char *path)
+{
+	struct statfs fs;
+
+	return statfs(path, &fs) == 0 ? (long)fs.f_type : 0;
+}
+
+/* File systems whose direct I/O takes plain references to the pages it reads into: nothing shows that they are in use. */
+static int hides_io(long fs_type)
+{
+	enum { CEPH = 0x00c36400 }; /* not in Debian 12's linux/magic.h */
+
+	return fs_type == NFS_SUPER_MAGIC || fs_type == V9FS_MAGIC || fs_type == FUSE_SUPER_MAGIC || fs_type == CEPH;
+}
+
+/* With aio=threads the agent sees each read and keeps its pages in place; what the kernel does by itself it does not see. */
+static void check_async(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
+{
+	long (*fs_type)(const char *) = planner->config->fs_type ? planner->config->fs_type : fs_type_of;
+	int async = 0, hidden = 0;
+
+	for (size_t i = 0; i < option->n_props; i++) {
+		const char *key = option->props[i].key, *value = option->props[i].value ? option->props[i].value : "";
+
+		async |= key_ends_in(key, "aio") && (!strcmp(value, "native") || !strcmp(value, "io_uring"));
+		if (key_ends_in(key, "file") || key_ends_in(key, "filename"))
+			hidden |= hides_io(fs_type(strncmp(value, "file:", 5) ? value : value + 5));
+	}
+	if (async && hidden)
+		refuse_option(planner, option, "on this file system (NFS, 9p, FUSE, Ceph) asynchronous I/O is not seen, and a "
+			      "page could be taken away while it is read into: say aio=threads");
 }
 
 static void check_locking(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
@@ -149,6 +184,8 @@ void ob_qemu_check_options(struct ob_qemu_planner *planner)
 				refuse_option(planner, option, rules[k].why);
 		if (option->kind == OB_QEMU_DRIVE || option->kind == OB_QEMU_BLOCKDEV || option->kind == OB_QEMU_DISK)
 			check_block(planner, option);
+		if (option->kind == OB_QEMU_DRIVE || option->kind == OB_QEMU_BLOCKDEV)
+			check_async(planner, option);
 		if (option->kind == OB_QEMU_OVERCOMMIT || option->kind == OB_QEMU_REALTIME)
 			check_locking(planner, option);
 		check_flags(planner, option);

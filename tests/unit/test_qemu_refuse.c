@@ -93,6 +93,40 @@ static void each_is_refused_once_and_clearly(void **state)
 	}
 }
 
+/* Pretends that everything below /nfs lies on NFS. */
+static long pretended_fs_type(const char *path)
+{
+	return strncmp(path, "/nfs/", 5) ? 0xef53 : 0x6969;
+}
+
+static void asynchronous_io_that_hides_is_refused(void **state)
+{
+	static const struct ob_qemu_plan_config config = { .target = "x86_64", .dir = TEST_DIR, .fs_type = pretended_fs_type };
+	static const struct {
+		const char *line;
+		size_t refusals;
+	} lines[] = {
+		{ "qemu -m 1G -drive file=/nfs/a,aio=native,cache=none", 1 },
+		{ "qemu -m 1G -drive aio=io_uring,file=file:/nfs/a", 1 },
+		{ "qemu -m 1G -blockdev driver=raw,node-name=a,file.driver=file,file.filename=/nfs/a,file.aio=native", 1 },
+		{ "qemu -m 1G -blockdev '{\"driver\":\"file\",\"node-name\":\"a\",\"filename\":\"/nfs/a\",\"aio\":\"io_uring\"}'", 1 },
+		{ "qemu -m 1G -drive file=/nfs/a,aio=threads", 0 },
+		{ "qemu -m 1G -drive file=/nfs/a", 0 },
+		{ "qemu -m 1G -drive file=/srv/a,aio=native", 0 },
+	};
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(lines); i++) {
+		struct qemu_line line;
+
+		qemu_line_plan_for(&line, lines[i].line, &config);
+		if (line.parsed || line.plan.n_refusals != lines[i].refusals)
+			fail_msg("%s: %zu refusals, parsed %d", lines[i].line, line.plan.n_refusals, line.parsed);
+		if (lines[i].refusals)
+			assert_non_null(strstr(line.plan.refusals[0], "aio=threads"));
+		ob_qemu_opts_free(&line.opts);
+	}
+}
+
 static void all_that_is_in_the_way_is_said_at_once(void **state)
 {
 	struct qemu_line line;
@@ -132,6 +166,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(each_is_refused_once_and_clearly),
+		cmocka_unit_test(asynchronous_io_that_hides_is_refused),
 		cmocka_unit_test(all_that_is_in_the_way_is_said_at_once),
 		cmocka_unit_test(what_looks_like_it_is_not_refused),
 	};
