@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests for benches: a build tree, an overbookd of our own, and machines with the witness inside.
+
+Everything lies in one private directory under /var/tmp, which is removed at the end, as is every process that was started.
+A machine's console is a pair of pipes; a thread reads it and notes when each line came, so that what is measured does not
+depend on when somebody looks. The protocol is that of tests/guest/image/witness.c. Nothing is waited for by sleeping a
+while: each wait is for a line, a process or a message, with a deadline that is an error.
+"""
+import collections
+import glob
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+
+from lib import Failure, Unfit, read_text
+
+# A line of the witness: when it came, and what CPU time the process and the agent's threads in it had used by then.
+Line = collections.namedtuple("Line", "when word values cpu_ns agent_cpu_ns")
+
+PATIENCE = 120.0  # seconds that a guest may take for one thing, on a slow and busy host
+
+
+def prepare_build(bench):
+    """Sees to a built tree with a guest image; makes what is missing."""
+    needed = ["src/cli/overbook", "src/daemon/overbookd", "src/agent/liboverbook-agent.so"]
+    if not all(os.path.exists(os.path.join(bench.build, path)) for path in needed):
+        bench.say("building")
+        if not os.path.exists(os.path.join(bench.build, "build.ninja")):
+            run_or_fail(["meson", "setup", bench.build, bench.root])
+        run_or_fail(["ninja", "-C", bench.build] + needed)
+    guest = os.path.join(bench.build, "guest")
+    run_or_fail([os.path.join(bench.root, "scripts", "guest-image.sh"), guest])
+    return guest
+
+
+def run_or_fail(argv):
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Failure(f"{os.path.basename(argv[0])} ended with status {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}")
+    return done.stdout
+
+
+class Place:
+    """A directory of our own, and in it an overbookd without a budget."""
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.machines = []
+        self.daemon = None
+        self.directory = tempfile.mkdtemp(prefix="overbook-bench.", dir="/var/tmp")
+        self.rundir = os.path.join(self.directory, "run")
+        os.mkdir(self.rundir, 0o700)
+        os.mkdir(os.path.join(self.directory, "swap"), 0o700)
+
+    def __enter__(self):
+        try:
+            self.guest = prepare_build(self.bench)
+            self.overbook = os.path.join(self.bench.build, "src/cli/overbook")
+            if shutil.which("qemu-system-x86_64") is None:
+                raise Unfit("qemu-system-x86_64 is missing")
+            self.start_daemon()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *ignored):
+        for machine in list(self.machines):
+            machine.end()
+        if self.daemon:
+            self.daemon.terminate()
+            self.daemon.wait()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def environment(self):
+        return dict(os.environ, OVERBOOK_RUNDIR=self.rundir)
+
+    def start_daemon(self):
+        """Ready is what it says itself, in the way of sd_notify(3)."""
+        path = os.path.join(self.directory, "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(path)
+            ready.settimeout(PATIENCE)
+            with open(os.path.join(self.directory, "overbookd.log"), "wb") as log:
+                self.daemon = subprocess.Popen([os.path.join(self.bench.build, "src/daemon/overbookd"), "--socket-dir", self.rundir],
+                                               env=dict(self.environment(), NOTIFY_SOCKET=path), stdout=log, stderr=log)
+            try:
+                while b"READY=1" not in ready.recv(4096):
+                    pass
+            except TimeoutError:
+                raise Failure("overbookd does not become ready") from None
+
+    def stats(self, name):
+        text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
+                              check=False)
+        if text.returncode:
+            raise Failure(f"overbook stats: {text.stderr.strip()}")
+        return json.loads(text.stdout)["stats"]
+
+
+class Machine:
+    """One guest. ours: under `overbook run` without a limit; else QEMU as it is, with the same line."""
+
+    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0):
+        self.place, self.name, self.ours = place, name, ours
+        self.disk = os.path.join(place.directory, name + ".disk") if disk_mib else None
+        self.log = os.path.join(place.directory, name + ".log")
+        self.lines = []
+        self.ended = False
+        self.changed = threading.Condition()
+        if self.disk:
+            with open(self.disk, "wb") as f:
+                f.truncate(disk_mib << 20)
+        argv = self.command(memory_mib, parameters)
+        with open(self.log, "wb") as log:
+            self.started = time.monotonic()
+            self.process = subprocess.Popen(argv, env=place.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        place.machines.append(self)
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def command(self, memory_mib, parameters):
+        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{memory_mib}M", "-smp", "1", "-nodefaults",
+                "-no-user-config", "-display", "none", "-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial",
+                "chardev:console", "-kernel", os.path.join(self.place.guest, "vmlinuz"), "-initrd",
+                os.path.join(self.place.guest, "initrd.gz"), "-append", f"console=ttyS0 quiet panic=-1 witness={parameters}"]
+        if self.disk:
+            argv += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=none,aio=threads"]
+        if not self.ours:
+            return argv
+        swap = os.path.join(self.place.directory, "swap")
+        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require", "--"] + argv
+
+    def read(self):
+        for raw in self.process.stdout:
+            now = time.monotonic()
+            text = raw.decode("ascii", "replace")
+            at = text.find("WITNESS ")
+            with self.changed:
+                if at >= 0:
+                    words = text[at + 8:].split()
+                    values = dict(word.split("=", 1) for word in words[1:] if "=" in word)
+                    self.lines.append(Line(now, words[0] if words else "", values, self.cpu_ns(), self.agent_cpu_ns()))
+                self.changed.notify_all()
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def failure(self, text):
+        last = read_text(self.log).splitlines()[-1:] or ["it said nothing"]
+        message = f"{self.name}: {text} ({last[0][:200]})"
+        return Failure(message) if self.ours else Unfit("the peer failed: " + message)
+
+    def wait_line(self, word, after=0):
+        """The first line with this word from number `after` on: its number, and the line."""
+        deadline = time.monotonic() + PATIENCE
+        with self.changed:
+            while True:
+                for i in range(after, len(self.lines)):
+                    line = self.lines[i]
+                    if line.word == word:
+                        return i, line
+                    if line.word in ("refused", "error", "wrong"):
+                        raise self.failure(f"the witness says {line.word} {line.values}")
+                if self.ended:
+                    raise self.failure("it ended")
+                if not self.changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
+                    raise self.failure(f"no \"{word}\" from the witness within {PATIENCE:.0f} seconds")
+
+    def tell(self, text):
+        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.flush()
+
+    def line(self, word):
+        return self.wait_line(word)[1]
+
+    def order(self, text, answer):
+        """Gives an order, waits until it has been carried out, and returns the number of the answer's line."""
+        with self.changed:
+            after = len(self.lines)
+        self.tell(text)
+        return self.wait_line(answer, after)[0]
+
+    def statuses(self, count, after):
+        """The first status line from number `after` on, and the one that comes so many later."""
+        at, first = self.wait_line("status", after)
+        last = first
+        for _ in range(count):
+            at, last = self.wait_line("status", at + 1)
+        return first, last
+
+    def work(self, seconds):
+        """Full rate for so many of the guest's seconds, then idle again. Returns pages checked a second, and a second of CPU."""
+        first, last = self.statuses(seconds, self.order("rate max", "rate"))
+        self.order("rate 0", "rate")
+        pages = int(last.values["pages_checked"]) - int(first.values["pages_checked"])
+        return pages / (last.when - first.when), pages / (last.cpu_ns - first.cpu_ns) * 1e9
+
+    def cpu_ns(self):
+        """CPU time of the process, threads that have ended included: the clock of clock_getcpuclockid(3)."""
+        try:
+            return time.clock_gettime_ns(~self.process.pid << 3 | 2)
+        except OSError:
+            return 0
+
+    def agent_cpu_ns(self):
+        """CPU time of the agent's threads, by the scheduler's own account."""
+        total = 0
+        for task in glob.glob(f"/proc/{self.process.pid}/task/*") if self.ours else []:
+            if read_text(task + "/comm").startswith("overbook-"):
+                total += int((read_text(task + "/schedstat").split() or ["0"])[0])
+        return total
+
+    def pss_bytes(self):
+        for line in read_text(f"/proc/{self.process.pid}/smaps_rollup").splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+        raise self.failure("its memory cannot be read")
+
+    def end(self):
+        """Whatever state it is in, it is gone afterwards."""
+        if self in self.place.machines:
+            self.place.machines.remove(self)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.reader.join()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        if self.disk:
+            os.unlink(self.disk)
