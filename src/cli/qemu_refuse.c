@@ -4,8 +4,8 @@
  *
  * Three kinds of trouble: somebody else maps the guest's RAM by its file and would see our empty placeholder (vhost-user,
  * remote devices, blob resources); somebody pins it, so that there is nothing to reclaim, or locks it (VFIO and its like,
- * mem-lock, preallocation, huge page files); or it is not for the host to look at (confidential guests). Devices that the
- * kernel serves through QEMU's own address space (vhost-net, vhost-scsi, vhost-vsock) are fine.
+ * mem-lock, preallocation, huge page files); or it is not for the host to look at (confidential guests). Devices for which
+ * the kernel copies through QEMU's own address space (vhost-net, vhost-vsock) are fine; vhost-scsi keeps plain references.
  */
 #include <linux/magic.h>
 #include <string.h>
@@ -24,12 +24,16 @@ struct rule {
 #define MAPS_RAM  "the back-end maps guest RAM by itself and would not see pages that are evicted"
 #define PINS_RAM  "the device pins all guest RAM, so that nothing could be reclaimed"
 #define SECRET    "the memory of a confidential guest cannot be moved or read by the host"
+#define LEAVES    "the agent could no longer reach overbookd and the machine's own monitor: start \"overbook run\" as that user, or "\
+		  "in that root, from the beginning"
 #define EXTERNAL  "its memory has contents that live outside the machine"
 
 static const struct rule rules[] = {
 	{ OB_QEMU_DEVICE, "driver", "vhost-user-", MAPS_RAM ": use the virtio device of QEMU's own (virtio-blk, virtio-net, "
 	  "9p ...)" },
 	{ OB_QEMU_DEVICE, "driver", "vhost-vdpa-", PINS_RAM ": use a virtio device of QEMU's own" },
+	{ OB_QEMU_DEVICE, "driver", "vhost-scsi-", "the kernel writes into guest RAM without a mark that could be seen: use "
+	  "virtio-scsi" },
 	{ OB_QEMU_DEVICE, "driver", "vfio-", PINS_RAM ": use a virtio device instead of passing hardware through" },
 	{ OB_QEMU_DEVICE, "driver", "pvrdma", PINS_RAM ": use virtio-net" },
 	{ OB_QEMU_DEVICE, "driver", "x-pci-proxy-dev", "the remote process maps guest RAM by itself: use a device inside "
@@ -61,6 +65,10 @@ static const struct rule rules[] = {
 	{ OB_QEMU_MACHINE, "memory.size", NULL, "the size of memory is read from -m alone: write it as \"-m SIZE\"" },
 	{ OB_QEMU_MACHINE, "accel", "xen", "Xen's guests have their memory outside QEMU: use kvm or tcg" },
 	{ OB_QEMU_ACCEL, "accel", "xen", "Xen's guests have their memory outside QEMU: use kvm or tcg" },
+	{ OB_QEMU_RUNAS, NULL, NULL, LEAVES },
+	{ OB_QEMU_CHROOT, NULL, NULL, LEAVES },
+	{ OB_QEMU_RUN_WITH, "user", NULL, LEAVES },
+	{ OB_QEMU_RUN_WITH, "chroot", NULL, LEAVES },
 	{ OB_QEMU_XEN, NULL, NULL, "Xen's guests have their memory outside QEMU: use KVM or TCG" },
 	{ OB_QEMU_MEM_PATH, NULL, NULL, "guest RAM must be ordinary memory, not a file or huge pages of its own: leave it "
 	  "out (large pages "

@@ -21,6 +21,7 @@ static const struct {
 	{ "qemu -m 1G -netdev vhost-vdpa,id=v,vhostdev=/dev/vhost-vdpa-0", "pins all guest RAM" },
 	{ "qemu -m 1G -nic vhost-vdpa,vhostdev=/dev/vhost-vdpa-0", "pins all guest RAM" },
 	{ "qemu -m 1G -device vhost-vdpa-device-pci,vhostdev=/dev/vhost-vdpa-0", "pins all guest RAM" },
+	{ "qemu -m 1G -device vhost-scsi-pci,wwpn=naa.1", "use virtio-scsi" },
 	{ "qemu -m 1G -device pvrdma,ibdev=a", "use virtio-net" },
 	{ "qemu -m 1G -device x-pci-proxy-dev,id=a", "remote process" },
 	{ "qemu -m 1G -object x-remote-object,id=a,devid=b,fd=3", "remote process" },
@@ -62,6 +63,10 @@ static const struct {
 	{ "qemu -m 1G -device virtio-mem-pci,requested-size=1G", "overbook limit" },
 	{ "qemu -m 1G -device cxl-type3,volatile-memdev=n", "give the memory with -m" },
 	{ "qemu -M q35,memory.size=1G", "\"-m SIZE\"" },
+	{ "qemu -m 1G -runas nobody", "as that user" },
+	{ "qemu -m 1G -chroot /srv/jail", "in that root" },
+	{ "qemu -m 1G -run-with user=nobody", "as that user" },
+	{ "qemu -m 1G -run-with chroot=/srv/jail,async-teardown=on", "in that root" },
 	{ "qemu -m 1G -accel xen", "use kvm or tcg" },
 	{ "qemu -m 1G -M pc,accel=xen", "use kvm or tcg" },
 	{ "qemu -m 1G -xen-domid 3", "use KVM or TCG" },
@@ -140,8 +145,8 @@ static void what_looks_like_it_is_not_refused(void **state)
 {
 	static const char *const lines[] = {
 		"qemu -m 1G -device vhost-vsock-pci,guest-cid=3",
-		"qemu -m 1G -device vhost-scsi-pci,wwpn=naa.1",
 		"qemu -m 1G -netdev tap,id=n,vhost=on",
+		"qemu -m 1G -run-with async-teardown=on",
 		"qemu -m 1G -overcommit mem-lock=off,cpu-pm=on",
 		"qemu -m 1G -realtime mlock=off",
 		"qemu -m 1G -M pc,mem-merge=on",
