@@ -102,6 +102,7 @@ static void read_environment(void)
 	ob_agent.shares = (uint32_t)number_from(OB_ENV_SHARES, OB_SHARES_DEFAULT);
 	snprintf(subject, sizeof(subject), "overbook[%s]", ob_agent.name);
 	ob_log_set_subject(subject);
+	ob_log_never_wait();
 	if (ob_fault_configure(getenv(OB_ENV_FAULT), &err) < 0)
 		ob_log(OB_LOG_WARNING, "%s: %s", OB_ENV_FAULT, err.text);
 	/* The kernel names open files by their canonical path. */

@@ -84,7 +84,8 @@ OB_EXPORT int madvise(void *addr, size_t length, int advice)
 	case MADV_FREE:
 	case MADV_REMOVE:
 		r = ob_engine_discard(engine, addr, length);
-		errno = -r;
+		if (r < 0)
+			errno = -r;
 		return r < 0 ? -1 : 0;
 	default:
 		return (int)syscall(SYS_madvise, addr, length, advice);
@@ -248,7 +249,10 @@ static int sends_placeholder(const struct msghdr *msg)
 
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&copy); c; c = CMSG_NXTHDR(&copy, c)) {
 		const int *fds = (const int *)(void *)CMSG_DATA(c);
+		size_t left = (size_t)((char *)copy.msg_control + copy.msg_controllen - (char *)c);
 
+		if (c->cmsg_len < CMSG_LEN(0) || c->cmsg_len > left)
+			break; /* the kernel will refuse it */
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
 		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++)

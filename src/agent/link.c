@@ -136,13 +136,15 @@ static void try_connect(void)
 		return;
 	memcpy(addr.sun_path, ob_agent.socket, strlen(ob_agent.socket) + 1);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	/* Also for connect(), which waits while the other side is stopped and its queue full. */
+	if (fd >= 0)
+		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return;
 	if (!peer_is_trusted(fd)) {
 		ob_log_limited(OB_LOG_WARNING, "who listens on \"%s\" is neither root nor this user: not believed", ob_agent.socket);
 		return;
 	}
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	self.fd = ob_fd_take(&fd);
 	self.interval_ms = 1000;
 	if (send_hello() < 0 || send_ranges() < 0 || send_stats() < 0 || (self.cause[0] && send_stopped() < 0))

@@ -152,7 +152,8 @@ void *ob_ram_map(void *addr, size_t length, int prot, int flags, int fd, off_t o
 	/* QEMU maps a range anew to replace pages that the hardware has lost: to the guest that is a discard. */
 	if (engine && (flags & MAP_FIXED) && ob_engine_covers(engine, addr, length)) {
 		r = ob_engine_discard(engine, addr, length);
-		errno = -r;
+		if (r < 0)
+			errno = -r;
 		return r < 0 ? MAP_FAILED : addr;
 	}
 	flags = (flags & MAP_FIXED) | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
@@ -205,6 +206,7 @@ int ob_ram_punch(int fd, off_t offset, off_t length)
 	if (offset < 0 || length <= 0 || start >= end)
 		return 0;
 	r = ob_engine_discard(ob_agent_engine(), map->base + (start - map->offset), end - start);
-	errno = -r;
+	if (r < 0)
+		errno = -r;
 	return r < 0 ? -1 : 0;
 }

@@ -2,6 +2,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -13,7 +14,7 @@
 
 static char log_subject[80] = "overbook";
 static enum ob_log_level log_level;
-static int log_prefix_priority = -1;
+static int log_prefix_priority = -1, log_never_waits;
 
 static enum ob_log_level level_from_environment(void)
 {
@@ -41,6 +42,11 @@ void ob_log_set_level(enum ob_log_level level)
 	log_level = level;
 }
 
+void ob_log_never_wait(void)
+{
+	log_never_waits = 1;
+}
+
 void ob_log(enum ob_log_level level, const char *fmt, ...)
 {
 	enum ob_log_level most = log_level ? log_level : OB_LOG_INFO;
@@ -59,7 +65,9 @@ void ob_log(enum ob_log_level level, const char *fmt, ...)
 	va_end(ap);
 	used = strlen(line);
 	line[used++] = '\n';
-	while (write(STDERR_FILENO, line, used) < 0 && errno == EINTR)
+	if (log_never_waits && poll(&(struct pollfd){ .fd = STDERR_FILENO, .events = POLLOUT }, 1, 0) != 1)
+		used = 0;
+	while (used && write(STDERR_FILENO, line, used) < 0 && errno == EINTR)
 		;
 	errno = saved;
 }
