@@ -165,8 +165,12 @@ static enum ob_transition opening_of(enum ob_page_state state)
 int ob_chunk_open(struct ob_engine *engine, struct ob_place *place, unsigned granted)
 {
 	struct ob_chunk *chunk = place->chunk;
-	int r = ob_uffd_unregister(engine->uffd, ob_place_ram(place, place->chunk_first), chunk_bytes(chunk));
+	int r;
 
+	/* Once it is unregistered the kernel fills its holes with zeros. */
+	if (chunk->count[OB_PAGE_BENCHED] + chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED])
+		return -EAGAIN;
+	r = ob_uffd_unregister(engine->uffd, ob_place_ram(place, place->chunk_first), chunk_bytes(chunk));
 	if (r < 0)
 		return r;
 	for (unsigned i = 0; i < chunk->pages; i++) {

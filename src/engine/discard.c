@@ -22,25 +22,6 @@ static int any_busy(const struct ob_place *place, uint64_t first, uint64_t end)
 	return 0;
 }
 
-/* Empties the bench below every benched page of the range; nothing has changed when that fails. */
-static int drop_benched(const struct ob_place *place, uint64_t first, uint64_t end)
-{
-	for (uint64_t page = first; page < end;) {
-		unsigned n = ob_page_run(place, page, end);
-		int r = 0;
-
-		if (ob_page_state(*ob_place_word(place, page)) == OB_PAGE_BENCHED)
-			r = ob_lift_drop(place, page, n);
-		/* What has been dropped is no longer anywhere: from here on there is no way back but forward. */
-		while (r < 0 && page > first)
-			r = ob_lift_drop(place, page, n);
-		if (r < 0)
-			return r;
-		page += n;
-	}
-	return 0;
-}
-
 static void forget_page(struct ob_engine *engine, struct ob_place *place, uint64_t page)
 {
 	uint64_t *word = ob_place_word(place, page);
@@ -55,6 +36,28 @@ static void forget_page(struct ob_engine *engine, struct ob_place *place, uint64
 		ob_cost_add(engine, -1);
 	if (transition != OB_TRANSITION_COUNT)
 		ob_page_move(engine, place->chunk, word, transition, 0);
+}
+
+/*
+ * Empties the bench below the benched pages of the range, and forgets each run of them at once: in guest RAM they are holes
+ * already. What the kernel does not drop stays as it was.
+ */
+static int discard_benched(struct ob_engine *engine, struct ob_place *place, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end;) {
+		unsigned n = ob_page_run(place, page, end);
+
+		if (ob_page_state(*ob_place_word(place, page)) == OB_PAGE_BENCHED) {
+			int r = ob_lift_drop(place, page, n);
+
+			if (r < 0)
+				return r;
+			for (unsigned i = 0; i < n; i++)
+				forget_page(engine, place, page + i);
+		}
+		page += n;
+	}
+	return 0;
 }
 
 /* One chunk's part of a discard, [first, end) pages of its region. */
@@ -72,7 +75,7 @@ static int discard_part(struct ob_engine *engine, struct ob_place *place, uint64
 	/* When it cannot be tracked it stays counted as full, which errs on the right side. */
 	if (chunk->open && chunk->granted)
 		r = ob_chunk_track(engine, place);
-	r = chunk->open ? 0 : drop_benched(place, first, end);
+	r = chunk->open ? 0 : discard_benched(engine, place, first, end);
 	if (r == 0 && syscall(SYS_madvise, ob_place_ram(place, first), (end - first) * OB_PAGE_SIZE, MADV_DONTNEED) < 0)
 		r = -errno;
 	if (r == 0)

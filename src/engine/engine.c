@@ -122,6 +122,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
 	pthread_cond_init(&engine->reclaim_cond, &cond);
 	pthread_condattr_destroy(&cond);
+	pthread_mutex_init(&engine->limit_lock, NULL);
 	pthread_mutex_init(&engine->event_lock, NULL);
 	pthread_mutex_init(&engine->pending_lock, NULL);
 	pthread_mutex_init(&engine->reclaim_lock, NULL);
@@ -141,6 +142,7 @@ static void free_engine(struct ob_engine *engine)
 	ob_fd_close(&engine->stop_event);
 	pthread_rwlock_destroy(&engine->regions_lock);
 	pthread_cond_destroy(&engine->reclaim_cond);
+	pthread_mutex_destroy(&engine->limit_lock);
 	pthread_mutex_destroy(&engine->event_lock);
 	pthread_mutex_destroy(&engine->pending_lock);
 	pthread_mutex_destroy(&engine->reclaim_lock);
@@ -226,19 +228,21 @@ void ob_engine_destroy(struct ob_engine *engine)
 
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 {
-	uint64_t before = ob_load(&engine->limit_bytes);
-
 	if (bytes && bytes < OB_LIMIT_MIN)
 		return -EINVAL;
-	if (ob_load(&engine->releasing))
+	pthread_mutex_lock(&engine->limit_lock);
+	if (ob_load(&engine->releasing)) {
+		pthread_mutex_unlock(&engine->limit_lock);
 		return -EBUSY;
-	if (bytes && bytes != before)
+	}
+	if (bytes && bytes != ob_load(&engine->limit_bytes))
 		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
 	ob_store(&engine->limit_bytes, bytes);
 	if (bytes && !__atomic_exchange_n(&engine->engaged, 1, __ATOMIC_ACQ_REL))
 		__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
 	ob_store(&engine->stuck, 0);
 	__atomic_store_n(&engine->reclaim_kicked, 0, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&engine->limit_lock);
 	ob_reclaim_kick(engine);
 	ob_fault_room(engine);
 	return 0;

@@ -58,6 +58,18 @@ int ob_evict_flush(struct ob_engine *engine)
 	return r > 0 ? r : 0;
 }
 
+int ob_evict_round_over(const struct ob_engine *engine)
+{
+	return ob_now_ns() >= engine->reclaimer.round_end_ns;
+}
+
+/* Sees to it, with no chunk's lock held, that the store has slots for what comes: it may have to wait for the disk. */
+static void prepare_store(struct ob_engine *engine)
+{
+	if (ob_evict_swap_usable(engine))
+		ob_swap_prepare(engine->swap, OB_POOL_SPAN_OBJECTS);
+}
+
 /* Whether the store still holds these bytes, so that no write is needed. Gives the slot up when it does not. */
 static int still_cached(struct ob_engine *engine, uint64_t *word, const void *bytes)
 {
@@ -154,6 +166,7 @@ static unsigned finish_step(struct ob_engine *engine, struct ob_place *place, ui
 				finish_page(engine, place, first + k, step->outcome[k], step->bits[k]);
 			else
 				undo_page(engine, step->outcome[k], step->bits[k]);
+			engine->reclaimer.refused += !dropped;
 		}
 		freed += dropped ? run : 0;
 	}
@@ -166,6 +179,9 @@ static unsigned evict_step(struct ob_engine *engine, struct ob_place *place, uin
 {
 	struct step step;
 
+	/* A page that I/O kept from going back stays where it is until that ends. */
+	if (ob_lift_io_inflight(place->chunk))
+		return 0;
 	for (unsigned i = 0; i < n; i++) {
 		uint64_t word = *ob_place_word(place, first + i);
 
@@ -184,8 +200,9 @@ unsigned ob_evict_chunk(struct ob_engine *engine, struct ob_place *place)
 	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
 		unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(place) - first), now;
 
-		if (!ob_cost_over(engine, ob_cost_low(engine)))
+		if (!ob_cost_over(engine, ob_cost_low(engine)) || ob_evict_round_over(engine))
 			break;
+		prepare_store(engine);
 		if (engine->reclaimer.batch.count + STEP_PAGES > OB_BATCH_PAGES)
 			freed += (unsigned)ob_evict_flush(engine);
 		ob_chunk_lock_background(place->chunk);
@@ -234,6 +251,9 @@ unsigned ob_evict_shrink_pool(struct ob_engine *engine)
 	unsigned freed = 0;
 
 	for (unsigned spans = 0; spans < SHRINK_SPANS && ob_evict_swap_usable(engine) && ob_pool_bytes(engine->pool) > target; spans++) {
+		prepare_store(engine);
+		if (ob_evict_round_over(engine))
+			break;
 		unsigned n = ob_pool_oldest(engine->pool, 0, objects), gone;
 
 		if (!n)

@@ -285,7 +285,7 @@ int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 	uint64_t word = *ob_place_word(place, page);
 
 	if (word & OB_PAGE_BUSY)
-		return -EBUSY;
+		return -EALREADY;
 	if (ob_page_state(word) == OB_PAGE_COMPRESSED)
 		return fill_compressed(engine, place, page, window, buffer);
 	return fill_swapped(engine, place, page, window, buffer);
@@ -297,7 +297,7 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, const st
 	int is_swapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_SWAPPED;
 	int r = ob_fault_fill(engine, place, place->page, window_of(place), worker->buffer);
 
-	if (r == -EBUSY)
+	if (r == -EALREADY)
 		return 0;
 	if (r < 0)
 		return r;
@@ -342,13 +342,20 @@ static int serve_locked(struct ob_worker *worker, struct ob_place *place, const 
 	}
 }
 
-/* Says what cannot be read, once for each cause; the housekeeping passes it on. */
-static void report_unreadable(struct ob_engine *engine, uint64_t address, int r)
+static int is_read_error(int r)
 {
+	return r == -EIO || r == -EBADMSG || r == -ENODATA;
+}
+
+/* Notes why a page cannot be brought back; the housekeeping passes it on. */
+static void note_cause(struct ob_engine *engine, uint64_t address, int r)
+{
+	char number[64];
+
 	pthread_mutex_lock(&engine->unreadable_lock);
-	snprintf(engine->unreadable_cause, sizeof(engine->unreadable_cause),
-		 "the guest's page at host address %#llx cannot be read back: %s", (unsigned long long)address,
-		 r == -EBADMSG ? "what the store holds is not what was written" : strerror(-r));
+	snprintf(engine->unreadable_cause, sizeof(engine->unreadable_cause), "the guest's page at host address %#llx cannot be %s: %s",
+		 (unsigned long long)address, is_read_error(r) ? "read back" : "put in place by the kernel",
+		 r == -EBADMSG ? "what was kept of it is not what was stored" : strerror_r(-r, number, sizeof(number)));
 	pthread_mutex_unlock(&engine->unreadable_lock);
 }
 
@@ -371,11 +378,16 @@ static void defer(struct ob_engine *engine, struct ob_pending *fault, int r)
 		ob_count(engine, faults_stalled, !fault->stalled);
 		fault->stalled = 1;
 		fault->retry_ns = 0;
-	} else if (r == -EIO || r == -EBADMSG || r == -ENODATA) {
-		report_unreadable(engine, fault->address, r);
+	} else if (is_read_error(r)) {
+		note_cause(engine, fault->address, r);
 		set_unreadable(engine, fault, 1);
 		fault->retry_ns = now + UNREADABLE_NS;
 	} else {
+		/* Out of memory, most likely, which passes; if it lasts it is a page like any other that cannot be had. */
+		if (now - fault->arrived_ns > UNREADABLE_NS) {
+			note_cause(engine, fault->address, r);
+			set_unreadable(engine, fault, 1);
+		}
 		fault->retry_ns = now + RETRY_NS;
 	}
 	pthread_mutex_lock(&engine->pending_lock);

@@ -98,7 +98,7 @@ struct ob_reclaimer {
 	struct ob_batch batch;
 	char *page;           /* a page to decompress into */
 	uint64_t last_second_ns, last_bench, last_major;
-	uint64_t present_scan_ns, swap_retry_ns, last_over_check_ns;
+	uint64_t present_scan_ns, swap_retry_ns, last_over_check_ns, round_end_ns;
 };
 
 struct ob_engine {
@@ -108,6 +108,7 @@ struct ob_engine {
 	struct ob_engine_config config;
 	struct ob_hash_key key;
 
+	pthread_mutex_t limit_lock;   /* outermost: setting the limit against releasing; see release.c */
 	pthread_rwlock_t regions_lock;
 	struct ob_region region[OB_REGIONS_MAX];
 	uint64_t ram_pages;
@@ -245,6 +246,8 @@ void ob_degraded_set(struct ob_engine *engine, int bits, int on);
 
 /* Chunk locked. Lifts what it can of the resident and pinned pages of a tracked chunk. Returns how many lie on the bench more than before. */
 unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place);
+/* Whether a system call of the host is reading or writing the chunk's memory. */
+int ob_lift_io_inflight(const struct ob_chunk *chunk);
 /* Chunk locked. Moves n benched pages from `page` on back and wakes those who wait. Returns how many came back, or -errno if not even the first. */
 int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n);
 /* Chunk locked. Empties the bench below n pages. 0 or -errno. */
@@ -257,7 +260,7 @@ void ob_lift_mutate(void *page);
 void *ob_fault_thread(void *worker);
 /*
  * Chunk locked; may unlock and lock it again. Brings one compressed or swapped page back, and up to window - 1 neighbours
- * that lie beside it, charging the cost. Returns 0; -ENOSPC (no room); -EIO or -EBADMSG (unreadable); -EBUSY (somebody
+ * that lie beside it, charging the cost. Returns 0; -ENOSPC (no room); -EIO or -EBADMSG (unreadable); -EALREADY (somebody
  * else is reading it); or another -errno. buffer has OB_WINDOW_MAX pages.
  */
 int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer);
@@ -288,6 +291,8 @@ void ob_clock_forget(struct ob_engine *engine, uint32_t region);
 unsigned ob_evict_chunk(struct ob_engine *engine, struct ob_place *place);
 /* Writes out what waits in the batch. Returns how many pages that freed. */
 int ob_evict_flush(struct ob_engine *engine);
+/* Whether this round has lasted long enough. */
+int ob_evict_round_over(const struct ob_engine *engine);
 /* Bytes that the pool may take, and whether the store is worth asking. */
 uint64_t ob_evict_pool_share(const struct ob_engine *engine);
 int ob_evict_swap_usable(const struct ob_engine *engine);

@@ -15,7 +15,7 @@
 #include "kern/memory.h"
 #include "kern/uffd.h"
 
-static int io_inflight(const struct ob_chunk *chunk)
+int ob_lift_io_inflight(const struct ob_chunk *chunk)
 {
 	return __atomic_load_n(&chunk->io_inflight, __ATOMIC_SEQ_CST) != 0;
 }
@@ -101,11 +101,14 @@ static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint6
 static void return_all(struct ob_engine *engine, struct ob_place *place)
 {
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
-		unsigned n = ob_page_run(place, page, ob_place_end(place));
+		unsigned n = 0;
 
-		if (ob_page_state(*ob_place_word(place, page)) == OB_PAGE_BENCHED)
+		/* Runs by state alone: a large page that is in use can go back whole, but cannot be split. */
+		while (page + n < ob_place_end(place) && ob_page_state(*ob_place_word(place, page + n)) == OB_PAGE_BENCHED)
+			n++;
+		if (n)
 			ob_lift_return(engine, place, page, n);
-		page += n;
+		page += n ? n : 1;
 	}
 }
 
@@ -113,7 +116,7 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 {
 	unsigned count = 0;
 
-	if (io_inflight(place->chunk))
+	if (ob_lift_io_inflight(place->chunk))
 		return 0;
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		unsigned n = 0;
@@ -124,7 +127,7 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 			count += lift_run(engine, place, page, n);
 		page += n ? n : 1;
 	}
-	if (count && io_inflight(place->chunk)) {
+	if (count && ob_lift_io_inflight(place->chunk)) {
 		return_all(engine, place);
 		count = 0;
 	}
@@ -175,7 +178,8 @@ int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 			break;
 		if (r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
 			ob_engine_internal_error(engine, "UFFDIO_MOVE from the bench", r, ob_place_ram(place, page + count));
-		r = return_by_copy(engine, place, page + count);
+		/* Nothing is on the bench: copying from there would be a fault that nobody can answer. */
+		r = r == -ENOENT ? -EIO : return_by_copy(engine, place, page + count);
 		if (r < 0)
 			break;
 		returned(engine, place, page + count);

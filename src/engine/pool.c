@@ -44,7 +44,6 @@ struct ob_pool {
 	uint32_t room_head[CLASSES];
 	uint32_t oldest, newest;
 	uint64_t bytes;                 /* atomic */
-	uint64_t tables_bytes;
 	void (*cost)(void *context, int64_t delta_bytes);
 	void *context;
 };
@@ -100,6 +99,13 @@ static void add_bytes(struct ob_pool *pool, int64_t delta)
 	pool->cost(pool->context, delta);
 }
 
+/* A span that was never used. Its record in the table costs memory from now on. */
+static uint32_t use_another(struct ob_pool *pool)
+{
+	pool->cost(pool->context, (int64_t)sizeof(struct span));
+	return pool->span_used++;
+}
+
 /* A span for a class, charged; NO_SPAN when there is none. */
 static uint32_t take_span(struct ob_pool *pool, unsigned class, uint64_t max_bytes)
 {
@@ -115,7 +121,7 @@ static uint32_t take_span(struct ob_pool *pool, unsigned class, uint64_t max_byt
 		if (i != NO_SPAN)
 			pool->free_head = pool->spans[i].room.next;
 		else if (pool->span_used < pool->span_count)
-			i = pool->span_used++;
+			i = use_another(pool);
 		else
 			return NO_SPAN;
 		add_bytes(pool, SPAN_BYTES);

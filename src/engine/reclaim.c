@@ -10,7 +10,7 @@
  *
  * clock.c says what is lifted, evict.c where a page goes that is taken off the bench, housekeeping.c how large the bench is.
  *
- * A round takes a few chunks, so that regions_lock is free now and then. When rounds go through the whole bench without
+ * A round takes a few chunks or 20 ms, so that regions_lock is free now and then. When rounds go through the whole bench without
  * success, and pages found no place or there is nothing to lift, the engine is stuck: the limit gives way, visibly,
  * until something helps; it is tried again every 50 ms.
  */
@@ -24,6 +24,7 @@
 #define IDLE_WAIT_NS   OB_NS_PER_SEC
 #define BUSY_WAIT_NS   (50 * OB_NS_PER_MS) /* while something waits that no kick announces */
 #define ROUND_CHUNKS   4u
+#define ROUND_NS       (20 * OB_NS_PER_MS)
 
 void ob_reclaim_kick(struct ob_engine *engine)
 {
@@ -39,7 +40,7 @@ static unsigned empty_bench(struct ob_engine *engine)
 {
 	unsigned freed = 0;
 
-	for (unsigned i = 0; i < ROUND_CHUNKS && ob_cost_over(engine, ob_cost_low(engine)); i++) {
+	for (unsigned i = 0; i < ROUND_CHUNKS && ob_cost_over(engine, ob_cost_low(engine)) && !ob_evict_round_over(engine); i++) {
 		struct ob_place place;
 
 		if (ob_clock_pop(engine, &place) < 0)
@@ -105,6 +106,8 @@ static void reclaim(struct ob_engine *engine)
 	while (ob_cost_over(engine, ob_cost_low(engine)) && !ob_load(&engine->stop)) {
 		int freed;
 
+		ob_housekeeping(engine);
+		engine->reclaimer.round_end_ns = ob_now_ns() + ROUND_NS;
 		pthread_rwlock_rdlock(&engine->regions_lock);
 		/* A release has waited for this lock after it took the limit away: whoever has it now sees that. */
 		freed = ob_load(&engine->limit_bytes) ? reclaim_round(engine) : 1;

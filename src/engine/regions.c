@@ -174,8 +174,11 @@ int ob_engine_add_region(struct ob_engine *engine, void *base, size_t length, st
 	pthread_rwlock_wrlock(&engine->regions_lock);
 	slot = find_slot(engine, start, length);
 	r = slot < 0 ? slot : add_region(engine, slot, start, length);
-	if (r < 0 && slot >= 0 && engine->region[slot].base)
+	if (r < 0 && slot >= 0 && engine->region[slot].base) {
+		if (ob_uffd_unregister(engine->uffd, start, length) < 0)
+			ob_engine_internal_error(engine, "UFFDIO_UNREGISTER", -EIO, start);
 		forget_region(engine, (uint32_t)slot);
+	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 	if (r == -ENOSPC)
 		return ob_error_set(err, ENOSPC, "more than %d regions of guest RAM", OB_REGIONS_MAX);

@@ -10,6 +10,7 @@
 
 #include "engine/internal.h"
 #include "kern/memory.h"
+#include "kern/uffd.h"
 
 #define TRIES 100 /* for one page, where the kernel has no memory; one that somebody else is reading is waited for */
 
@@ -22,6 +23,9 @@ static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t
 	if (ob_page_state(word) == OB_PAGE_BENCHED)
 		return ob_lift_return(engine, place, page, ob_page_run(place, page, ob_place_end(place)));
 	r = ob_fault_fill(engine, place, page, OB_WINDOW_MAX, buffer);
+	/* A fault that came while this thread was reading was left to it: whoever waits must ask again. */
+	if (r < 0 && r != -EALREADY)
+		ob_uffd_wake(engine->uffd, ob_place_ram(place, page), OB_PAGE_SIZE);
 	return r < 0 ? r : 1;
 }
 
@@ -40,7 +44,7 @@ static int bring_back_chunk(struct ob_engine *engine, struct ob_place *place, ch
 		r = bring_back(engine, place, page, buffer);
 		if (r >= 0)
 			continue;
-		if (r != -EBUSY && ((r != -EAGAIN && r != -ENOMEM) || ++tries == TRIES))
+		if (r != -EALREADY && ((r != -EBUSY && r != -EAGAIN && r != -ENOMEM) || ++tries == TRIES))
 			return r;
 		ob_chunk_unlock(place->chunk);
 		sched_yield();
@@ -110,11 +114,15 @@ static int release_all(struct ob_engine *engine, void (*progress)(void *context,
 int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
 		      struct ob_error *err)
 {
-	uint64_t had = ob_load(&engine->limit_bytes);
+	uint64_t had;
 	void *buffer = NULL;
 	int r;
 
-	if (__atomic_exchange_n(&engine->releasing, 1, __ATOMIC_ACQ_REL))
+	pthread_mutex_lock(&engine->limit_lock);
+	had = ob_load(&engine->limit_bytes);
+	r = __atomic_exchange_n(&engine->releasing, 1, __ATOMIC_ACQ_REL);
+	pthread_mutex_unlock(&engine->limit_lock);
+	if (r)
 		return ob_error_set(err, EALREADY, "a release is under way already");
 	r = ob_memory_reserve(OB_WINDOW_MAX * OB_PAGE_SIZE, 0, &buffer);
 	if (r < 0) {

@@ -37,6 +37,8 @@ struct ob_swap {
 	pthread_mutex_t lock;
 	uint32_t extent_count;      /* below it lie all that were ever used */
 	uint32_t next_slot;
+	uint32_t free_slots;        /* of extents on disk */
+	int grow_error;             /* why the last extent could not be added; 0: it could */
 	uint64_t file_bytes;        /* atomic */
 	void (*cost)(void *context, int64_t delta_bytes);
 	void *context;
@@ -134,7 +136,6 @@ static int extent_allocate(struct ob_swap *swap, uint32_t i)
 		if (i == swap->extent_count && ftruncate(swap->fd, start + (off_t)EXTENT_BYTES) < 0)
 			return -errno;
 	}
-	swap->extents[i].present = 1;
 	swap->cost(swap->context, (int64_t)TABLE_BYTES);
 	__atomic_fetch_add(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
 	return 0;
@@ -152,7 +153,8 @@ static uint32_t find_room(const struct ob_swap *swap, uint32_t from)
 	return MAX_EXTENTS;
 }
 
-static int add_extent(struct ob_swap *swap, uint32_t *ret_extent)
+/* Puts one more extent on disk, without the lock: nobody else changes which are present. */
+static int add_extent(struct ob_swap *swap)
 {
 	uint32_t i;
 	int r;
@@ -164,10 +166,24 @@ static int add_extent(struct ob_swap *swap, uint32_t *ret_extent)
 	r = extent_allocate(swap, i);
 	if (r < 0)
 		return r;
+	pthread_mutex_lock(&swap->lock);
+	swap->extents[i].present = 1;
 	if (i == swap->extent_count)
 		swap->extent_count++;
-	*ret_extent = i;
+	swap->free_slots += EXTENT_SLOTS;
+	pthread_mutex_unlock(&swap->lock);
 	return 0;
+}
+
+void ob_swap_prepare(struct ob_swap *swap, uint32_t slots)
+{
+	uint32_t free_slots;
+
+	pthread_mutex_lock(&swap->lock);
+	free_slots = swap->free_slots;
+	pthread_mutex_unlock(&swap->lock);
+	if (free_slots < slots)
+		swap->grow_error = add_extent(swap);
 }
 
 /* The first free slot of an extent, from the one with number `from` in it. The extent has one. */
@@ -188,21 +204,21 @@ static uint32_t slot_in(const struct extent *extent, uint32_t from)
 int ob_swap_alloc(struct ob_swap *swap, uint32_t *ret_slot)
 {
 	uint32_t want, i, in;
-	int r = 0;
+	int r = swap->grow_error ? swap->grow_error : -ENOSPC;
 
 	pthread_mutex_lock(&swap->lock);
 	want = swap->next_slot / EXTENT_SLOTS;
 	i = swap->extent_count ? find_room(swap, want % swap->extent_count) : MAX_EXTENTS;
-	if (i == MAX_EXTENTS)
-		r = add_extent(swap, &i);
-	if (r == 0) {
+	if (i != MAX_EXTENTS) {
 		struct extent *extent = &swap->extents[i];
 
 		in = slot_in(extent, i == want ? swap->next_slot % EXTENT_SLOTS : 0);
 		extent->bitmap[in / 64] |= 1ull << (in % 64);
 		extent->used++;
+		swap->free_slots--;
 		*ret_slot = i * EXTENT_SLOTS + in;
 		swap->next_slot = *ret_slot + 1;
+		r = 0;
 	}
 	pthread_mutex_unlock(&swap->lock);
 	return r;
@@ -216,6 +232,7 @@ void ob_swap_free(struct ob_swap *swap, uint32_t slot)
 	pthread_mutex_lock(&swap->lock);
 	extent->bitmap[in / 64] &= ~(1ull << (in % 64));
 	extent->used--;
+	swap->free_slots++;
 	pthread_mutex_unlock(&swap->lock);
 }
 
@@ -263,25 +280,46 @@ int ob_swap_verify(const struct ob_swap *swap, uint32_t slot, const void *page)
 	return ob_hash_equal(ob_content_hash(&swap->key, page), swap->hashes[slot]) ? 0 : -EBADMSG;
 }
 
-void ob_swap_trim(struct ob_swap *swap)
+/* Takes an extent without slots out of use; or puts it back when the file system would not have it. */
+static int retire(struct ob_swap *swap, uint32_t i)
+{
+	struct extent *extent = &swap->extents[i];
+	int idle;
+
+	pthread_mutex_lock(&swap->lock);
+	/* The one that is being filled stays, or a small store would come and go with every page. */
+	idle = extent->present && !extent->used && i != swap->next_slot / EXTENT_SLOTS;
+	if (idle) {
+		extent->present = 0;
+		swap->free_slots -= EXTENT_SLOTS;
+	}
+	pthread_mutex_unlock(&swap->lock);
+	return idle;
+}
+
+static void restore(struct ob_swap *swap, uint32_t i)
 {
 	pthread_mutex_lock(&swap->lock);
-	for (uint32_t i = 0; i < swap->extent_count; i++) {
-		struct extent *extent = &swap->extents[i];
+	swap->extents[i].present = 1;
+	swap->free_slots += EXTENT_SLOTS;
+	pthread_mutex_unlock(&swap->lock);
+}
 
-		/* The one that is being filled stays, or a small store would come and go with every page. */
-		if (!extent->present || extent->used || i == swap->next_slot / EXTENT_SLOTS)
+void ob_swap_trim(struct ob_swap *swap)
+{
+	for (uint32_t i = 0; i < swap->extent_count; i++) {
+		if (!retire(swap, i))
 			continue;
 		/* Nobody owns a slot of it, so nobody misses the hashes. */
 		if (ob_memory_drop(&swap->hashes[(size_t)i * EXTENT_SLOTS], TABLE_BYTES) < 0 ||
 		    fallocate(swap->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)i * (off_t)EXTENT_BYTES,
-			      (off_t)EXTENT_BYTES) < 0)
+			      (off_t)EXTENT_BYTES) < 0) {
+			restore(swap, i);
 			continue;
-		extent->present = 0;
+		}
 		swap->cost(swap->context, -(int64_t)TABLE_BYTES);
 		__atomic_fetch_sub(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
 	}
-	pthread_mutex_unlock(&swap->lock);
 }
 
 uint64_t ob_swap_file_bytes(const struct ob_swap *swap)

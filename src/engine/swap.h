@@ -8,14 +8,16 @@
  * bitmap, so pages that leave together lie together, and can come back with one read.
  *
  * The file grows by extents of 16 MiB, each allocated on disk before its first slot is handed out: a full disk is found
- * when a slot is asked for, before anything has been promised, and not in the middle of a write. An extent whose last
- * slot is freed is punched out again by ob_swap_trim().
+ * before anything has been promised, and not in the middle of a write. ob_swap_prepare() does that, since it may take as
+ * long as the disk likes, and ob_swap_alloc() never. An extent whose last slot is freed is punched out again by
+ * ob_swap_trim().
  *
  * Every slot has a keyed 128-bit hash of what was written, kept in memory: every read is verified, and a page that came
  * in and goes out again unchanged is recognised by it.
  *
- * Locking: one mutex around bitmap and extents. The hash of a slot and its bytes on disk belong to whoever owns the slot.
- * I/O is done without any lock.
+ * Locking: one mutex around bitmap and extents, never held while the file system is asked for something. Slots are taken,
+ * and the file grown and trimmed, by one thread alone; any thread may free a slot. The hash of a slot and its bytes on
+ * disk belong to whoever owns the slot.
  *
  * Failure: a write that fails leaves its slots to the caller, who frees them; a read that fails, or whose hash does not
  * match, says -EIO or -EBADMSG and promises nothing about the buffer.
@@ -38,7 +40,10 @@ int ob_swap_create(const char *dir, const struct ob_hash_key *key, void (*cost)(
 		   void *context, struct ob_swap **ret_swap, struct ob_error *err) OB_MUST_CHECK;
 void ob_swap_destroy(struct ob_swap *swap);
 
-/* Takes a free slot, if it can the one after the last that was taken. Returns 0, -ENOSPC (disk or store full) or -errno. */
+/* Grows the file, if it must, until there are so many free slots, as far as the disk allows. Waits for the disk. */
+void ob_swap_prepare(struct ob_swap *swap, uint32_t slots);
+
+/* Takes a free slot, if it can the one after the last that was taken. Returns 0, -ENOSPC, or why the file could not grow. Does not wait. */
 int ob_swap_alloc(struct ob_swap *swap, uint32_t *ret_slot) OB_MUST_CHECK;
 void ob_swap_free(struct ob_swap *swap, uint32_t slot);
 

@@ -88,6 +88,7 @@ static unsigned settle(struct ob_engine *engine, struct ob_place *place, const s
 	}
 	ob_page_set_bits(engine, word, ob_page_with_handle(handle));
 	ob_swap_free(engine->swap, entry->slot);
+	engine->reclaimer.refused++;
 	return 0;
 }
 

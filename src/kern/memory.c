@@ -27,6 +27,8 @@ int ob_memory_reserve(size_t length, uint64_t like, void **ret_base)
 		syscall(SYS_munmap, start, base - start);
 	if (start + padded > base + length)
 		syscall(SYS_munmap, base + length, start + padded - base - length);
+	if (!like)
+		syscall(SYS_madvise, base, length, MADV_NOHUGEPAGE);
 	syscall(SYS_madvise, base, length, MADV_DONTFORK);
 	syscall(SYS_madvise, base, length, MADV_DONTDUMP);
 	*ret_base = (void *)(uintptr_t)base;

@@ -11,7 +11,7 @@
 /*
  * Reserves length bytes of private anonymous memory that a child does not inherit and that no core dump holds; nothing
  * is allocated until it is touched. The address is congruent to `like` modulo 2 MiB, so that a large page can move
- * between the two whole. Returns 0 or -errno.
+ * between the two whole; where `like` is 0 there are no large pages, since sparse tables would pay for all of each. Returns 0 or -errno.
  */
 int ob_memory_reserve(size_t length, uint64_t like, void **ret_base) OB_MUST_CHECK;
 
