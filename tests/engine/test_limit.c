@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The limit is held by the kernel's accounting, not only by the engine's.
+ *
+ * Players dirty incompressible memory as fast as they can, from the very first touch, while a thread samples what the
+ * process holds: its anonymous and shared memory (one figure, taken at once) less what it held before the engine was made,
+ * and the Pss of the engine's ranges. The second is read mapping by mapping, so a page that moves from one to the other
+ * meanwhile is seen twice or never: a sample above the limit counts when three in a row are above.
+ */
+#include "bed.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <time.h>
+
+#include "account.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "player.h"
+
+#define RAM_MIB     96u
+#define OWN_BYTES   (512 * OB_KIB) /* what the test itself may take after its first look: stacks, stdio */
+#define PSS_RETRIES 3
+
+struct sampler {
+	struct bed *bed;
+	int64_t before_bytes; /* RSS without the engine */
+	pthread_t thread;
+	int stop;
+	uint64_t allowed_bytes; /* 0: not judged */
+	uint64_t samples, over, worst_rss_bytes, worst_pss_bytes;
+};
+
+static int64_t rss_of_engine(const struct sampler *sampler)
+{
+	int64_t rss = BED_SANITIZED ? 0 : account_rss_bytes();
+
+	return rss <= 0 ? rss : rss - sampler->before_bytes - (int64_t)OWN_BYTES;
+}
+
+static void take_sample(struct sampler *sampler, uint64_t allowed)
+{
+	int64_t rss = rss_of_engine(sampler), pss = account_pss_bytes(sampler->bed->engine);
+
+	for (int i = 0; i < PSS_RETRIES - 1 && allowed && pss > (int64_t)allowed; i++)
+		pss = account_pss_bytes(sampler->bed->engine);
+	sampler->samples++;
+	if (!allowed)
+		return;
+	if (rss > (int64_t)allowed || pss > (int64_t)allowed || rss < -(int64_t)OB_GIB || pss < 0) {
+		if (!sampler->over++)
+			ob_log(OB_LOG_ERROR, "test: sample %llu: RSS %lld, Pss %lld, allowed %llu",
+			       (unsigned long long)sampler->samples, (long long)rss, (long long)pss,
+			       (unsigned long long)allowed);
+	}
+	if (rss > 0)
+		sampler->worst_rss_bytes = OB_MAX(sampler->worst_rss_bytes, (uint64_t)rss);
+	if (pss > 0)
+		sampler->worst_pss_bytes = OB_MAX(sampler->worst_pss_bytes, (uint64_t)pss);
+}
+
+static void *sample(void *argument)
+{
+	struct sampler *sampler = argument;
+
+	while (!__atomic_load_n(&sampler->stop, __ATOMIC_ACQUIRE)) {
+		take_sample(sampler, __atomic_load_n(&sampler->allowed_bytes, __ATOMIC_RELAXED));
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return NULL;
+}
+
+static void judge(struct sampler *sampler, uint64_t limit_bytes)
+{
+	__atomic_store_n(&sampler->allowed_bytes, limit_bytes + limit_bytes / 50, __ATOMIC_RELAXED);
+}
+
+static void start_sampler(struct sampler *sampler, struct bed *bed, int64_t before_bytes)
+{
+	*sampler = (struct sampler){ .bed = bed, .before_bytes = before_bytes };
+	assert_int_equal(pthread_create(&sampler->thread, NULL, sample, sampler), 0);
+}
+
+static void end_sampler(struct sampler *sampler, uint64_t least_samples)
+{
+	__atomic_store_n(&sampler->stop, 1, __ATOMIC_RELEASE);
+	pthread_join(sampler->thread, NULL);
+	print_message("# %llu samples, worst RSS %.1f MiB, worst Pss %.1f MiB\n", (unsigned long long)sampler->samples,
+		      (double)sampler->worst_rss_bytes / OB_MIB, (double)sampler->worst_pss_bytes / OB_MIB);
+	assert_true(BED_SANITIZED || sampler->samples >= least_samples);
+	assert_int_equal(sampler->over, 0);
+}
+
+struct scene {
+	struct bed *bed;
+	struct ram *ram;
+	struct crew *crew;
+	struct sampler sampler;
+};
+
+static void set_scene(struct scene *scene, uint64_t limit_bytes, uint64_t ops_each, enum crew_mix mix)
+{
+	int64_t before;
+	struct crew_config config = { .ram_count = 1, .players = 2, .ops_each = ops_each, .seed = 7, .mix = mix };
+
+	scene->ram = ram_new(RAM_MIB * MIB_PAGES, 0x77);
+	before = account_rss_bytes();
+	assert_true(before > 0);
+	scene->bed = bed_new(limit_bytes, 1);
+	bed_assert_ok(scene->bed,
+		      ob_engine_add_region(scene->bed->engine, scene->ram->base, RAM_MIB * OB_MIB, &scene->bed->err));
+	start_sampler(&scene->sampler, scene->bed, before);
+	if (limit_bytes)
+		judge(&scene->sampler, limit_bytes);
+	config.engine = scene->bed->engine;
+	config.rams[0] = scene->ram;
+	bed_assert_ok(scene->bed, crew_start(&config, &scene->crew, &scene->bed->err));
+}
+
+static void end_scene(struct scene *scene)
+{
+	bed_assert_ok(scene->bed, ram_check_all(scene->ram));
+	bed_free(scene->bed);
+	ram_free(scene->ram);
+}
+
+static void holds_while_memory_is_dirtied_from_first_touch(void **state)
+{
+	struct scene scene;
+	struct ob_stats stats;
+
+	set_scene(&scene, 32 * OB_MIB, bed_scale(8000, 30000, 1000000), CREW_DIRTY);
+	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
+	end_sampler(&scene.sampler, 50);
+	stats = bed_stats(scene.bed);
+	assert_true(stats.swap_out_pages > 0);
+	assert_true(stats.lifted_pages > 0);
+	assert_int_equal(stats.degraded, 0);
+	assert_int_equal(bed_states_bytes(&stats), RAM_MIB * OB_MIB);
+	end_scene(&scene);
+}
+
+/* Back-pressure: storage that is slower than any player. Faults wait, it shows, and the limit still holds. */
+static void holds_on_slow_storage_by_holding_players_back(void **state)
+{
+	struct scene scene;
+	struct ob_stats stats;
+
+	assert_int_equal(ob_fault_configure("swap_write:1+:slow", NULL), 0);
+	set_scene(&scene, 32 * OB_MIB, bed_scale(5000, 8000, 100000), CREW_DIRTY);
+	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
+	end_sampler(&scene.sampler, 50);
+	stats = bed_stats(scene.bed);
+	assert_true(stats.swap_out_pages > 0);
+	assert_true(stats.faults_stalled > 0);
+	assert_true(stats.stall_ns > 0);
+	assert_int_equal(stats.degraded, 0);
+	end_scene(&scene);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+}
+
+/* One sequential first touch of everything, the fastest way to outrun a limit. */
+static void holds_against_a_sequential_first_touch(void **state)
+{
+	static const enum pattern_kind kinds[] = { PATTERN_INCOMPRESSIBLE, PATTERN_COMPRESSIBLE, PATTERN_ZERO };
+	struct scene scene;
+
+	set_scene(&scene, 24 * OB_MIB, 0, CREW_READ);
+	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
+	for (unsigned i = 0; i < OB_ARRAY_LEN(kinds); i++)
+		ram_write_all(scene.ram, kinds[i]);
+	bed_assert_ok(scene.bed, ram_check_all(scene.ram));
+	end_sampler(&scene.sampler, 20);
+	end_scene(&scene);
+}
+
+static void is_reached_soon_after_it_is_lowered_and_then_held(void **state)
+{
+	static const unsigned limits_mib[] = { 72, 48, 20, 64, 32 };
+	uint64_t ops_each = bed_scale(10000, 50000, 1000000);
+	struct scene scene;
+
+	set_scene(&scene, 0, ops_each, CREW_CHECK_WRITE);
+	bed_assert_ok(scene.bed, crew_wait_ops(scene.crew, ops_each / 10, HANG_MS));
+	for (unsigned i = 0; i < OB_ARRAY_LEN(limits_mib); i++) {
+		uint64_t limit = limits_mib[i] * OB_MIB;
+
+		__atomic_store_n(&scene.sampler.allowed_bytes, 0, __ATOMIC_RELAXED);
+		bed_assert_ok(scene.bed, ob_engine_set_limit(scene.bed->engine, limit));
+		bed_assert_ok(scene.bed, bed_wait_limit_kept(scene.bed, 10000));
+		judge(&scene.sampler, limit);
+		bed_assert_ok(scene.bed, crew_wait_ops(scene.crew, crew_ops(scene.crew) + ops_each / 10, HANG_MS));
+	}
+	crew_stop(scene.crew);
+	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
+	end_sampler(&scene.sampler, 50);
+	end_scene(&scene);
+}
+
+static void compressible_memory_stays_out_of_the_store_where_it_fits(void **state)
+{
+	struct bed *bed = bed_new(48 * OB_MIB, 1);
+	struct ram *ram = ram_new(96 * MIB_PAGES, 0x88);
+	struct ob_stats stats;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 96 * OB_MIB, &bed->err));
+	ram_write_all(ram, PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	stats = bed_stats(bed);
+	assert_true(stats.compressed_bytes > 30 * OB_MIB);
+	assert_true(stats.pool_bytes < stats.compressed_bytes / 2);
+	assert_true(stats.swapped_bytes < 16 * OB_MIB);
+	assert_int_equal(bed_states_bytes(&stats), stats.ram_bytes);
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
+}
+
+static void zero_pages_cost_nothing(void **state)
+{
+	struct bed *bed = bed_new(24 * OB_MIB, 0); /* no store: nowhere else to go */
+	struct ram *ram = ram_new(96 * MIB_PAGES, 0x89);
+	struct ob_stats stats;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 96 * OB_MIB, &bed->err));
+	ram_write_all(ram, PATTERN_ZERO);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	stats = bed_stats(bed);
+	assert_true(stats.zero_bytes > 60 * OB_MIB);
+	assert_int_equal(stats.swapped_bytes, 0);
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
+}
+
+static void tables_are_small(void **state)
+{
+	struct bed *bed = bed_new(0, 1);
+	struct ram *ram = ram_new(1024 * MIB_PAGES, 0x8a); /* never touched */
+	struct ob_stats stats;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 1024 * OB_MIB, &bed->err));
+	stats = bed_stats(bed);
+	print_message("# tables of 1 GiB: %.2f MiB (%.2f%%)\n", (double)stats.tables_bytes / OB_MIB,
+		      100.0 * (double)stats.tables_bytes / (double)OB_GIB);
+	assert_true(stats.tables_bytes <= OB_GIB / 1000 * 4);
+	bed_free(bed);
+	ram_free(ram);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(holds_while_memory_is_dirtied_from_first_touch),
+		cmocka_unit_test(holds_on_slow_storage_by_holding_players_back),
+		cmocka_unit_test(holds_against_a_sequential_first_touch),
+		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
+		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
+		cmocka_unit_test(zero_pages_cost_nothing),
+		cmocka_unit_test(tables_are_small),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
