@@ -238,8 +238,11 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 	if (bytes && bytes != ob_load(&engine->limit_bytes))
 		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
 	ob_store(&engine->limit_bytes, bytes);
-	if (bytes && !__atomic_exchange_n(&engine->engaged, 1, __ATOMIC_ACQ_REL))
+	if (bytes && !ob_load(&engine->engaged)) {
+		ob_count_present(engine); /* what is told until the reclaimer has seen all chunks */
+		ob_store(&engine->engaged, 1);
 		__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
+	}
 	ob_store(&engine->stuck, 0);
 	__atomic_store_n(&engine->reclaim_kicked, 0, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&engine->limit_lock);
@@ -271,7 +274,8 @@ static uint64_t thread_cpu_ns(pthread_t thread)
  */
 static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 {
-	int64_t open = ob_load(&engine->engaged) ? ob_load(&engine->open_pages) : ob_load(&engine->open_present_pages);
+	int counted = ob_load(&engine->counted);
+	int64_t open = counted ? ob_load(&engine->open_pages) : ob_load(&engine->open_present_pages);
 	uint64_t open_bytes = (uint64_t)OB_MAX(open, 0) * OB_PAGE_SIZE, balloon = bytes_of(&engine->in_state[OB_PAGE_BALLOONED]);
 	uint64_t absent = bytes_of(&engine->in_state[OB_PAGE_ABSENT]);
 	int64_t cost = ob_load(&engine->cost_bytes);
@@ -289,7 +293,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	s->ballooned_bytes = balloon - OB_MIN(balloon, open_bytes - OB_MIN(absent, open_bytes));
 	s->pool_bytes = ob_pool_bytes(engine->pool);
 	s->tables_bytes = (uint64_t)ob_load(&engine->tables_bytes);
-	s->cost_bytes = (uint64_t)OB_MAX(cost, 0) + (ob_load(&engine->engaged) ? 0 : open_bytes);
+	s->cost_bytes = (uint64_t)OB_MAX(cost, 0) + (counted ? 0 : open_bytes);
 	s->over_limit_bytes = s->limit_bytes && s->cost_bytes > s->limit_bytes ? s->cost_bytes - s->limit_bytes : 0;
 	s->swap_file_bytes = engine->swap ? ob_swap_file_bytes(engine->swap) : 0;
 	s->swap_cached_bytes = bytes_of(&engine->cached_pages);

@@ -94,6 +94,7 @@ static void count_present_seldom(struct ob_engine *engine)
 /* A limit has been set on a machine that had none: takes all its memory into care. */
 void ob_engage(struct ob_engine *engine)
 {
+	/* Until all has been seen, what was present before stands beside what has been seen: too much rather than too little. */
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	for (uint32_t r = 0; r < OB_REGIONS_MAX; r++) {
 		for (uint32_t c = 0; engine->region[r].base && c < engine->region[r].chunk_count; c++) {
@@ -112,6 +113,7 @@ void ob_engage(struct ob_engine *engine)
 			ob_chunk_unlock(place.chunk);
 		}
 	}
+	ob_store(&engine->counted, ob_load(&engine->engaged) && !ob_load(&engine->releasing));
 	pthread_rwlock_unlock(&engine->regions_lock);
 }
 

@@ -126,6 +126,7 @@ struct ob_engine {
 	uint64_t bench_target_pages;
 	int engaged;                  /* a limit has been set and not been released */
 	int engage_pending;           /* ... and the reclaimer has yet to take the memory into care */
+	int counted;                  /* that has been done: in_state and cost_bytes tell the whole truth */
 	int releasing;
 	int stuck;                    /* nothing more can be reclaimed for now: the limit gives way */
 	int degraded;

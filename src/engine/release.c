@@ -139,6 +139,7 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 			__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
 		} else {
 			ob_count_present(engine);
+			ob_store(&engine->counted, 0);
 			ob_store(&engine->engaged, 0);
 		}
 	}
