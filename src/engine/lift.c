@@ -13,6 +13,7 @@
 #include "base/fault.h"
 #include "engine/internal.h"
 #include "kern/memory.h"
+#include "kern/pagemap.h"
 #include "kern/uffd.h"
 
 int ob_lift_io_inflight(const struct ob_chunk *chunk)
@@ -44,6 +45,48 @@ static void lifted(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 	ob_page_move(engine, place->chunk, word, ob_page_state(*word) == OB_PAGE_PINNED ? OB_T_LIFT_PINNED : OB_T_LIFT, bits);
 }
 
+/* Whether the kernel has a page there; -errno when it does not say. */
+static int is_there(const struct ob_engine *engine, uint64_t address)
+{
+	uint64_t bitmap = 0;
+
+	return ob_pagemap_present(engine->pagemap, address, OB_PAGE_SIZE, &bitmap);
+}
+
+/*
+ * The word says that the page is in place, and the kernel's answer to the move says otherwise. Nothing is dropped or
+ * forgotten before it is known where the bytes are. Returns -EEXIST to try the page once more, 0 when its word is right
+ * again, 1 when nothing could be found out.
+ */
+static int reconcile(struct ob_engine *engine, struct ob_place *place, uint64_t page, int r)
+{
+	uint64_t *word = ob_place_word(place, page), ram = ob_place_ram(place, page);
+	int in_place = is_there(engine, ram);
+	int on_bench = is_there(engine, (uint64_t)(uintptr_t)ob_place_bench(place, page));
+
+	if (in_place < 0 || on_bench < 0)
+		return 1;
+	/* A page that went back by copying had left its original on the bench. */
+	if (in_place && on_bench)
+		return ob_lift_drop(place, page, 1) == 0 ? -EEXIST : 1;
+	if (in_place)
+		return 1;
+	if (on_bench) {
+		ob_engine_internal_error(engine, "a page that was thought to be in place lies on the bench", r, ram);
+		lifted(engine, place, page);
+		return 0;
+	}
+	if (!place->chunk->inexact)
+		ob_engine_internal_error(engine, "there is no page where one was thought to be", r, ram);
+	if (ob_page_state(*word) == OB_PAGE_PINNED)
+		return 1;
+	if (*word & OB_PAGE_CACHED)
+		ob_swap_free(engine->swap, ob_page_slot(*word));
+	ob_page_move(engine, place->chunk, word, OB_T_LIFT_HOLE, 0);
+	ob_cost_add(engine, -1);
+	return 0;
+}
+
 /* The page would not move: says why in its word. Returns -EEXIST when the same page should be tried once more. */
 static int not_lifted(struct ob_engine *engine, struct ob_place *place, uint64_t page, int r)
 {
@@ -51,14 +94,11 @@ static int not_lifted(struct ob_engine *engine, struct ob_place *place, uint64_t
 	int pinned = ob_page_state(*word) == OB_PAGE_PINNED;
 
 	ob_count(engine, lift_busy_pages, r == -EBUSY);
-	if (r == -EEXIST && ob_lift_drop(place, page, 1) == 0)
-		return -EEXIST; /* a page that went back by copying had left its original on the bench */
-	if (r == -ENOENT && !pinned) {
-		if (*word & OB_PAGE_CACHED)
-			ob_swap_free(engine->swap, ob_page_slot(*word));
-		ob_page_move(engine, place->chunk, word, OB_T_LIFT_HOLE, 0);
-		ob_cost_add(engine, -1);
-		return 0;
+	if (r == -EEXIST || r == -ENOENT) {
+		int found = reconcile(engine, place, page, r);
+
+		if (found <= 0)
+			return found;
 	}
 	if (r != -EBUSY && r != -EAGAIN)
 		ob_engine_internal_error(engine, "UFFDIO_MOVE to the bench", r, ob_place_ram(place, page));
