@@ -167,6 +167,8 @@ class Host:
         return machine
 
     def expect_clean(self):
+        if self.daemon and self.daemon.poll() is not None:
+            raise AssertionError(f"overbookd has ended with status {self.daemon.returncode}")
         for machine in self.machines:
             machine.expect_clean()
 
@@ -294,7 +296,8 @@ class Machine:
             QEMU, "-M", machine, "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{memory}M{room}", "-smp", str(processors),
             "-nodefaults", "-no-user-config", "-display", "none",
             "-kernel", os.path.join(host.paths.image, "vmlinuz"), "-initrd", os.path.join(host.paths.image, "initrd.gz"),
-            "-append", f"console=ttyS0 quiet panic=-1 {append} witness={parameters}",
+            # Without no_timer_check the kernel panics when a loaded host makes its timer come late.
+            "-append", f"console=ttyS0 quiet panic=-1 no_timer_check {append} witness={parameters}",
             *self._own_devices(), *self._disk(disk), *arguments]
 
     def _own_devices(self):
@@ -422,7 +425,14 @@ class Machine:
 
     def wait_stats(self, condition, what, timeout=PATIENCE):
         """Polls `overbook stats` until condition(stats) holds for its "stats" object."""
-        return wait_until(lambda: (lambda s: condition(s["stats"]) and s)(self.stats()), f"{self.name}: {what}", timeout)
+        def look():
+            self.expect_clean()
+            if self.name not in self.host.rows():
+                assert self.alive(), f"{self.name} has ended: {tail(self.log, 3)}"
+                return None
+            stats = self.stats()
+            return stats if condition(stats["stats"]) else None
+        return wait_until(look, f"{self.name}: {what}", timeout)
 
     def ranges(self):
         return [(r["kind"], r["start"], r["end"]) for r in self.stats()["ranges"]]
