@@ -35,6 +35,7 @@ static const struct {
 	{ "EBUSY", -EBUSY },   { "EEXIST", -EEXIST }, { "EINVAL", -EINVAL }, { "ENOSYS", -ENOSYS },
 	{ "EPERM", -EPERM },   { "ETIMEDOUT", -ETIMEDOUT },
 	{ "short", OB_FAULT_SHORT }, { "flip", OB_FAULT_FLIP }, { "slow", ACTION_SLOW },
+	{ "denied", OB_FAULT_DENIED },
 };
 
 static int parse_when(const char *text, struct rule *rule)

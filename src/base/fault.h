@@ -11,7 +11,8 @@
  *            /N     every Nth time
  *            N-M    from the Nth to the Mth time
  *     what   an errno name (EIO, ENOSPC, ENOMEM, EAGAIN, EBUSY, EEXIST, EINVAL, ENOSYS, EPERM, ETIMEDOUT),
- *            short (the I/O is cut short), flip (one bit of the data is flipped), slow (20 ms of delay)
+ *            short (the I/O is cut short), flip (one bit of the data is flipped), slow (20 ms of delay),
+ *            denied (it is done, and EEXIST is answered as if it had not been: uffd_move alone)
  *
  * While nothing is configured a point costs one load and a branch. Counting is atomic; any thread may pass.
  */
@@ -53,13 +54,14 @@ enum ob_fault_point {
 };
 
 /* What a point answers when it is neither 0 nor a negative errno. */
-#define OB_FAULT_SHORT 1
-#define OB_FAULT_FLIP  2
+#define OB_FAULT_SHORT  1
+#define OB_FAULT_FLIP   2
+#define OB_FAULT_DENIED 4
 
 extern int ob_fault_armed; /* private to ob_fault() */
 int ob_fault_slow(enum ob_fault_point point);
 
-/* Returns 0 (go on), a negative errno to fail with, OB_FAULT_SHORT or OB_FAULT_FLIP. */
+/* Returns 0 (go on), a negative errno to fail with, or OB_FAULT_*. */
 static inline int ob_fault(enum ob_fault_point point)
 {
 	return OB_LIKELY(!__atomic_load_n(&ob_fault_armed, __ATOMIC_RELAXED)) ? 0 : ob_fault_slow(point);

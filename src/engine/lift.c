@@ -7,6 +7,10 @@
  * clock comes round. What the kernel does not see (direct I/O on file systems that take old-style references) the hooks
  * mark in io_inflight; the mark is looked at again after the move, since I/O that began before it has marked by then, and
  * I/O that begins later finds the hole and waits in the fault handler.
+ *
+ * A move that says EEXIST or ENOENT may have been done all the same: since its moves are batched (6.18), the kernel that has
+ * had to try again for a moment (the page was being aged, locked, split) forgets that it then succeeded, tries the same
+ * page once more and finds its place taken. So where pages are after such an answer is looked up, in both places.
  */
 #include <errno.h>
 
@@ -51,6 +55,20 @@ static int is_there(const struct ob_engine *engine, uint64_t address)
 	uint64_t bitmap = 0;
 
 	return ob_pagemap_present(engine->pagemap, address, OB_PAGE_SIZE, &bitmap);
+}
+
+/* How many of the n pages that a move was asked for, and that it denied, it has moved all the same. */
+static unsigned moved_and_denied(const struct ob_engine *engine, uint64_t dst, uint64_t src, unsigned n, int r)
+{
+	uint64_t come[OB_CHUNK_PAGES / 64], left[OB_CHUNK_PAGES / 64];
+	unsigned count = 0;
+
+	if ((r != -EEXIST && r != -ENOENT) || ob_pagemap_present(engine->pagemap, dst, n * OB_PAGE_SIZE, come) < 0 ||
+	    ob_pagemap_present(engine->pagemap, src, n * OB_PAGE_SIZE, left) < 0)
+		return 0;
+	while (count < n && (come[count / 64] & ~left[count / 64]) >> (count % 64) & 1)
+		count++;
+	return count;
 }
 
 /*
@@ -114,11 +132,11 @@ static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint6
 	int retried = 0;
 
 	while (n) {
-		uint64_t done = 0;
-		int r = ob_uffd_move(engine->uffd, (uint64_t)(uintptr_t)ob_place_bench(place, page), ob_place_ram(place, page),
-				     n * OB_PAGE_SIZE, 1, &done);
+		uint64_t done = 0, bench = (uint64_t)(uintptr_t)ob_place_bench(place, page), ram = ob_place_ram(place, page);
+		int r = ob_uffd_move(engine->uffd, bench, ram, n * OB_PAGE_SIZE, 1, &done);
 		unsigned moved = (unsigned)(done / OB_PAGE_SIZE);
 
+		moved += moved_and_denied(engine, bench + done, ram + done, n - moved, r);
 		for (unsigned i = 0; i < moved; i++)
 			lifted(engine, place, page + i);
 		count += moved;
@@ -126,6 +144,8 @@ static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint6
 		n -= moved;
 		if (r == 0 || !n)
 			break;
+		if (moved > done / OB_PAGE_SIZE)
+			continue;
 		if (not_lifted(engine, place, page, r) == -EEXIST && !retried) {
 			retried = 1;
 			continue;
@@ -187,8 +207,12 @@ static void returned(struct ob_engine *engine, struct ob_place *place, uint64_t 
 static int return_by_copy(struct ob_engine *engine, struct ob_place *place, uint64_t page)
 {
 	uint64_t done;
-	int r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), ob_place_bench(place, page), OB_PAGE_SIZE, &done);
+	int r = is_there(engine, (uint64_t)(uintptr_t)ob_place_bench(place, page));
 
+	/* Copying from where nothing is would be a fault that nobody can answer, with the chunk locked. */
+	if (r <= 0)
+		return r < 0 ? r : -EIO;
+	r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), ob_place_bench(place, page), OB_PAGE_SIZE, &done);
 	if (r < 0)
 		return r;
 	/* If the bench cannot be emptied now, the next lift of this page finds that and does it. */
@@ -205,21 +229,26 @@ int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 
 	ob_lift_mutate(ob_place_bench(place, page));
 	while (count < n) {
-		uint64_t done = 0;
-		unsigned moved;
+		uint64_t done = 0, ram = ob_place_ram(place, page + count);
+		uint64_t bench = (uint64_t)(uintptr_t)ob_place_bench(place, page + count);
+		unsigned moved, denied;
 
-		r = ob_uffd_move(engine->uffd, ob_place_ram(place, page + count),
-				 (uint64_t)(uintptr_t)ob_place_bench(place, page + count), (n - count) * OB_PAGE_SIZE, 0, &done);
+		r = ob_uffd_move(engine->uffd, ram, bench, (n - count) * OB_PAGE_SIZE, 0, &done);
 		moved = (unsigned)(done / OB_PAGE_SIZE);
-		for (unsigned i = 0; i < moved; i++)
+		denied = moved_and_denied(engine, ram + done, bench + done, n - count - moved, r);
+		for (unsigned i = 0; i < moved + denied; i++)
 			returned(engine, place, page + count + i);
-		count += moved;
+		count += moved + denied;
+		/* The kernel wakes those only who wait for what it says that it has moved. */
+		if (denied && ob_uffd_wake(engine->uffd, ram + done, denied * OB_PAGE_SIZE) < 0)
+			ob_engine_internal_error(engine, "UFFDIO_WAKE", -EIO, ram + done);
 		if (r == 0)
 			break;
+		if (denied)
+			continue;
 		if (r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
 			ob_engine_internal_error(engine, "UFFDIO_MOVE from the bench", r, ob_place_ram(place, page + count));
-		/* Nothing is on the bench: copying from there would be a fault that nobody can answer. */
-		r = r == -ENOENT ? -EIO : return_by_copy(engine, place, page + count);
+		r = return_by_copy(engine, place, page + count);
 		if (r < 0)
 			break;
 		returned(engine, place, page + count);

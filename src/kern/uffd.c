@@ -132,10 +132,10 @@ static int fill_all(struct fill fill, enum ob_fault_point point, int64_t (*step)
 	int r = 0;
 
 	while (fill.length) {
-		int64_t n = ob_fault(point);
+		int64_t fault = ob_fault(point), n = fault < 0 ? fault : step(&fill);
 
-		if (n >= 0)
-			n = step(&fill);
+		if (OB_UNLIKELY(fault == OB_FAULT_DENIED))
+			n = -EEXIST;
 		if (n > 0) {
 			done += (uint64_t)n;
 			fill.dst += (uint64_t)n;

@@ -280,6 +280,7 @@ static const struct plan plans[] = {
 	{ "kernel", P(uffd_move), "EBUSY", INTACT, INTACT },
 	{ "kernel", P(uffd_move), "EAGAIN", INTACT, 0 },
 	{ "kernel", P(uffd_move), "ENOMEM", INTACT, INTACT | STOPPED },
+	{ "kernel", P(uffd_move), "denied", INTACT, INTACT },
 	{ "kernel", P(uffd_copy), "ENOMEM", INTACT, INTACT | STOPPED },
 	{ "kernel", P(uffd_copy), "EAGAIN", INTACT, INTACT | STOPPED },
 	{ "kernel", P(uffd_zeropage), "ENOMEM", INTACT, INTACT | STOPPED },
