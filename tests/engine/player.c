@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #define TICK_OPS      32    /* how often a player tells of its progress */
 #define WINDOW_OPS    4096  /* how long a working set lasts */
 #define COUNTER_SLOTS 8     /* counters a page */
+#define MADV_COLLAPSE_ADVICE 25 /* MADV_COLLAPSE, which Debian 12's headers do not have */
 
 struct player {
 	struct crew *crew;
@@ -279,6 +281,30 @@ static int op_async(struct player *player)
 	return r ? r : around;
 }
 
+/*
+ * What the kernel does to memory by itself, and at any time: it ages pages, which changes entries of the page table under
+ * whoever looks at them, splits large pages and makes new ones. No byte changes, whatever it answers.
+ */
+static int op_age(struct player *player)
+{
+	struct ram *ram = player->crew->config.rams[draw(player, player->crew->config.ram_count)];
+	uint32_t count = draw(player, 4) ? OB_CHUNK_PAGES : 1 + (uint32_t)draw(player, 64);
+	uint32_t first = (uint32_t)draw(player, ram->pages - count + 1);
+
+	for (int i = 0; i < 4; i++)
+		madvise(ram_page(ram, first), (size_t)count * PATTERN_PAGE, MADV_COLD);
+	return 0;
+}
+
+static int op_collapse(struct player *player)
+{
+	struct ram *ram = player->crew->config.rams[draw(player, player->crew->config.ram_count)];
+	uint32_t chunk = (uint32_t)draw(player, ram->pages / OB_CHUNK_PAGES);
+
+	madvise(ram_page(ram, chunk * OB_CHUNK_PAGES), OB_CHUNK_SIZE, MADV_COLLAPSE_ADVICE);
+	return 0;
+}
+
 static const struct {
 	int (*run)(struct player *player);
 	unsigned weight[CREW_MIXES]; /* everything, check and write, dirty, read */
@@ -296,6 +322,8 @@ static const struct {
 	{ op_buffered_read,  { 8, 0, 0, 0 } },
 	{ op_buffered_write, { 4, 0, 0, 0 } },
 	{ op_async,          { 12, 0, 0, 0 } },
+	{ op_age,            { 6, 0, 0, 0 } },
+	{ op_collapse,       { 1, 0, 0, 0 } },
 };
 
 static int play_one(struct player *player)

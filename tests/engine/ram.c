@@ -25,6 +25,11 @@ static void *must(void *p, const char *what)
 
 struct ram *ram_new(uint32_t pages, uint64_t seed)
 {
+	return ram_new_unaligned(pages, seed, 0);
+}
+
+struct ram *ram_new_unaligned(uint32_t pages, uint64_t seed, uint32_t offset_pages)
+{
 	struct ram *ram = must(calloc(1, sizeof(*ram)), "a region");
 	const int reserve = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 	size_t bytes = (size_t)pages * PATTERN_PAGE;
@@ -34,7 +39,7 @@ struct ram *ram_new(uint32_t pages, uint64_t seed)
 	ram->seed = seed;
 	ram->mapping_bytes = bytes + 2 * OB_CHUNK_SIZE;
 	ram->mapping = must(mmap(NULL, ram->mapping_bytes, PROT_NONE, reserve, -1, 0), "RAM");
-	start = ((uintptr_t)ram->mapping + OB_CHUNK_SIZE) & ~(uintptr_t)(OB_CHUNK_SIZE - 1);
+	start = (((uintptr_t)ram->mapping + OB_CHUNK_SIZE) & ~(uintptr_t)(OB_CHUNK_SIZE - 1)) + offset_pages * PATTERN_PAGE;
 	ram->base = must(mmap((void *)start, bytes, PROT_READ | PROT_WRITE, reserve | MAP_FIXED, -1, 0), "RAM");
 	if (madvise(ram->base, bytes, MADV_DONTFORK) || madvise(ram->base, bytes, MADV_HUGEPAGE))
 		ob_log(OB_LOG_WARNING, "test: madvise: %m");

@@ -44,6 +44,8 @@ static inline void ram_note(struct ram *ram, uint32_t page, enum ram_did did)
 
 /* Maps pages (a multiple of 512). Dies on ENOMEM: a test without memory is not a test. */
 struct ram *ram_new(uint32_t pages, uint64_t seed);
+/* The same, but so many pages (below 512) after an address that is aligned to 2 MiB: two of its chunks share a page table. */
+struct ram *ram_new_unaligned(uint32_t pages, uint64_t seed, uint32_t offset_pages);
 void ram_free(struct ram *ram);
 
 static inline uint8_t *ram_page(const struct ram *ram, uint32_t page)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The main stress: players use memory in every way while the limit moves, memory is pinned, children are forked, regions
- * come and go, and the engine is told to let go and to engage again. Not a byte may be wrong, every counter must add up,
+ * come and go, and the engine is told to let go and to engage again. One region is not aligned to 2 MiB, so that two of
+ * its chunks share a page table. Not a byte may be wrong, every counter must add up,
  * and at the end every transition of the page table must have been taken at least once.
  *
  * The director (this thread) walks a script; a step is taken when the players have done some more operations, so nothing
@@ -295,7 +296,7 @@ static void memory_is_whole_whatever_happens(void **state)
 
 	stage.bed = bed_new(ALL_MIB * OB_MIB * 3 / 4, 1);
 	stage.main_ram = ram_new(MAIN_MIB * MIB_PAGES, 0x1001);
-	stage.side_ram = ram_new(SIDE_MIB * MIB_PAGES, 0x2002);
+	stage.side_ram = ram_new_unaligned(SIDE_MIB * MIB_PAGES, 0x2002, 77);
 	stage.counters = ram_new(COUNTER_MIB * MIB_PAGES, 0x3003);
 	add_ram(&stage, stage.main_ram);
 	add_ram(&stage, stage.side_ram);
