@@ -7,7 +7,7 @@
 set -eu
 
 packages="gcc libc6-dev make meson ninja-build pkg-config python3
-libcmocka-dev libjansson-dev libsystemd-dev liblz4-dev libxxhash-dev libcap-ng-dev
+libcmocka-dev libjansson-dev libsystemd-dev liblz4-dev liburing-dev libxxhash-dev libcap-ng-dev
 qemu-system-x86 cpio gzip xz-utils util-linux"
 
 fail() {

@@ -36,6 +36,7 @@
 	X(pagemap_scan)    \
 	X(madvise)         \
 	X(mmap)            \
+	X(ring_create)     \
 	X(swap_open)       \
 	X(swap_grow)       \
 	X(swap_write)      \

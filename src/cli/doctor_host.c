@@ -24,8 +24,9 @@ static void check_kernel(struct ob_doctor_report *report)
 
 	if (r == 0) {
 		ob_doctor_add(report, "kernel", OB_DOCTOR_OK,
-			      "Linux %s: userfaultfd (through %s), UFFDIO_MOVE, PAGEMAP_SCAN%s", features.release,
-			      features.uffd_device ? "/dev/userfaultfd" : "the system call", features.uffd_wp_async ? ", asynchronous write-protection" : "");
+			      "Linux %s: userfaultfd (through %s), UFFDIO_MOVE, PAGEMAP_SCAN%s%s", features.release,
+			      features.uffd_device ? "/dev/userfaultfd" : "the system call", features.uffd_wp_async ? ", asynchronous write-protection" : "",
+			      features.io_uring ? ", io_uring" : "; no io_uring: the swap store reads and writes one thing at a time");
 		return;
 	}
 	ob_doctor_add(report, "kernel", OB_DOCTOR_BAD, "%s", err.text);

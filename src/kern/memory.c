@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/fault.h"
+#include "kern/probe.h"
 
 #define LARGE (2ull << 20)
 
@@ -48,4 +49,39 @@ int ob_memory_drop(void *addr, size_t length)
 	if (r < 0)
 		return r;
 	return syscall(SYS_madvise, addr, length, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+int ob_memory_self(void)
+{
+	long fd;
+
+	if (ob_kern_pretend_without("drop_ranges"))
+		return -ENOSYS;
+	fd = syscall(SYS_pidfd_open, getpid(), 0);
+	return fd < 0 ? -errno : (int)fd;
+}
+
+/* How many whole ranges the first `bytes` bytes of them are. */
+static unsigned whole_ranges(const struct iovec *ranges, unsigned n, size_t bytes)
+{
+	unsigned i = 0;
+
+	for (; i < n && ranges[i].iov_len <= bytes; i++)
+		bytes -= ranges[i].iov_len;
+	return i;
+}
+
+unsigned ob_memory_drop_ranges(int self, const struct iovec *ranges, unsigned n)
+{
+	unsigned done = 0;
+
+	if (self >= 0 && n > 1 && ob_fault(OB_FP_madvise) == 0) {
+		long r = syscall(SYS_process_madvise, self, ranges, n, MADV_DONTNEED, 0u);
+
+		if (r > 0)
+			done = whole_ranges(ranges, n, (size_t)r);
+	}
+	while (done < n && ob_memory_drop(ranges[done].iov_base, ranges[done].iov_len) == 0)
+		done++;
+	return done;
 }

@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "kern/pagemap.h"
+#include "kern/ring.h"
 #include "kern/uffd.h"
 
 int ob_kern_pretend_without(const char *feature)
@@ -45,6 +46,7 @@ int ob_kern_probe(struct ob_kern_features *ret_features, struct ob_error *err)
 {
 	struct utsname name;
 	int OB_FD pagemap = -1;
+	struct ob_ring *ring = NULL;
 	int r;
 
 	memset(ret_features, 0, sizeof(*ret_features));
@@ -60,6 +62,8 @@ int ob_kern_probe(struct ob_kern_features *ret_features, struct ob_error *err)
 		return ob_error_set(err, -pagemap, "kernel %s has no PAGEMAP_SCAN: Linux 6.8 or newer is needed",
 				    ret_features->release);
 	ret_features->pagemap_scan = 1;
+	ret_features->io_uring = ob_ring_create(1, &ring) == 0;
+	ob_ring_destroy(ring);
 	return 0;
 }
 

@@ -12,11 +12,12 @@ struct ob_kern_features {
 	int uffd_move;      /* UFFDIO_MOVE: Linux 6.8. Without it the engine cannot start */
 	int uffd_wp_async;  /* asynchronous write-protection: Linux 6.7. Not needed yet */
 	int pagemap_scan;   /* PAGEMAP_SCAN: Linux 6.7. Without it the engine cannot start */
+	int io_uring;       /* rings may be made. Without them reads and writes do not overlap */
 };
 
 /*
  * Fills *ret_features as far as it gets. Returns 0 when the engine can run here, else -EPERM or -ENOSYS with what is
- * missing and what would mend it. OVERBOOK_PRETEND_WITHOUT=uffd,move,wp_async,pagemap_scan makes features absent, for tests.
+ * missing and what would mend it. OVERBOOK_PRETEND_WITHOUT=uffd,move,wp_async,pagemap_scan,io_uring,drop_ranges makes features absent, for tests.
  */
 int ob_kern_probe(struct ob_kern_features *ret_features, struct ob_error *err) OB_MUST_CHECK;
 

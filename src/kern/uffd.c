@@ -43,7 +43,7 @@ static int open_device(void)
 
 int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = OB_UFFD_FEATURE_MOVE };
+	struct uffdio_api api = { .api = UFFD_API, .features = OB_UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID };
 	int OB_FD fd = -1;
 	int by_device = 0;
 	int r = ob_fault(OB_FP_userfaultfd);
@@ -196,6 +196,7 @@ int ob_uffd_read(int fd, struct ob_uffd_fault *faults, unsigned max)
 		if (msgs[i].event != UFFD_EVENT_PAGEFAULT)
 			continue;
 		faults[count].address = msgs[i].arg.pagefault.address & ~4095ull;
+		faults[count].thread = msgs[i].arg.pagefault.feat.ptid;
 		faults[count].is_write = !!(msgs[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE);
 		count++;
 	}

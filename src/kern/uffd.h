@@ -15,6 +15,7 @@
 
 struct ob_uffd_fault {
 	uint64_t address; /* of the page */
+	uint32_t thread;  /* the thread that waits, by the kernel's id */
 	int is_write;
 };
 

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * io_uring: reads and writes of a file that go on while the thread that asked for them does something else.
+ *
+ * Any thread may queue and submit (a lock inside); one thread at a time reaps. The buffer of a request belongs to the ring
+ * until the request has been reaped. A ring may be refused to a process (kernel.io_uring_disabled, a seccomp filter, a
+ * kernel without it): whoever uses one must be able to do without.
+ */
+#ifndef OB_KERN_RING_H
+#define OB_KERN_RING_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/compiler.h"
+
+struct ob_ring;
+
+/* depth: requests under way at most, 1 to 256. Returns 0, -ENOSYS or -EPERM (no rings here), or another -errno. */
+int ob_ring_create(unsigned depth, struct ob_ring **ret_ring) OB_MUST_CHECK;
+
+/* Nothing may be under way. NULL is allowed. */
+void ob_ring_destroy(struct ob_ring *ring);
+
+/* A descriptor that becomes readable when a request has ended. It is read (reset) by ob_ring_reset_event() alone. */
+int ob_ring_event(const struct ob_ring *ring);
+void ob_ring_reset_event(struct ob_ring *ring);
+
+struct ob_ring_request {
+	int fd, write;
+	void *buffer;
+	size_t length;
+	uint64_t offset;
+	void *cookie;
+};
+
+/* Queues a request and gives it to the kernel. Returns 0, -EBUSY (depth requests are under way), or -errno: then it was not taken. */
+int ob_ring_submit(struct ob_ring *ring, const struct ob_ring_request *request) OB_MUST_CHECK;
+
+/* Takes one request that has ended, if there is one. Returns 1, or 0. *ret_result is bytes done, or -errno. */
+int ob_ring_reap(struct ob_ring *ring, void **ret_cookie, int *ret_result);
+
+/* Waits until a request has ended. Returns 0, or -errno. */
+int ob_ring_wait(struct ob_ring *ring);
+
+#endif
