@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The clock and the bench: which chunks are lifted, and in what order they leave the bench. The reclaimer's own; see
+ * The clock and the bench: which chunks are lifted, and in what order they leave the bench. The reclaimers' own; see
  * reclaim.c.
  *
  * The hand goes round all chunks of all regions. It lifts a chunk whole, tracking it first if it is open, unless much came
  * back from the bench since it last passed: such a chunk is passed over, with a heat that halves each time. Chunks with
- * benched pages hang in a queue, a list through the chunks themselves, the one that was lifted first at its head.
+ * benched pages hang in a queue, a list through the chunks themselves, the one that was lifted first at its head. Queue and
+ * hand are under clock.lock. A chunk that is being evicted is in nobody's way: it is neither lifted nor queued meanwhile.
  */
 #include <errno.h>
 
@@ -32,39 +33,44 @@ int ob_clock_place(struct ob_engine *engine, uint32_t id, struct ob_place *ret_p
 
 void ob_clock_push(struct ob_engine *engine, const struct ob_place *place)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_clock *clock = &engine->clock;
 	uint32_t id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES));
 	struct ob_place tail;
 
-	if (place->chunk->queued)
-		return;
-	place->chunk->queued = 1;
-	place->chunk->queue_next = OB_QUEUE_END;
-	if (re->queue_head == OB_QUEUE_END)
-		re->queue_head = id;
-	else if (ob_clock_place(engine, re->queue_tail, &tail) == 0)
-		tail.chunk->queue_next = id;
-	re->queue_tail = id;
-	re->queue_count++;
+	pthread_mutex_lock(&clock->lock);
+	if (!place->chunk->queued) {
+		place->chunk->queued = 1;
+		place->chunk->queue_next = OB_QUEUE_END;
+		if (clock->queue_head == OB_QUEUE_END)
+			clock->queue_head = id;
+		else if (ob_clock_place(engine, clock->queue_tail, &tail) == 0)
+			tail.chunk->queue_next = id;
+		clock->queue_tail = id;
+		clock->queue_count++;
+	}
+	pthread_mutex_unlock(&clock->lock);
 }
 
 int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_clock *clock = &engine->clock;
+	int r = -ENOENT;
 
-	if (re->queue_head == OB_QUEUE_END || ob_clock_place(engine, re->queue_head, ret_place) < 0)
-		return -ENOENT;
-	re->queue_head = ret_place->chunk->queue_next;
-	re->queue_count--;
-	ret_place->chunk->queued = 0;
-	return 0;
+	pthread_mutex_lock(&clock->lock);
+	if (clock->queue_head != OB_QUEUE_END && ob_clock_place(engine, clock->queue_head, ret_place) == 0) {
+		clock->queue_head = ret_place->chunk->queue_next;
+		clock->queue_count--;
+		ret_place->chunk->queued = 0;
+		r = 0;
+	}
+	pthread_mutex_unlock(&clock->lock);
+	return r;
 }
 
 void ob_clock_forget(struct ob_engine *engine, uint32_t region)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
 	struct ob_place place;
-	uint32_t count = re->queue_count;
+	uint32_t count = engine->clock.queue_count;
 
 	for (uint32_t i = 0; i < count && ob_clock_pop(engine, &place) == 0; i++)
 		if (place.region_index != region)
@@ -74,19 +80,23 @@ void ob_clock_forget(struct ob_engine *engine, uint32_t region)
 /* Advances the clock hand to the next chunk. Returns 0 when there is none at all. */
 static int clock_next(struct ob_engine *engine, struct ob_place *ret_place)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_clock *clock = &engine->clock;
+	int found = 0;
 
-	for (unsigned i = 0; i <= OB_REGIONS_MAX; i++) {
-		struct ob_region *region = &engine->region[re->clock_region];
+	pthread_mutex_lock(&clock->lock);
+	for (unsigned i = 0; i <= OB_REGIONS_MAX && !found; i++) {
+		struct ob_region *region = &engine->region[clock->region];
 
-		if (region->base && re->clock_chunk < region->chunk_count) {
-			ob_place_chunk(engine, re->clock_region, re->clock_chunk++, ret_place);
-			return 1;
+		found = region->base && clock->chunk < region->chunk_count;
+		if (found) {
+			ob_place_chunk(engine, clock->region, clock->chunk++, ret_place);
+		} else {
+			clock->chunk = 0;
+			clock->region = (clock->region + 1) % OB_REGIONS_MAX;
 		}
-		re->clock_chunk = 0;
-		re->clock_region = (re->clock_region + 1) % OB_REGIONS_MAX;
 	}
-	return 0;
+	pthread_mutex_unlock(&clock->lock);
+	return found;
 }
 
 static int chunk_is_hot(struct ob_chunk *chunk, int force)
@@ -102,6 +112,10 @@ static void lift_one(struct ob_engine *engine, struct ob_place *place, int force
 	struct ob_chunk *chunk = place->chunk;
 
 	ob_chunk_lock_background(chunk);
+	if (chunk->evicting) {
+		ob_chunk_unlock(chunk);
+		return;
+	}
 	if (chunk->open && ob_chunk_track(engine, place) < 0) {
 		ob_chunk_unlock(chunk);
 		return;

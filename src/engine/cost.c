@@ -6,11 +6,12 @@
  * Reclaim starts at the high mark and goes down to the low mark, both a little under the limit; whoever needs a page
  * between the high mark and the ceiling takes it and only kicks the reclaimer; at the ceiling he waits, unless nothing
  * can be reclaimed at all (stuck): then the limit gives way, visibly, and the guest goes on. The ceiling is below the limit
- * by what reclaim itself may need for a moment: a step of compressed pages may open a span each before the bench is emptied.
+ * by what reclaim itself may need for a moment: what the pool takes of pages that are still on the bench (evict.c), and a step
+ * of compressed pages may open a span each.
  */
 #include "engine/internal.h"
 
-#define RECLAIM_NEEDS (16 * 32768) /* pages of a step, bytes of a span */
+#define STEP_NEEDS (16 * 32768) /* of a reclaimer: pages of a step, bytes of a span */
 #define MARGIN_MIN (1ull << 20)
 #define MARGIN_MAX (24ull << 20)
 
@@ -19,6 +20,12 @@ static int64_t margin(const struct ob_engine *engine)
 	uint64_t limit = ob_load(&engine->limit_bytes);
 
 	return (int64_t)OB_MIN(OB_MAX(limit / 48, MARGIN_MIN), MARGIN_MAX);
+}
+
+/* What reclaim may need for a moment; always less than the margin. */
+static int64_t reclaim_needs(const struct ob_engine *engine)
+{
+	return (STEP_NEEDS + ob_evict_grow_bytes(engine)) * (ob_reclaim_has_help(engine) ? 2 : 1);
 }
 
 int64_t ob_cost_high(const struct ob_engine *engine)
@@ -51,7 +58,7 @@ int ob_cost_try(struct ob_engine *engine, uint64_t pages)
 		ob_cost_add(engine, (int64_t)pages);
 		return 1;
 	}
-	if (!try_below(engine, pages, (int64_t)limit - RECLAIM_NEEDS)) {
+	if (!try_below(engine, pages, (int64_t)limit - reclaim_needs(engine))) {
 		ob_reclaim_kick(engine);
 		return 0;
 	}

@@ -21,7 +21,8 @@
 
 #define STACK_BYTES     (256u << 10)
 #define POOL_ARENA      (16ull << 30) /* of address space */
-#define FAULT_THREADS   2u            /* so that one may wait for the store */
+#define FAULT_THREADS   2u            /* so that one works while the other waits for events */
+#define CPUS_A_WORKER   8u            /* one more for so many processors */
 
 static int open_kernel(struct ob_engine *engine, struct ob_error *err)
 {
@@ -31,6 +32,7 @@ static int open_kernel(struct ob_engine *engine, struct ob_error *err)
 	engine->pagemap = ob_pagemap_open();
 	if (engine->pagemap < 0)
 		return ob_error_sys(err, -engine->pagemap, "cannot scan this process's page map");
+	engine->self = ob_memory_self(); /* without it pages are dropped one range at a time */
 	engine->room_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	engine->stop_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (engine->room_event < 0 || engine->stop_event < 0)
@@ -38,23 +40,29 @@ static int open_kernel(struct ob_engine *engine, struct ob_error *err)
 	return 0;
 }
 
-/* One mapping for all buffers: a window for each worker, the batch, and a page to decompress into. */
+/* One mapping for all buffers: a window for each worker, and for each reclaimer his batches and a page to decompress into. */
 static int make_buffers(struct ob_engine *engine)
 {
-	size_t window = OB_WINDOW_MAX * OB_PAGE_SIZE;
+	size_t window = OB_FILL_MAX * OB_PAGE_SIZE, batch = OB_BATCH_PAGES * OB_PAGE_SIZE;
+	size_t reclaimer = OB_BATCHES * batch + OB_PAGE_SIZE;
 	char *at;
 	int r;
 
-	engine->scratch_bytes = engine->worker_count * window + OB_BATCH_PAGES * OB_PAGE_SIZE + OB_PAGE_SIZE;
+	engine->scratch_bytes = engine->worker_count * window + engine->reclaimer_count * reclaimer;
 	r = ob_memory_reserve(engine->scratch_bytes, 0, &engine->scratch);
 	if (r < 0)
 		return r;
 	at = engine->scratch;
 	for (unsigned i = 0; i < engine->worker_count; i++, at += window)
 		engine->worker[i].buffer = at;
-	engine->reclaimer.batch.buffer = at;
-	engine->reclaimer.page = at + OB_BATCH_PAGES * OB_PAGE_SIZE;
-	ob_cost_tables(engine, (int64_t)(engine->scratch_bytes + sizeof(*engine)));
+	for (unsigned i = 0; i < engine->reclaimer_count; i++) {
+		for (unsigned b = 0; b < OB_BATCHES; b++, at += batch)
+			engine->reclaimer[i].batch[b].buffer = at;
+		engine->reclaimer[i].page = at;
+		at += OB_PAGE_SIZE;
+	}
+	/* The batches are charged when they are used first. */
+	ob_cost_tables(engine, (int64_t)(engine->worker_count * window + engine->reclaimer_count * OB_PAGE_SIZE + sizeof(*engine)));
 	return 0;
 }
 
@@ -85,8 +93,8 @@ static int start_threads(struct ob_engine *engine)
 		r = start_thread(&engine->worker[i].thread, ob_fault_thread, &engine->worker[i]);
 		engine->started += r == 0;
 	}
-	if (r == 0) {
-		r = start_thread(&engine->reclaimer.thread, ob_reclaim_thread, engine);
+	for (unsigned i = 0; i < engine->reclaimer_count && r == 0; i++) {
+		r = start_thread(&engine->reclaimer[i].thread, ob_reclaim_thread, &engine->reclaimer[i]);
 		engine->started += r == 0;
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -100,9 +108,10 @@ static void stop_threads(struct ob_engine *engine)
 	pthread_mutex_lock(&engine->reclaim_lock);
 	ob_store(&engine->stop, 1);
 	pthread_cond_signal(&engine->reclaim_cond);
+	pthread_cond_broadcast(&engine->help_cond);
 	pthread_mutex_unlock(&engine->reclaim_lock);
-	if (engine->started > (int)engine->worker_count)
-		pthread_join(engine->reclaimer.thread, NULL);
+	for (unsigned i = 0; (int)(engine->worker_count + i) < engine->started; i++)
+		pthread_join(engine->reclaimer[i].thread, NULL);
 	if (engine->stop_event >= 0 && write(engine->stop_event, &one, sizeof(one)) < 0)
 		return;
 	for (unsigned i = 0; i < engine->worker_count && (int)i < engine->started; i++)
@@ -121,32 +130,42 @@ static void init_locks(struct ob_engine *engine)
 	pthread_condattr_init(&cond);
 	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
 	pthread_cond_init(&engine->reclaim_cond, &cond);
+	pthread_cond_init(&engine->help_cond, &cond);
 	pthread_condattr_destroy(&cond);
 	pthread_mutex_init(&engine->limit_lock, NULL);
 	pthread_mutex_init(&engine->event_lock, NULL);
 	pthread_mutex_init(&engine->pending_lock, NULL);
 	pthread_mutex_init(&engine->reclaim_lock, NULL);
 	pthread_mutex_init(&engine->unreadable_lock, NULL);
+	pthread_mutex_init(&engine->reads_lock, NULL);
+	pthread_mutex_init(&engine->clock.lock, NULL);
 }
 
 static void free_engine(struct ob_engine *engine)
 {
 	stop_threads(engine);
+	for (unsigned i = 0; i < OB_RECLAIMERS_MAX; i++)
+		ob_swap_queue_destroy(engine->reclaimer[i].queue);
+	ob_reads_destroy(engine);
 	ob_regions_free(engine);
 	ob_pool_destroy(engine->pool);
 	ob_swap_destroy(engine->swap);
 	ob_memory_unreserve(engine->scratch, engine->scratch_bytes);
 	ob_fd_close(&engine->uffd);
 	ob_fd_close(&engine->pagemap);
+	ob_fd_close(&engine->self);
 	ob_fd_close(&engine->room_event);
 	ob_fd_close(&engine->stop_event);
 	pthread_rwlock_destroy(&engine->regions_lock);
 	pthread_cond_destroy(&engine->reclaim_cond);
+	pthread_cond_destroy(&engine->help_cond);
 	pthread_mutex_destroy(&engine->limit_lock);
 	pthread_mutex_destroy(&engine->event_lock);
 	pthread_mutex_destroy(&engine->pending_lock);
 	pthread_mutex_destroy(&engine->reclaim_lock);
 	pthread_mutex_destroy(&engine->unreadable_lock);
+	pthread_mutex_destroy(&engine->reads_lock);
+	pthread_mutex_destroy(&engine->clock.lock);
 	free((void *)engine->config.swap_dir);
 	free(engine);
 }
@@ -157,12 +176,18 @@ static int open_stores(struct ob_engine *engine, struct ob_error *err)
 
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot draw a key for page hashes");
-	r = ob_pool_create(POOL_ARENA, ob_cost_pool, engine, &engine->pool);
+	r = ob_pool_create(POOL_ARENA, engine->self, ob_cost_pool, engine, &engine->pool);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot make the compressed pool");
 	if (!engine->config.swap_dir)
 		return 0;
-	return ob_swap_create(engine->config.swap_dir, &engine->key, ob_cost_tables, engine, &engine->swap, err);
+	r = ob_swap_create(engine->config.swap_dir, &engine->key, ob_cost_tables, engine, &engine->swap, err);
+	if (r < 0)
+		return r;
+	r = ob_reads_create(engine);
+	for (unsigned i = 0; i < engine->reclaimer_count && r == 0; i++)
+		r = ob_swap_queue_create(engine->swap, OB_BATCHES * 4, &engine->reclaimer[i].queue);
+	return r < 0 ? ob_error_sys(err, -r, "cannot get memory for the swap store's queues") : 0;
 }
 
 static int start(struct ob_engine *engine, struct ob_error *err)
@@ -197,13 +222,21 @@ int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **r
 	engine = calloc(1, sizeof(*engine));
 	if (!engine)
 		return ob_error_sys(err, ENOMEM, "cannot make the engine");
-	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = -1;
+	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = engine->self = -1;
 	engine->config = *config;
 	engine->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
 	engine->ncpus = (unsigned)OB_MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
-	engine->worker_count = OB_MIN(config->fault_threads ? config->fault_threads : FAULT_THREADS, OB_FAULT_THREADS_MAX);
+	engine->worker_count = OB_MIN(config->fault_threads ? config->fault_threads : FAULT_THREADS + engine->ncpus / CPUS_A_WORKER,
+				      OB_FAULT_THREADS_MAX);
+	engine->reclaimer_count = OB_MIN(engine->ncpus, OB_RECLAIMERS_MAX);
+	for (unsigned i = 0; i < OB_RECLAIMERS_MAX; i++) {
+		engine->reclaimer[i].engine = engine;
+		engine->reclaimer[i].number = i;
+	}
 	engine->vma_budget = ob_kern_max_map_count() / 4;
-	engine->reclaimer.queue_head = OB_QUEUE_END;
+	engine->clock.queue_head = OB_QUEUE_END;
+	engine->window_max = OB_WINDOW_MAX;
+	engine->around = 1;
 	init_locks(engine);
 	r = start(engine, err);
 	if (r < 0) {
@@ -226,6 +259,12 @@ void ob_engine_destroy(struct ob_engine *engine)
 	free_engine(engine);
 }
 
+/* What one fault may bring: of a small machine less. */
+static unsigned window_max(uint64_t limit)
+{
+	return limit ? (unsigned)OB_MIN(OB_MAX(limit / OB_PAGE_SIZE / 256, 16u), OB_WINDOW_MAX) : OB_WINDOW_MAX;
+}
+
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 {
 	if (bytes && bytes < OB_LIMIT_MIN)
@@ -238,6 +277,7 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 	if (bytes && bytes != ob_load(&engine->limit_bytes))
 		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
 	ob_store(&engine->limit_bytes, bytes);
+	ob_store(&engine->window_max, window_max(bytes));
 	if (bytes && !ob_load(&engine->engaged)) {
 		ob_count_present(engine); /* what is told until the reclaimer has seen all chunks */
 		ob_store(&engine->engaged, 1);
@@ -313,7 +353,8 @@ void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_s
 		for (unsigned b = 0; b < OB_HIST_BUCKETS; b++)
 			ret_stats->hists.count[k][b] = ob_load(&engine->hists.count[k][b]);
 	fill_levels(engine, &ret_stats->values);
-	ret_stats->values.reclaim_cpu_ns = thread_cpu_ns(engine->reclaimer.thread);
+	for (unsigned i = 0; i < engine->reclaimer_count; i++)
+		ret_stats->values.reclaim_cpu_ns += thread_cpu_ns(engine->reclaimer[i].thread);
 	for (unsigned i = 0; i < engine->worker_count; i++)
 		ret_stats->values.fault_cpu_ns += thread_cpu_ns(engine->worker[i].thread);
 }

@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Taking pages off the bench. The reclaimer's own; see reclaim.c.
+ * Taking pages off the bench. A reclaimer's own; see reclaim.c.
  *
  * A page goes, in this order: nowhere, if it is zero; nowhere, if the swap store still has the bytes that it came in with
  * (compared by hash now, when nobody can write it any more); to the compressed pool, while that is below its share of the
- * limit; to the swap store. When the pool has reached its share its oldest spans are written to the store. What finds no
- * place stays on the bench, and is counted as refused.
+ * limit; to the swap store. What finds no place stays on the bench, and is counted as refused.
  *
- * A chunk's lock is taken for 16 pages at a time, so that a fault in it waits for some tens of microseconds. What the store
- * refuses (full, failing) is not offered to it again for a second.
+ * Two steps. First pages are placed, 16 at a time under the chunk's lock, so that a fault in it waits for some tens of
+ * microseconds: what they become is made ready elsewhere, and their words are marked PLACED. Then the bench is emptied
+ * below all those that are still marked, with one call for many (a call costs a flush of address caches on all processors,
+ * more than the compression of a page), and their words change. A page that the guest wants in between is simply returned,
+ * which takes the mark off, and what was made ready for it is thrown away. Between the steps the pool holds copies of pages
+ * that still cost memory: it may grow by ob_evict_grow_bytes() before the second step is taken.
+ *
+ * A chunk is evicted by one reclaimer at a time (chunk.evicting), so nobody else places its pages or lifts it again.
+ *
+ * Effort: where most pages of a chunk did not compress of late, only every eighth is tried.
+ *
+ * What the store refuses (full, failing) is not offered to it again for a second.
  */
 #include <errno.h>
 
@@ -17,14 +26,10 @@
 
 #define STEP_PAGES    16u
 #define SWAP_RETRY_NS OB_NS_PER_SEC
-#define SHRINK_SPANS  16u /* of the pool, at most, in one go */
-
-enum outcome { KEEP, ZERO, CACHED, COMPRESSED, STAGED };
-
-struct step {
-	enum outcome outcome[STEP_PAGES];
-	uint64_t bits[STEP_PAGES];
-};
+#define RAW_MAX       32u /* of a chunk's `raw` */
+#define RAW_MANY      24u
+#define GROW_MIN      (128ll << 10)
+#define GROW_MAX      (1ll << 20)
 
 uint64_t ob_evict_pool_share(const struct ob_engine *engine)
 {
@@ -33,41 +38,32 @@ uint64_t ob_evict_pool_share(const struct ob_engine *engine)
 	return engine->swap ? limit / 2 : limit - limit / 4;
 }
 
-/* The store did not take a page: it is left alone for a while. */
-static void swap_failed(struct ob_engine *engine, int r)
+int64_t ob_evict_grow_bytes(const struct ob_engine *engine)
+{
+	return OB_MIN(OB_MAX((int64_t)ob_load(&engine->limit_bytes) / 512, GROW_MIN), GROW_MAX);
+}
+
+void ob_evict_swap_failed(struct ob_engine *engine, int r)
 {
 	if (!engine->swap || r == -ENOBUFS)
 		return;
 	ob_degraded_set(engine, r == -ENOSPC ? OB_DEGRADED_SWAP_FULL : OB_DEGRADED_SWAP_ERROR, 1);
-	engine->reclaimer.swap_retry_ns = ob_now_ns() + SWAP_RETRY_NS;
+	ob_store(&engine->swap_retry_ns, ob_now_ns() + SWAP_RETRY_NS);
 }
 
 int ob_evict_swap_usable(const struct ob_engine *engine)
 {
-	return engine->swap && !engine->reclaimer.swap_retry_ns;
+	return engine->swap && !ob_load(&engine->swap_retry_ns);
 }
 
-int ob_evict_flush(struct ob_engine *engine)
+int ob_evict_enough(const struct ob_engine *engine)
 {
-	int r = ob_batch_flush(engine, &engine->reclaimer.batch);
-
-	if (r < 0)
-		swap_failed(engine, r);
-	if (r > 0)
-		ob_fault_room(engine);
-	return r > 0 ? r : 0;
+	return !ob_cost_over(engine, ob_cost_low(engine) + ob_load(&engine->leaving_pages) * (int64_t)OB_PAGE_SIZE);
 }
 
-int ob_evict_round_over(const struct ob_engine *engine)
+int ob_evict_round_over(const struct ob_reclaimer *re)
 {
-	return ob_now_ns() >= engine->reclaimer.round_end_ns;
-}
-
-/* Sees to it, with no chunk's lock held, that the store has slots for what comes: it may have to wait for the disk. */
-static void prepare_store(struct ob_engine *engine)
-{
-	if (ob_evict_swap_usable(engine))
-		ob_swap_prepare(engine->swap, OB_POOL_SPAN_OBJECTS);
+	return ob_now_ns() >= re->round_end_ns;
 }
 
 /* Whether the store still holds these bytes, so that no write is needed. Gives the slot up when it does not. */
@@ -84,10 +80,26 @@ static int still_cached(struct ob_engine *engine, uint64_t *word, const void *by
 	return 0;
 }
 
-/* Decides where one benched page goes, and puts it there, but for the page on the bench itself. */
-static enum outcome place_page(struct ob_engine *engine, struct ob_place *place, uint64_t page, uint64_t *ret_bits)
+/* Compresses a page, if it is worth trying. Returns the length, or 0. */
+static unsigned try_compress(struct ob_reclaimer *re, struct ob_chunk *chunk, uint64_t page, const void *bytes)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	unsigned length;
+
+	if (chunk->raw >= RAW_MANY && page % 8)
+		return 0;
+	length = ob_content_compress(&re->compressor, bytes);
+	if (length)
+		chunk->raw = chunk->raw > 2 ? (uint8_t)(chunk->raw - 2) : 0;
+	else if (chunk->raw < RAW_MAX)
+		chunk->raw++;
+	ob_count(re->engine, incompressible_pages, !length);
+	return length;
+}
+
+/* Decides where one benched page goes, and makes it ready there. */
+static enum ob_outcome place_page(struct ob_reclaimer *re, struct ob_place *place, uint64_t page, uint64_t *ret_bits)
+{
+	struct ob_engine *engine = re->engine;
 	uint64_t *word = ob_place_word(place, page);
 	const char *bytes = ob_place_bench(place, page);
 	unsigned length;
@@ -99,197 +111,142 @@ static enum outcome place_page(struct ob_engine *engine, struct ob_place *place,
 		if (*word & OB_PAGE_CACHED)
 			ob_swap_free(engine->swap, ob_page_slot(*word));
 		ob_page_set_bits(engine, word, 0);
-		return ZERO;
+		return OB_TO_ZERO;
 	}
 	if (still_cached(engine, word, bytes)) {
 		*ret_bits = ob_page_with_slot(ob_page_slot(*word));
-		return CACHED;
+		return OB_TO_CACHED;
 	}
-	length = ob_content_compress(&re->compressor, bytes);
+	length = try_compress(re, place->chunk, page, bytes);
 	if (length && ob_pool_store(engine->pool, (uint64_t)place->region_index << 36 | page, re->compressor.out, length,
 				    ob_evict_pool_share(engine), &handle) == 0) {
 		*ret_bits = ob_page_with_handle(handle);
-		return COMPRESSED;
+		re->placed_pool_bytes += length;
+		return OB_TO_POOL;
 	}
-	ob_count(engine, incompressible_pages, !length);
 	ob_degraded_set(engine, OB_DEGRADED_POOL_FULL, length && !ob_evict_swap_usable(engine));
-	r = ob_evict_swap_usable(engine) ? ob_batch_add(engine, &re->batch, place, page, bytes) : -ENOSPC;
+	r = ob_evict_swap_usable(engine) ? ob_batch_add(re, place, page, bytes) : -ENOSPC;
 	if (r == 0)
-		return STAGED;
+		return OB_TO_BATCH;
 	re->refused++;
 	if (ob_evict_swap_usable(engine))
-		swap_failed(engine, r);
-	return KEEP;
+		ob_evict_swap_failed(engine, r);
+	return OB_KEEP;
 }
 
-static void finish_page(struct ob_engine *engine, struct ob_place *place, uint64_t page, enum outcome outcome, uint64_t bits)
+/* Places up to STEP_PAGES pages from `first` on; their chunk is locked. */
+static void place_step(struct ob_reclaimer *re, struct ob_place *place, uint64_t first, unsigned n)
+{
+	/* A page that I/O kept from going back stays where it is until that ends. */
+	if (ob_lift_io_inflight(place->chunk))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t *word = ob_place_word(place, first + i), bits;
+		enum ob_outcome outcome;
+
+		if (ob_page_state(*word) != OB_PAGE_BENCHED || *word & (OB_PAGE_WRITING | OB_PAGE_PLACED))
+			continue;
+		outcome = place_page(re, place, first + i, &bits);
+		if (outcome == OB_KEEP || outcome == OB_TO_BATCH)
+			continue;
+		*word |= OB_PAGE_PLACED;
+		re->placed[re->placed_count++] =
+			(struct ob_placed){ (uint16_t)(first + i - place->chunk_first), (uint8_t)outcome, bits };
+	}
+}
+
+static void finish_page(struct ob_engine *engine, struct ob_place *place, const struct ob_placed *placed)
 {
 	static const enum ob_transition transitions[] = {
-		[ZERO] = OB_T_DROP_ZERO, [CACHED] = OB_T_DROP_CACHED, [COMPRESSED] = OB_T_COMPRESS,
+		[OB_TO_ZERO] = OB_T_DROP_ZERO, [OB_TO_CACHED] = OB_T_DROP_CACHED, [OB_TO_POOL] = OB_T_COMPRESS,
 	};
 
-	ob_page_move(engine, place->chunk, ob_place_word(place, page), transitions[outcome], bits);
-	ob_count(engine, zero_pages_found, outcome == ZERO);
-	ob_count(engine, swap_out_saved_pages, outcome == CACHED);
-	ob_count(engine, compressed_pages, outcome == COMPRESSED);
+	ob_page_move(engine, place->chunk, ob_place_word(place, place->chunk_first + placed->page), transitions[placed->outcome],
+		     placed->bits);
+	ob_count(engine, zero_pages_found, placed->outcome == OB_TO_ZERO);
+	ob_count(engine, swap_out_saved_pages, placed->outcome == OB_TO_CACHED);
+	ob_count(engine, compressed_pages, placed->outcome == OB_TO_POOL);
 }
 
-/* The bench could not be emptied: the pages stay there, and what was stored of them is taken back. */
-static void undo_page(struct ob_engine *engine, enum outcome outcome, uint64_t bits)
+/* What was made ready for a page is not needed: it went back, or its bench could not be emptied. */
+static void undo_page(struct ob_engine *engine, const struct ob_placed *placed)
 {
-	if (outcome == COMPRESSED)
-		ob_pool_free(engine->pool, ob_page_handle(bits));
+	if (placed->outcome == OB_TO_POOL)
+		ob_pool_free(engine->pool, ob_page_handle(placed->bits));
 }
 
-static int leaves_bench(enum outcome outcome)
+static int still_placed(const struct ob_place *place, const struct ob_placed *placed)
 {
-	return outcome == ZERO || outcome == CACHED || outcome == COMPRESSED;
+	uint64_t word = *ob_place_word(place, place->chunk_first + placed->page);
+
+	return ob_page_state(word) == OB_PAGE_BENCHED && (word & OB_PAGE_PLACED);
 }
 
-/* Empties the bench below what has been placed, run by run. Returns how many pages that freed. */
-static unsigned finish_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, struct step *step)
+/* Empties the bench below what is still placed, the chunk locked. Returns how many pages that freed. */
+static unsigned finish_locked(struct ob_reclaimer *re, struct ob_place *place)
 {
-	unsigned freed = 0;
+	struct ob_engine *engine = re->engine;
+	uint16_t pages[OB_CHUNK_PAGES];
+	unsigned n = 0, gone = 0, more;
 
-	for (unsigned i = 0, run; i < n; i += run) {
-		int dropped;
-
-		for (run = 0; i + run < n && leaves_bench(step->outcome[i + run]); run++)
-			;
-		if (!run) {
-			run = 1;
+	for (unsigned i = 0; i < re->placed_count; i++) {
+		if (!still_placed(place, &re->placed[i])) {
+			undo_page(engine, &re->placed[i]);
 			continue;
 		}
-		dropped = ob_lift_drop(place, first + i, run) == 0;
-		for (unsigned k = i; k < i + run; k++) {
-			if (dropped)
-				finish_page(engine, place, first + k, step->outcome[k], step->bits[k]);
-			else
-				undo_page(engine, step->outcome[k], step->bits[k]);
-			engine->reclaimer.refused += !dropped;
-		}
-		freed += dropped ? run : 0;
+		re->placed[n] = re->placed[i];
+		pages[n++] = re->placed[i].page;
 	}
-	ob_cost_add(engine, -(int64_t)freed);
+	while (gone < n && (more = ob_lift_drop_many(engine, place, pages + gone, n - gone)))
+		gone += more;
+	for (unsigned i = 0; i < n; i++) {
+		if (i < gone) {
+			finish_page(engine, place, &re->placed[i]);
+			continue;
+		}
+		*ob_place_word(place, place->chunk_first + pages[i]) &= ~OB_PAGE_PLACED;
+		undo_page(engine, &re->placed[i]);
+		re->refused++;
+	}
+	ob_cost_add(engine, -(int64_t)gone);
+	return gone;
+}
+
+static unsigned finish(struct ob_reclaimer *re, struct ob_place *place)
+{
+	unsigned freed;
+
+	if (!re->placed_count)
+		return 0;
+	ob_chunk_lock_background(place->chunk);
+	freed = finish_locked(re, place);
+	ob_chunk_unlock(place->chunk);
+	__atomic_fetch_sub(&re->engine->leaving_pages, re->placed_count, __ATOMIC_RELAXED);
+	re->placed_count = 0;
+	re->placed_pool_bytes = 0;
+	if (freed)
+		ob_fault_room(re->engine);
 	return freed;
 }
 
-/* Takes up to STEP_PAGES pages from `first` on off the bench; its chunk is locked. Returns how many it freed at once. */
-static unsigned evict_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n)
+unsigned ob_evict_chunk(struct ob_reclaimer *re, struct ob_place *place)
 {
-	struct step step;
-
-	/* A page that I/O kept from going back stays where it is until that ends. */
-	if (ob_lift_io_inflight(place->chunk))
-		return 0;
-	for (unsigned i = 0; i < n; i++) {
-		uint64_t word = *ob_place_word(place, first + i);
-
-		step.outcome[i] = KEEP;
-		if (ob_page_state(word) == OB_PAGE_BENCHED && !(word & OB_PAGE_WRITING))
-			step.outcome[i] = place_page(engine, place, first + i, &step.bits[i]);
-	}
-	return finish_step(engine, place, first, n, &step);
-}
-
-/* Takes a chunk's pages off the bench until the cost is at the low mark. Returns how many pages that freed. */
-unsigned ob_evict_chunk(struct ob_engine *engine, struct ob_place *place)
-{
+	struct ob_engine *engine = re->engine;
 	unsigned freed = 0;
 
 	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
-		unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(place) - first), now;
+		unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(place) - first), before = re->placed_count;
 
-		if (!ob_cost_over(engine, ob_cost_low(engine)) || ob_evict_round_over(engine))
+		if (ob_evict_enough(engine) || ob_evict_round_over(re))
 			break;
-		prepare_store(engine);
-		if (engine->reclaimer.batch.count + STEP_PAGES > OB_BATCH_PAGES)
-			freed += (unsigned)ob_evict_flush(engine);
+		freed += ob_batch_prepare(re, STEP_PAGES);
 		ob_chunk_lock_background(place->chunk);
-		now = evict_step(engine, place, first, n);
+		place_step(re, place, first, n);
 		ob_chunk_unlock(place->chunk);
-		if (now)
-			ob_fault_room(engine);
-		freed += now;
+		__atomic_fetch_add(&engine->leaving_pages, re->placed_count - before, __ATOMIC_RELAXED);
+		/* While somebody waits for room, sooner rather than all at once. */
+		if (re->placed_pool_bytes > ob_evict_grow_bytes(engine) || (ob_load(&engine->pending_count) && re->placed_count > 4 * STEP_PAGES))
+			freed += finish(re, place);
 	}
-	return freed;
-}
-
-static unsigned write_back_object(struct ob_engine *engine, const struct ob_pool_object *object)
-{
-	struct ob_reclaimer *re = &engine->reclaimer;
-	uint64_t page = object->page & ((1ull << 36) - 1);
-	struct ob_place place;
-	const void *data;
-	unsigned length, freed = 0;
-	uint64_t word;
-	int r = 0;
-
-	if (ob_clock_place(engine, ob_clock_id((uint32_t)(object->page >> 36), (uint32_t)(page / OB_CHUNK_PAGES)), &place) < 0)
-		return 0;
-	if (re->batch.count == OB_BATCH_PAGES)
-		freed = (unsigned)ob_evict_flush(engine);
-	ob_chunk_lock_background(place.chunk);
-	word = *ob_place_word(&place, page);
-	if (ob_page_state(word) == OB_PAGE_COMPRESSED && ob_page_handle(word) == object->handle && !(word & OB_PAGE_WRITING)) {
-		data = ob_pool_load(engine->pool, object->handle, &length);
-		/* What does not decompress stays where it is: the guest's own access will say so. */
-		if (ob_content_decompress(data, length, re->page) == 0)
-			r = ob_batch_add(engine, &re->batch, &place, page, re->page);
-	}
-	ob_chunk_unlock(place.chunk);
-	if (r < 0)
-		swap_failed(engine, r);
-	return freed;
-}
-
-/* Writes the oldest spans of the pool to the store until the pool is well below its share. Returns how many pages went. */
-unsigned ob_evict_shrink_pool(struct ob_engine *engine)
-{
-	struct ob_pool_object objects[OB_POOL_SPAN_OBJECTS];
-	uint64_t target = ob_evict_pool_share(engine) - ob_evict_pool_share(engine) / 16;
-	unsigned freed = 0;
-
-	for (unsigned spans = 0; spans < SHRINK_SPANS && ob_evict_swap_usable(engine) && ob_pool_bytes(engine->pool) > target; spans++) {
-		prepare_store(engine);
-		if (ob_evict_round_over(engine))
-			break;
-		unsigned n = ob_pool_oldest(engine->pool, 0, objects), gone;
-
-		if (!n)
-			break;
-		for (unsigned i = 0; i < n && ob_evict_swap_usable(engine); i++)
-			freed += write_back_object(engine, &objects[i]);
-		gone = (unsigned)ob_evict_flush(engine);
-		freed += gone;
-		if (!gone)
-			break;
-	}
-	return freed;
-}
-
-/* The store is full: resident pages give up the copies of them that it still holds. Returns whether that freed a slot. */
-int ob_evict_drop_cached(struct ob_engine *engine)
-{
-	int freed = 0;
-
-	for (uint32_t r = 0; r < OB_REGIONS_MAX; r++) {
-		for (uint32_t c = 0; engine->region[r].base && c < engine->region[r].chunk_count; c++) {
-			struct ob_place place;
-
-			ob_place_chunk(engine, r, c, &place);
-			ob_chunk_lock_background(place.chunk);
-			for (uint64_t page = place.chunk_first; page < ob_place_end(&place); page++) {
-				uint64_t *word = ob_place_word(&place, page);
-
-				if (!(*word & OB_PAGE_CACHED) || ob_page_state(*word) == OB_PAGE_SWAPPED)
-					continue;
-				ob_swap_free(engine->swap, ob_page_slot(*word));
-				ob_page_set_bits(engine, word, 0);
-				freed = 1;
-			}
-			ob_chunk_unlock(place.chunk);
-		}
-	}
-	return freed;
+	return freed + finish(re, place);
 }

@@ -4,14 +4,17 @@
  *
  * Theory of operation. A few workers share one userfaultfd. One of them at a time holds event_lock, waits and takes a
  * batch of events; then it lets the next one wait and answers its batch, so a slow read from the store does not keep
- * others from being answered. While events come quickly the waiting worker spins for a moment before it sleeps.
+ * others from being answered. Whoever waits also takes the reads from the store that have ended. follow.c says on which
+ * processor a worker runs.
  *
  * An answer depends on the page's word alone, read under its chunk's lock:
  *
  *     absent, ballooned, zero   room for one page and its window is charged, and the range filled with the zero page; or,
  *                               where the whole chunk is empty and there is plenty of room, the chunk is opened
  *     benched                   moved back, with its neighbours; costs nothing, so it never waits
- *     compressed, swapped       room is charged, the bytes are brought to a buffer, checked, and copied in
+ *     compressed                room is charged, the bytes are decompressed, and copied in
+ *     swapped                   room is charged, and a read is started; the bytes are checked and copied in by whoever finds
+ *                               that it has ended (fault_read.c)
  *     resident, pinned          somebody was faster: whoever waits is woken
  *     BUSY                      somebody is reading it and will wake everybody
  *
@@ -20,7 +23,9 @@
  * be read is reported by the housekeeping, and is never answered with anything but its own bytes. When `pending` is full
  * the thread is woken instead, faults again, and so asks again.
  *
- * The window: a fault on the page after the last one of its chunk doubles it, any other one halves it.
+ * The window: a fault just behind what the last one of its chunk brought doubles it, any other one halves it; a chunk that
+ * is entered from the one below it, whose window was large, starts with that. When what is evicted does not come back
+ * (housekeeping.c), neighbours come along anyhow: room for them costs nothing.
  *
  * Nothing here allocates, or waits for anything but a chunk's lock, the store and the kernel.
  */
@@ -36,18 +41,26 @@
 #include "engine/internal.h"
 #include "kern/uffd.h"
 
+#define UNDER_WAY       1  /* the answer will come from a read that has been started */
 #define EVENTS_MAX      4u /* few, so that a slow one keeps few others from another worker */
-#define SPIN_NS         (25 * OB_NS_PER_US)
-#define SPIN_GAP_NS     (60 * OB_NS_PER_US) /* spin while batches come closer together than this */
 #define RETRY_NS        (20 * OB_NS_PER_MS) /* after the kernel was out of memory */
 #define UNREADABLE_NS   OB_NS_PER_SEC
+#define ENTRY_PAGES     4u /* a fault so near its chunk's start may have come from the chunk below */
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
-static void observe(struct ob_engine *engine, enum ob_hist_kind kind, const struct ob_pending *fault)
-{
-	uint64_t ns = ob_now_ns() - fault->arrived_ns;
+_Static_assert(offsetof(struct ob_stats, fault_swapped_install_ns) ==
+		       offsetof(struct ob_stats, fault_touch_wait_ns) + (OB_HIST_KINDS * 3 - 1) * sizeof(uint64_t),
+	       "the parts of faults stand in the order of the kinds");
 
-	__atomic_fetch_add(&engine->hists.count[kind][ob_hist_bucket(ns)], 1, __ATOMIC_RELAXED);
+void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob_pending *fault, uint64_t locked_ns,
+		     uint64_t fetched_ns)
+{
+	uint64_t now = ob_now_ns(), *parts = &engine->counters.fault_touch_wait_ns + kind * 3u;
+
+	__atomic_fetch_add(&engine->hists.count[kind][ob_hist_bucket(now - fault->arrived_ns)], 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&parts[0], locked_ns - fault->arrived_ns, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&parts[1], fetched_ns - locked_ns, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&parts[2], now - fetched_ns, __ATOMIC_RELAXED);
 }
 
 static void wake_page(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
@@ -55,22 +68,32 @@ static void wake_page(struct ob_engine *engine, const struct ob_place *place, ui
 	ob_uffd_wake(engine->uffd, ob_place_ram(place, page), OB_PAGE_SIZE);
 }
 
-/* Adapts the chunk's window to where this fault lies. */
-static unsigned window_of(struct ob_place *place)
+/* The window with which a chunk is entered: that of the chunk below, when its end was reached in large steps. */
+static unsigned entry_window(const struct ob_place *place)
 {
-	struct ob_chunk *chunk = place->chunk;
-	unsigned at = (unsigned)(place->page - place->chunk_first);
+	const struct ob_chunk *below = place->chunk - 1;
 
-	if (at > chunk->last_fault && at <= (unsigned)chunk->last_fault + chunk->window)
-		chunk->window = (uint8_t)OB_MIN(2u * chunk->window, OB_WINDOW_MAX);
-	else
-		chunk->window = (uint8_t)OB_MAX(chunk->window / 2u, 1u);
-	chunk->last_fault = (uint16_t)at;
-	return chunk->window;
+	if (!place->chunk_first || ob_load(&below->last_fault) + 2u * ob_load(&below->window) < OB_CHUNK_PAGES)
+		return 1;
+	return ob_load(&below->window);
 }
 
-/* Charges n pages, or one when there is no room for more. Returns how many. */
-static unsigned charge(struct ob_engine *engine, unsigned n)
+/* Adapts the chunk's window to where this fault lies. */
+static unsigned window_of(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window;
+
+	if (at > chunk->last_fault && at <= (unsigned)chunk->last_fault + window + window / 2)
+		window = OB_MIN(2u * window, OB_WINDOW_MAX);
+	else
+		window = OB_MAX(window / 2u, at < ENTRY_PAGES ? entry_window(place) : 1);
+	ob_store(&chunk->window, (uint8_t)window);
+	ob_store(&chunk->last_fault, (uint16_t)at);
+	return OB_MIN(OB_MAX(window, ob_load(&engine->around)), ob_load(&engine->window_max));
+}
+
+unsigned ob_fault_charge(struct ob_engine *engine, unsigned n)
 {
 	if (ob_cost_try(engine, n))
 		return n;
@@ -120,19 +143,19 @@ static int fill_zero(struct ob_engine *engine, struct ob_place *place, unsigned 
 	return filled ? 0 : r;
 }
 
-static int serve_zero(struct ob_engine *engine, struct ob_place *place, const struct ob_pending *fault)
+static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	uint64_t end = OB_MIN(place->page + window_of(place), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + window_of(engine, place), ob_place_end(place));
 	int is_zero = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_ZERO;
 	unsigned n;
 	int r;
 
 	if (try_open(engine, place)) {
 		ob_count(engine, faults_open, 1);
-		observe(engine, OB_HIST_touch, fault);
+		ob_fault_served(engine, OB_HIST_touch, fault, locked_ns, locked_ns);
 		return 0;
 	}
-	n = charge(engine, ob_page_run(place, place->page, end));
+	n = ob_fault_charge(engine, ob_page_run(place, place->page, end));
 	if (!n)
 		return -ENOSPC;
 	r = fill_zero(engine, place, n);
@@ -142,13 +165,13 @@ static int serve_zero(struct ob_engine *engine, struct ob_place *place, const st
 		ob_count(engine, faults_zero, 1);
 	else
 		ob_count(engine, faults_touch, 1);
-	observe(engine, is_zero ? OB_HIST_zero : OB_HIST_touch, fault);
+	ob_fault_served(engine, is_zero ? OB_HIST_zero : OB_HIST_touch, fault, locked_ns, locked_ns);
 	return 0;
 }
 
-static int serve_benched(struct ob_engine *engine, struct ob_place *place, const struct ob_pending *fault)
+static int serve_benched(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	uint64_t end = OB_MIN(place->page + OB_MAX(window_of(place), BENCH_AROUND), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + OB_MAX(window_of(engine, place), BENCH_AROUND), ob_place_end(place));
 	int n = ob_lift_return(engine, place, place->page, ob_page_run(place, place->page, end));
 
 	if (n <= 0)
@@ -156,13 +179,12 @@ static int serve_benched(struct ob_engine *engine, struct ob_place *place, const
 	place->chunk->heat = (uint8_t)OB_MIN(place->chunk->heat + 1u, 255u);
 	ob_count(engine, faults_bench, 1);
 	ob_count(engine, prefetched_pages, n - 1);
-	observe(engine, OB_HIST_bench, fault);
+	ob_fault_served(engine, OB_HIST_bench, fault, locked_ns, locked_ns);
 	return 0;
 }
 
-/* Copies a page that is in a buffer in; the cost of it is charged. bits: what the word keeps. */
-static int copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, void *bytes, enum ob_transition transition,
-		   uint64_t bits)
+int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, void *bytes, enum ob_transition transition,
+		     uint64_t bits)
 {
 	uint64_t done;
 	int r;
@@ -176,35 +198,70 @@ static int copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 	return r;
 }
 
-static int fill_compressed_one(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *buffer)
+/* Decompresses n pages into the buffer. Returns how many, from the first on; -EBADMSG if not even that. */
+static int unpack(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer)
 {
-	uint32_t handle = ob_page_handle(*ob_place_word(place, page));
-	unsigned length;
-	const void *data = ob_pool_load(engine->pool, handle, &length);
-	int r = ob_content_decompress(data, length, buffer);
+	unsigned done = 0;
 
-	if (r < 0)
-		return -EBADMSG;
-	r = copy_in(engine, place, page, buffer, OB_T_DECOMPRESS, 0);
-	if (r == 0)
-		ob_pool_free(engine->pool, handle);
-	return r;
+	for (; done < n; done++) {
+		unsigned length;
+		const void *data = ob_pool_load(engine->pool, ob_page_handle(*ob_place_word(place, page + done)), &length);
+
+		if (ob_content_decompress(data, length, buffer + done * OB_PAGE_SIZE) < 0)
+			break;
+	}
+	return done || !n ? (int)done : -EBADMSG;
 }
 
-static int fill_compressed(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer)
+static void unpacked(struct ob_engine *engine, struct ob_place *place, uint64_t page)
 {
-	uint64_t end = OB_MIN(page + window, ob_place_end(place));
-	unsigned n = charge(engine, ob_page_run(place, page, end)), done = 0;
-	int r = 0;
+	uint64_t *word = ob_place_word(place, page);
+	uint32_t handle = ob_page_handle(*word);
+
+	ob_page_move(engine, place->chunk, word, OB_T_DECOMPRESS, 0);
+	ob_pool_free(engine->pool, handle);
+}
+
+/* Brings the neighbours of a page that has come, with one call. Returns how many came. */
+static unsigned fill_neighbours(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer)
+{
+	int got = unpack(engine, place, page, n, buffer);
+	uint64_t done = 0;
+	int r;
+
+	if (got <= 0)
+		return 0;
+	ob_lift_mutate(buffer);
+	r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), buffer, (uint64_t)got * OB_PAGE_SIZE, &done);
+	if (r < 0 && r != -ENOMEM && r != -EAGAIN)
+		ob_engine_internal_error(engine, "UFFDIO_COPY", r, ob_place_ram(place, page));
+	for (unsigned i = 0; i < done / OB_PAGE_SIZE; i++)
+		unpacked(engine, place, page + i);
+	return (unsigned)(done / OB_PAGE_SIZE);
+}
+
+/* The page that somebody waits for first, by itself, so that he goes on while the rest comes. */
+static int fill_compressed(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
+			   uint64_t *ret_fetched_ns)
+{
+	uint64_t end = OB_MIN(page + OB_MIN(window, OB_FILL_MAX), ob_place_end(place)), word = *ob_place_word(place, page);
+	unsigned n = ob_fault_charge(engine, ob_page_run(place, page, end)), came = 0;
+	int r;
 
 	if (!n)
 		return -ENOSPC;
-	for (; done < n && r == 0; done += r == 0)
-		r = fill_compressed_one(engine, place, page + done, buffer);
-	ob_cost_add(engine, (int64_t)done - n);
-	if (done > 1)
-		ob_count(engine, prefetched_pages, done - 1);
-	return done ? 0 : r;
+	r = unpack(engine, place, page, 1, buffer);
+	if (ret_fetched_ns)
+		*ret_fetched_ns = ob_now_ns();
+	if (r > 0)
+		r = ob_fault_copy_in(engine, place, page, buffer, OB_T_DECOMPRESS, 0);
+	if (r == 0) {
+		ob_pool_free(engine->pool, ob_page_handle(word));
+		came = 1 + fill_neighbours(engine, place, page + 1, n - 1, buffer);
+		ob_count(engine, prefetched_pages, came - 1);
+	}
+	ob_cost_add(engine, (int64_t)came - n);
+	return r;
 }
 
 /* How many pages from `page` on lie in slots that follow each other. */
@@ -233,27 +290,12 @@ static int read_slots(struct ob_engine *engine, uint32_t slot, unsigned n, char 
 	return r < 0 ? r : (int)n;
 }
 
-/* One page of a read that has ended, its chunk locked again: installs it, or leaves it as it was. was_read: -EAGAIN if it was not asked for in the end. */
-static int settle_read(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *bytes, int was_read)
+/* In the foreground, where nothing can be started in the background. */
+static int fill_swapped(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
+			uint64_t *ret_fetched_ns)
 {
-	uint64_t *word = ob_place_word(place, page);
-	uint32_t slot = ob_page_slot(*word);
-	int r = was_read < 0 ? was_read : ob_swap_verify(engine->swap, slot, bytes);
-
-	ob_page_set_bits(engine, word, ob_page_with_slot(slot));
-	if (r == 0)
-		r = copy_in(engine, place, page, bytes, OB_T_SWAP_IN, OB_PAGE_CACHED | ob_page_with_slot(slot));
-	else
-		ob_count(engine, swap_read_errors, r != -EAGAIN);
-	if (r == 0)
-		ob_count(engine, swap_in_pages, 1);
-	return r;
-}
-
-static int fill_swapped(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer)
-{
-	uint64_t end = OB_MIN(page + window, ob_place_end(place));
-	unsigned n = charge(engine, swapped_run(place, page, end)), came = 0;
+	uint64_t end = OB_MIN(page + OB_MIN(window, OB_FILL_MAX), ob_place_end(place));
+	unsigned n = ob_fault_charge(engine, swapped_run(place, page, end)), came = 0;
 	uint32_t slot = ob_page_slot(*ob_place_word(place, page));
 	int got, first = 0;
 
@@ -264,8 +306,10 @@ static int fill_swapped(struct ob_engine *engine, struct ob_place *place, uint64
 	ob_chunk_unlock(place->chunk);
 	got = read_slots(engine, slot, n, buffer);
 	ob_chunk_lock(place->chunk);
+	if (ret_fetched_ns)
+		*ret_fetched_ns = ob_now_ns();
 	for (unsigned i = 0; i < n; i++) {
-		int r = settle_read(engine, place, page + i, buffer + i * OB_PAGE_SIZE,
+		int r = ob_read_settle_page(engine, place, page + i, buffer + i * OB_PAGE_SIZE,
 				    got < 0 ? got : (int)i < got ? 0 : -EAGAIN);
 
 		came += r == 0;
@@ -280,23 +324,30 @@ static int fill_swapped(struct ob_engine *engine, struct ob_place *place, uint64
 	return first;
 }
 
-int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer)
+int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
+		  uint64_t *ret_fetched_ns)
 {
 	uint64_t word = *ob_place_word(place, page);
 
 	if (word & OB_PAGE_BUSY)
 		return -EALREADY;
 	if (ob_page_state(word) == OB_PAGE_COMPRESSED)
-		return fill_compressed(engine, place, page, window, buffer);
-	return fill_swapped(engine, place, page, window, buffer);
+		return fill_compressed(engine, place, page, window, buffer, ret_fetched_ns);
+	return fill_swapped(engine, place, page, window, buffer, ret_fetched_ns);
 }
 
-static int serve_away(struct ob_worker *worker, struct ob_place *place, const struct ob_pending *fault)
+static int serve_away(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
 	int is_swapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_SWAPPED;
-	int r = ob_fault_fill(engine, place, place->page, window_of(place), worker->buffer);
+	unsigned window = window_of(engine, place);
+	uint64_t fetched_ns = locked_ns;
+	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
+	if (r == 1)
+		r = ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns);
+	else if (r == 0)
+		return UNDER_WAY;
 	if (r == -EALREADY)
 		return 0;
 	if (r < 0)
@@ -305,7 +356,7 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, const st
 		ob_count(engine, faults_swapped, 1);
 	else
 		ob_count(engine, faults_compressed, 1);
-	observe(engine, is_swapped ? OB_HIST_swapped : OB_HIST_compressed, fault);
+	ob_fault_served(engine, is_swapped ? OB_HIST_swapped : OB_HIST_compressed, fault, locked_ns, fetched_ns);
 	return 0;
 }
 
@@ -321,8 +372,10 @@ static int serve_present(struct ob_engine *engine, struct ob_place *place)
 	return 0;
 }
 
-static int serve_locked(struct ob_worker *worker, struct ob_place *place, const struct ob_pending *fault)
+static int serve_locked(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault)
 {
+	uint64_t locked_ns = ob_now_ns();
+
 	if (place->chunk->open) {
 		wake_page(worker->engine, place, place->page);
 		return 0;
@@ -331,12 +384,12 @@ static int serve_locked(struct ob_worker *worker, struct ob_place *place, const 
 	case OB_PAGE_ABSENT:
 	case OB_PAGE_BALLOONED:
 	case OB_PAGE_ZERO:
-		return serve_zero(worker->engine, place, fault);
+		return serve_zero(worker->engine, place, fault, locked_ns);
 	case OB_PAGE_BENCHED:
-		return serve_benched(worker->engine, place, fault);
+		return serve_benched(worker->engine, place, fault, locked_ns);
 	case OB_PAGE_COMPRESSED:
 	case OB_PAGE_SWAPPED:
-		return serve_away(worker, place, fault);
+		return serve_away(worker, place, fault, locked_ns);
 	default:
 		return serve_present(worker->engine, place);
 	}
@@ -369,7 +422,7 @@ static void set_unreadable(struct ob_engine *engine, struct ob_pending *fault, i
 	pthread_mutex_unlock(&engine->unreadable_lock);
 }
 
-static void defer(struct ob_engine *engine, struct ob_pending *fault, int r)
+void ob_fault_defer(struct ob_engine *engine, struct ob_pending *fault, int r)
 {
 	uint64_t now = ob_now_ns();
 	int full;
@@ -405,6 +458,13 @@ static void defer(struct ob_engine *engine, struct ob_pending *fault, int r)
 	ob_reclaim_kick(engine);
 }
 
+void ob_fault_answered(struct ob_engine *engine, struct ob_pending *fault)
+{
+	set_unreadable(engine, fault, 0);
+	if (fault->stalled)
+		ob_count(engine, stall_ns, ob_now_ns() - fault->arrived_ns);
+}
+
 static void serve(struct ob_worker *worker, struct ob_pending *fault)
 {
 	struct ob_engine *engine = worker->engine;
@@ -423,12 +483,12 @@ static void serve(struct ob_worker *worker, struct ob_pending *fault)
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 	if (r < 0) {
-		defer(engine, fault, r);
+		ob_fault_defer(engine, fault, r);
 		return;
 	}
-	set_unreadable(engine, fault, 0);
-	if (fault->stalled)
-		ob_count(engine, stall_ns, ob_now_ns() - fault->arrived_ns);
+	if (r == UNDER_WAY)
+		return;
+	ob_fault_answered(engine, fault);
 }
 
 /* Takes the faults that wait and whose time has come, and tries them again. */
@@ -460,77 +520,88 @@ void ob_fault_room(struct ob_engine *engine)
 		return; /* the counter is full: they have been told */
 }
 
-/* Reads events for a moment without sleeping, if they have been coming quickly. */
-static int spin(struct ob_worker *worker, struct ob_uffd_fault *faults)
-{
-	uint64_t until = ob_now_ns() + SPIN_NS;
-	int n;
+/* What a worker has to do. */
+struct work {
+	struct ob_uffd_fault faults[EVENTS_MAX];
+	int count;             /* of faults; -1: the engine stops */
+	struct ob_read *ended; /* reads from the store */
+};
 
-	if (worker->engine->ncpus < 2 || worker->gap_ns > SPIN_GAP_NS)
-		return 0;
-	do {
-		n = ob_uffd_read(worker->engine->uffd, faults, EVENTS_MAX);
-		if (n)
-			return n;
-		for (unsigned i = 0; i < 64; i++)
-			ob_cpu_relax();
-	} while (ob_now_ns() < until);
-	return 0;
+/* Looks for work without sleeping. Returns whether there is some. */
+static int look(struct ob_engine *engine, struct work *work)
+{
+	int n = ob_uffd_read(engine->uffd, work->faults, EVENTS_MAX);
+
+	work->count = OB_MAX(n, 0);
+	work->ended = ob_reads_ended(engine);
+	return work->count || work->ended;
 }
 
-/* Waits for events or for room. Returns the number of events, 0 for room, or -1 when the engine stops. */
-static int wait_for_events(struct ob_worker *worker, struct ob_uffd_fault *faults)
+/* Waits for events, for reads that end, or for room. event_lock is held. */
+static void wait_for_work(struct ob_worker *worker, struct work *work)
 {
 	struct ob_engine *engine = worker->engine;
 	struct pollfd fds[] = {
 		{ .fd = engine->uffd, .events = POLLIN },
 		{ .fd = engine->room_event, .events = POLLIN },
 		{ .fd = engine->stop_event, .events = POLLIN },
+		{ .fd = engine->read_queue ? ob_swap_queue_event(engine->read_queue) : -1, .events = POLLIN },
 	};
 	uint64_t drained;
-	int n = ob_uffd_read(engine->uffd, faults, EVENTS_MAX);
 
-	if (n == 0)
-		n = spin(worker, faults);
-	if (n > 0)
-		return n;
+	if (look(engine, work))
+		return;
 	if (poll(fds, OB_ARRAY_LEN(fds), -1) < 0)
-		return 0;
-	if (fds[2].revents)
-		return -1;
+		return;
+	if (fds[2].revents) {
+		work->count = -1;
+		return;
+	}
 	if (fds[1].revents && read(engine->room_event, &drained, sizeof(drained)) < 0 && errno != EAGAIN)
-		return 0;
-	n = fds[0].revents ? ob_uffd_read(engine->uffd, faults, EVENTS_MAX) : 0;
-	return n < 0 ? 0 : n;
+		return;
+	if (fds[3].revents)
+		ob_swap_queue_reset_event(engine->read_queue);
+	look(engine, work);
+}
+
+static void settle_reads(struct ob_engine *engine, struct ob_read *ended)
+{
+	while (ended) {
+		struct ob_read *read = ended;
+
+		ended = read->next;
+		ob_read_settle(engine, read);
+	}
 }
 
 void *ob_fault_thread(void *context)
 {
 	struct ob_worker *worker = context;
 	struct ob_engine *engine = worker->engine;
-	struct ob_uffd_fault faults[EVENTS_MAX];
+	struct work work = { .count = 0 };
 
 	prctl(PR_SET_NAME, "overbook-fault");
-	for (;;) {
+	ob_follow_start(worker);
+	while (work.count >= 0) {
 		uint64_t now;
-		int n;
 
+		work.count = 0;
+		work.ended = NULL;
 		pthread_mutex_lock(&engine->event_lock);
-		n = wait_for_events(worker, faults);
+		wait_for_work(worker, &work);
 		now = ob_now_ns();
-		/* Shared by all workers, and so under event_lock. */
-		engine->worker[0].gap_ns = (engine->worker[0].gap_ns * 7 + (now - engine->worker[0].last_ns)) / 8;
-		engine->worker[0].last_ns = now;
-		worker->gap_ns = engine->worker[0].gap_ns;
+		ob_follow_note(worker, work.faults, work.count);
 		pthread_mutex_unlock(&engine->event_lock);
-		if (n < 0)
-			return NULL;
-		for (int i = 0; i < n; i++) {
-			struct ob_pending fault = { .address = faults[i].address, .arrived_ns = now };
+		settle_reads(engine, work.ended);
+		for (int i = 0; i < work.count; i++) {
+			struct ob_pending fault = { .address = work.faults[i].address, .arrived_ns = now };
 
 			serve(worker, &fault);
 		}
 		if (ob_load(&engine->pending_count))
 			serve_pending(worker);
+		if (work.count > 0)
+			ob_follow(worker, now);
 	}
+	return NULL;
 }

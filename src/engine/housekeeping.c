@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Housekeeping: what the reclaimer does besides reclaim, between its passes and at least once a second: adapts the bench,
+ * Housekeeping: what the first reclaimer does besides reclaim, between its passes and at least once a second: adapts the bench,
  * accounts time above the limit, reports pages that cannot be read, gives disk space back, counts what is present while
  * there is no limit, and takes all memory into care when a limit is set.
  *
@@ -14,6 +14,10 @@
 #include "engine/internal.h"
 #include "kern/pagemap.h"
 
+#define AROUND_SAMPLE 1024u
+#define AROUND_NS     (20 * OB_NS_PER_MS)
+#define AROUND_MAX    32u
+
 static uint64_t major_faults(const struct ob_engine *engine)
 {
 	return ob_load(&engine->counters.faults_compressed) + ob_load(&engine->counters.faults_swapped) +
@@ -22,13 +26,13 @@ static uint64_t major_faults(const struct ob_engine *engine)
 
 static void adapt_bench(struct ob_engine *engine)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_house *house = &engine->house;
 	uint64_t bench = ob_load(&engine->counters.faults_bench), major = major_faults(engine);
-	uint64_t hits = bench - re->last_bench, misses = major - re->last_major;
+	uint64_t hits = bench - house->last_bench, misses = major - house->last_major;
 	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
 
-	re->last_bench = bench;
-	re->last_major = major;
+	house->last_bench = bench;
+	house->last_major = major;
 	if (misses > 100 && misses > 2 * hits)
 		target += target / 8;
 	else if (hits > 500 && hits > 4 * misses)
@@ -37,13 +41,36 @@ static void adapt_bench(struct ob_engine *engine)
 	ob_store(&engine->bench_target_pages, OB_MAX(target, OB_CHUNK_PAGES / 2));
 }
 
+/*
+ * Neighbours come along with a fault when that costs the guest nothing: when next to nothing of what is lifted to make room
+ * comes back. A guest that turns to other memory shows that at once.
+ */
+static void adapt_around(struct ob_engine *engine, uint64_t now)
+{
+	struct ob_house *house = &engine->house;
+	uint64_t lifted = ob_load(&engine->counters.lifted_pages) - house->last_lifted;
+	uint64_t back = ob_load(&engine->counters.returned_pages) - house->last_back;
+	unsigned around = engine->around;
+
+	if (lifted < AROUND_SAMPLE || now - house->last_around_ns < AROUND_NS)
+		return;
+	if (back < lifted / 32)
+		around = OB_MIN(2 * around, AROUND_MAX);
+	else if (back > lifted / 16)
+		around = OB_MAX(around / 2, 1u);
+	ob_store(&engine->around, around);
+	house->last_around_ns = now;
+	house->last_lifted += lifted;
+	house->last_back += back;
+}
+
 static void account_over_limit(struct ob_engine *engine, uint64_t now)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_house *house = &engine->house;
 
 	if (ob_cost_over(engine, (int64_t)ob_load(&engine->limit_bytes)))
-		ob_count(engine, over_limit_ns, now - re->last_over_check_ns);
-	re->last_over_check_ns = now;
+		ob_count(engine, over_limit_ns, now - house->last_over_check_ns);
+	house->last_over_check_ns = now;
 }
 
 static void report_unreadable(struct ob_engine *engine)
@@ -82,13 +109,13 @@ void ob_count_present(struct ob_engine *engine)
 /* Without a limit nobody counts pages as they come: asks the kernel, seldom enough to take 1/500 of a core. */
 static void count_present_seldom(struct ob_engine *engine)
 {
-	struct ob_reclaimer *re = &engine->reclaimer;
+	struct ob_house *house = &engine->house;
 	uint64_t start = ob_now_ns();
 
-	if (ob_load(&engine->engaged) || start < re->present_scan_ns)
+	if (ob_load(&engine->engaged) || start < house->present_scan_ns)
 		return;
 	ob_count_present(engine);
-	re->present_scan_ns = ob_now_ns() + OB_MAX((ob_now_ns() - start) * 500, OB_NS_PER_SEC);
+	house->present_scan_ns = ob_now_ns() + OB_MAX((ob_now_ns() - start) * 500, OB_NS_PER_SEC);
 }
 
 /* A limit has been set on a machine that had none: takes all its memory into care. */
@@ -122,12 +149,13 @@ void ob_housekeeping(struct ob_engine *engine)
 	uint64_t now = ob_now_ns();
 
 	account_over_limit(engine, now);
+	adapt_around(engine, now);
 	report_unreadable(engine);
 	if (ob_load(&engine->pending_count))
 		ob_fault_room(engine);
-	if (now - engine->reclaimer.last_second_ns < OB_NS_PER_SEC)
+	if (now - engine->house.last_second_ns < OB_NS_PER_SEC)
 		return;
-	engine->reclaimer.last_second_ns = now;
+	engine->house.last_second_ns = now;
 	if (ob_load(&engine->limit_bytes))
 		adapt_bench(engine);
 	if (engine->swap)

@@ -2,16 +2,16 @@
 /*
  * What the files of the engine share. Nothing outside src/engine includes this.
  *
- * Threads: fault workers (fault_service.c), one reclaimer that also does the housekeeping (reclaim.c), and the host's
- * own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
+ * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), and the
+ * host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
- *     regions_lock (read)  ->  chunk.lock  ->  swap's lock, pool's lock
- *                                          ->  pending_lock, reclaim_lock, unreadable_lock (leaves)
+ *     regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
+ *                                          ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock (leaves)
  *
- * No lock of a chunk is held during I/O: a page that is being read is BUSY, one that is being written is WRITING.
- * regions_lock is held for reading meanwhile, so a region does not go while a page of it is under way.
+ * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
+ * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
  *
  * Chunks are open or tracked. An open chunk is not registered with userfaultfd: the kernel answers its first touches,
  * with large pages where it can, and the engine does not know which of its pages are there; under a limit it counts as
@@ -22,6 +22,7 @@
 #define OB_ENGINE_INTERNAL_H
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdint.h>
 
 #include "engine/content.h"
@@ -29,12 +30,18 @@
 #include "engine/page.h"
 #include "engine/pool.h"
 #include "engine/swap.h"
+#include "engine/swap_io.h"
+#include "kern/uffd.h"
 
 #define OB_FAULT_THREADS_MAX 8
 #define OB_PENDING_MAX       1024
-#define OB_WINDOW_MAX        16u /* pages that one fault brings back at most */
+#define OB_WINDOW_MAX        64u /* pages that one read from the store brings back at most */
+#define OB_FILL_MAX          32u /* ... and that one fault decompresses, or reads in the foreground */
+#define OB_READS_MAX         32u /* reads from the store under way */
 #define OB_QUEUE_END         UINT32_MAX
 #define OB_BATCH_PAGES       64u /* pages that one write to the store takes at most */
+#define OB_BATCHES           4u  /* ... of which so many are under way for each reclaimer */
+#define OB_RECLAIMERS_MAX    2u
 
 struct ob_chunk {
 	pthread_mutex_t lock;
@@ -44,11 +51,13 @@ struct ob_chunk {
 	uint16_t pages;        /* 512, or less in the last chunk of a region */
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */
-	uint8_t window;        /* pages that the next fault brings along: 1 to OB_WINDOW_MAX */
+	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
 	uint8_t inexact;       /* some RESIDENT pages may be holes: the kernel could not be asked */
-	uint8_t queued;        /* in the bench queue; this and the next are the reclaimer's */
+	uint8_t raw;           /* how much of late did not compress: 0 to 32 */
+	uint8_t evicting;      /* a reclaimer is taking its pages off the bench */
+	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
 
@@ -58,6 +67,8 @@ struct ob_region {
 	uint64_t *words;
 	struct ob_chunk *chunks;
 	uint32_t chunk_count;
+	uint32_t reads;        /* atomic: reads from the store under way */
+	int closing;           /* atomic: no new ones */
 	size_t words_bytes, chunks_bytes;
 };
 
@@ -73,9 +84,30 @@ struct ob_pending {
 struct ob_worker {
 	struct ob_engine *engine;
 	pthread_t thread;
-	char *buffer;         /* OB_WINDOW_MAX pages */
-	uint64_t gap_ns;      /* average time between batches of events, to decide whether to spin */
-	uint64_t last_ns;
+	char *buffer;         /* OB_FILL_MAX pages */
+	cpu_set_t allowed;    /* processors that it may run on, as at its start */
+	int may_bind, bound;  /* bound: to this one; -1: to none */
+	uint64_t followed_ns;
+};
+
+/* Whose faults there are; under event_lock. */
+struct ob_follow {
+	uint32_t leader, candidate; /* threads */
+	unsigned seen, of_leader;
+	int is_led;                 /* nearly all of late were the leader's */
+};
+
+/* A read from the store that is under way: some pages of one chunk, BUSY meanwhile. */
+struct ob_read {
+	struct ob_swap_request request; /* first: what the queue gives back is this */
+	struct ob_read *next;           /* in a list of free ones, or of ended ones */
+	uint32_t region, chunk;
+	uint16_t page[OB_WINDOW_MAX];   /* numbers in the chunk, in the order of the slots */
+	int has_fault;                  /* somebody waits for the first page; else it is read ahead */
+	struct ob_pending fault;
+	uint64_t locked_ns;             /* when the fault got its chunk's lock */
+	char *buffer;                   /* OB_WINDOW_MAX pages */
+	unsigned touched;               /* pages of the buffer that cost memory */
 };
 
 struct ob_batch_entry {
@@ -83,28 +115,63 @@ struct ob_batch_entry {
 	uint64_t page;
 };
 
+struct ob_batch;
+struct ob_batch_write {
+	struct ob_swap_request request; /* first */
+	struct ob_batch *batch;
+	unsigned from, to;              /* entries */
+};
+
 struct ob_batch {
 	struct ob_batch_entry entry[OB_BATCH_PAGES];
-	unsigned count;
+	struct ob_batch_write write[OB_BATCH_PAGES];
+	unsigned count, under_way, leaving; /* leaving: entries that were benched */
 	char *buffer;         /* OB_BATCH_PAGES pages */
+	unsigned touched;
+};
+
+/* Where a benched page goes. */
+enum ob_outcome { OB_KEEP, OB_TO_ZERO, OB_TO_CACHED, OB_TO_POOL, OB_TO_BATCH };
+
+struct ob_placed {
+	uint16_t page;        /* number in the chunk */
+	uint8_t outcome;      /* enum ob_outcome */
+	uint64_t bits;        /* of the word to come */
 };
 
 struct ob_reclaimer {
+	struct ob_engine *engine;
+	unsigned number;
 	pthread_t thread;
-	uint32_t queue_head, queue_tail, queue_count; /* ids of chunks with benched pages, oldest first */
-	uint32_t clock_region, clock_chunk;
 	unsigned refused;     /* pages that found no place since a round last freed something */
+	uint64_t round_end_ns;
 	struct ob_compressor compressor;
-	struct ob_batch batch;
 	char *page;           /* a page to decompress into */
-	uint64_t last_second_ns, last_bench, last_major;
-	uint64_t present_scan_ns, swap_retry_ns, last_over_check_ns, round_end_ns;
+	struct ob_placed placed[OB_CHUNK_PAGES]; /* of the chunk that is being evicted */
+	unsigned placed_count;
+	int64_t placed_pool_bytes;               /* what the pool took for them */
+	struct ob_swap_queue *queue;             /* NULL: no store */
+	struct ob_batch batch[OB_BATCHES], *filling;
+	uint32_t run_slot, run_left;             /* slots taken and not used yet */
+};
+
+/* The bench queue and the clock hand. */
+struct ob_clock {
+	pthread_mutex_t lock;
+	uint32_t queue_head, queue_tail, queue_count; /* ids of chunks with benched pages, oldest first */
+	uint32_t region, chunk;                       /* the hand */
+};
+
+/* The first reclaimer's own, for the housekeeping. */
+struct ob_house {
+	uint64_t last_second_ns, last_bench, last_major, last_lifted, last_back;
+	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
 };
 
 struct ob_engine {
-	int uffd, pagemap, room_event, stop_event;
-	unsigned worker_count, ncpus;
-	int started;          /* threads that run, for tear-down: workers, then 1 for the reclaimer */
+	int uffd, pagemap, room_event, stop_event, self;
+	unsigned worker_count, reclaimer_count, ncpus;
+	int started;          /* threads that run, for tear-down: workers, then reclaimers */
 	struct ob_engine_config config;
 	struct ob_hash_key key;
 
@@ -124,6 +191,10 @@ struct ob_engine {
 	uint64_t transitions[OB_TRANSITION_COUNT];
 	int64_t cached_pages;
 	uint64_t bench_target_pages;
+	int64_t leaving_pages;        /* benched pages that are placed or being written: their memory is as good as free */
+	uint64_t swap_retry_ns;       /* when the store is worth asking again; 0: now */
+	unsigned window_max;          /* of a fault: the limit's size has a say */
+	unsigned around;              /* neighbours that a fault brings along whatever its chunk's window says */
 	int engaged;                  /* a limit has been set and not been released */
 	int engage_pending;           /* ... and the reclaimer has yet to take the memory into care */
 	int counted;                  /* that has been done: in_state and cost_bytes tell the whole truth */
@@ -137,17 +208,28 @@ struct ob_engine {
 	struct ob_pool *pool;
 	struct ob_swap *swap;         /* NULL: none */
 
-	pthread_mutex_t event_lock;   /* who reads the userfaultfd */
+	pthread_mutex_t event_lock;   /* who reads the userfaultfd, and takes reads that have ended */
 	struct ob_worker worker[OB_FAULT_THREADS_MAX];
+
+	struct ob_follow follow;
+
+	struct ob_swap_queue *read_queue; /* NULL: no store */
+	pthread_mutex_t reads_lock;
+	struct ob_read read[OB_READS_MAX], *free_reads;
+	char *reads_memory;           /* one mapping for their buffers */
 
 	pthread_mutex_t pending_lock;
 	struct ob_pending pending[OB_PENDING_MAX];
 	unsigned pending_count;       /* atomic for reading */
 
 	pthread_mutex_t reclaim_lock;
-	pthread_cond_t reclaim_cond;
+	pthread_cond_t reclaim_cond, help_cond;
 	int reclaim_kicked;           /* atomic */
-	struct ob_reclaimer reclaimer;
+	int help_wanted;              /* under reclaim_lock */
+	int helping;                  /* atomic: reclaimers beside the first that are at work */
+	struct ob_reclaimer reclaimer[OB_RECLAIMERS_MAX];
+	struct ob_clock clock;
+	struct ob_house house;
 
 	pthread_mutex_t unreadable_lock;
 	unsigned unreadable;          /* faults that wait for an unreadable page */
@@ -253,6 +335,11 @@ int ob_lift_io_inflight(const struct ob_chunk *chunk);
 int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n);
 /* Chunk locked. Empties the bench below n pages. 0 or -errno. */
 int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n) OB_MUST_CHECK;
+/*
+ * Chunk locked. Empties the bench below pages whose numbers in the chunk are given in ascending order, with one call if it
+ * can. Returns how many of them, from the first on, are gone.
+ */
+unsigned ob_lift_drop_many(struct ob_engine *engine, const struct ob_place *place, const uint16_t *pages, unsigned n);
 /* Flips a bit of a page that is on its way back, when a test wants to see that noticed. */
 void ob_lift_mutate(void *page);
 
@@ -262,22 +349,62 @@ void *ob_fault_thread(void *worker);
 /*
  * Chunk locked; may unlock and lock it again. Brings one compressed or swapped page back, and up to window - 1 neighbours
  * that lie beside it, charging the cost. Returns 0; -ENOSPC (no room); -EIO or -EBADMSG (unreadable); -EALREADY (somebody
- * else is reading it); or another -errno. buffer has OB_WINDOW_MAX pages.
+ * else is reading it); or another -errno. buffer has OB_FILL_MAX pages. ret_fetched_ns (may be NULL): when the bytes were there.
  */
-int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer);
+int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
+		  uint64_t *ret_fetched_ns);
 /* Tells the workers to look at the faults that wait. */
 void ob_fault_room(struct ob_engine *engine);
+/* Charges n pages, or one when there is no room for more. Returns how many. */
+unsigned ob_fault_charge(struct ob_engine *engine, unsigned n);
+/* Copies a page that is in a buffer in; the cost of it is charged. bits: what the word keeps. 0 or -errno. */
+int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, void *bytes, enum ob_transition transition,
+		     uint64_t bits);
+/* A fault could not be answered because of r: it waits, and is tried again. */
+void ob_fault_defer(struct ob_engine *engine, struct ob_pending *fault, int r);
+/* A fault that may have waited has been answered. */
+void ob_fault_answered(struct ob_engine *engine, struct ob_pending *fault);
+/* Counts an answer by kind, and by how long each part took. */
+void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob_pending *fault, uint64_t locked_ns,
+		     uint64_t fetched_ns);
+
+/* --- follow.c --- */
+
+/* A worker's thread has begun; it has taken faults, event_lock held; it may go to where they come from. */
+void ob_follow_start(struct ob_worker *worker);
+void ob_follow_note(struct ob_worker *worker, const struct ob_uffd_fault *faults, int n);
+void ob_follow(struct ob_worker *worker, uint64_t now);
+
+/* --- fault_read.c --- */
+
+int ob_reads_create(struct ob_engine *engine);
+void ob_reads_destroy(struct ob_engine *engine);
+/*
+ * Chunk locked. Starts to read the swapped page that a fault is for, and those around it that lie in the slots behind it.
+ * Returns 0: under way, or settled already; 1: no read can be started in the background; or -errno, as ob_fault_fill().
+ */
+int ob_read_start(struct ob_engine *engine, struct ob_place *place, unsigned window, const struct ob_pending *fault,
+		  uint64_t locked_ns);
+/* Reads that have ended, as a list; event_lock is held. Then settles one, with no lock held. */
+struct ob_read *ob_reads_ended(struct ob_engine *engine);
+void ob_read_settle(struct ob_engine *engine, struct ob_read *read);
+/* One page of a read that has ended, its chunk locked: installs it, or leaves it as it was. was_read: 0 or why not. */
+int ob_read_settle_page(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *bytes, int was_read);
+/* A buffer is used up to `pages` pages from now on: charges what it has not been charged for. */
+void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages);
 
 /* --- reclaim.c --- */
 
-void *ob_reclaim_thread(void *engine);
+void *ob_reclaim_thread(void *reclaimer);
 void ob_reclaim_kick(struct ob_engine *engine);
+/* Whether there is a second reclaimer to be called. */
+int ob_reclaim_has_help(const struct ob_engine *engine);
 
-/* --- clock.c: the reclaimer's own; regions_lock is held --- */
+/* --- clock.c: the reclaimers' own; regions_lock is held --- */
 
 /* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */
 void ob_clock_fill_bench(struct ob_engine *engine);
-/* Appends a chunk to the bench queue, or takes its head: 0, or -ENOENT when it is empty. */
+/* Appends a chunk to the bench queue, its lock held; or takes the queue's head: 0, or -ENOENT when it is empty. */
 void ob_clock_push(struct ob_engine *engine, const struct ob_place *place);
 int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place);
 /* A chunk's number among all, and the place of one: -ENOENT when there is no such chunk now. */
@@ -286,23 +413,30 @@ int ob_clock_place(struct ob_engine *engine, uint32_t id, struct ob_place *ret_p
 /* A region is about to go; regions_lock is held for writing. */
 void ob_clock_forget(struct ob_engine *engine, uint32_t region);
 
-/* --- evict.c: the reclaimer's own; regions_lock is held --- */
+/* --- evict.c: a reclaimer's own; regions_lock is held --- */
 
-/* Takes a chunk's pages off the bench until the cost is at the low mark. Returns how many pages that freed. */
-unsigned ob_evict_chunk(struct ob_engine *engine, struct ob_place *place);
-/* Writes out what waits in the batch. Returns how many pages that freed. */
-int ob_evict_flush(struct ob_engine *engine);
+/* Takes a chunk's pages off the bench until the cost is at the low mark. Returns how many pages that freed at once. */
+unsigned ob_evict_chunk(struct ob_reclaimer *re, struct ob_place *place);
+/* Whether the cost will be at the low mark when what is leaving has left. */
+int ob_evict_enough(const struct ob_engine *engine);
 /* Whether this round has lasted long enough. */
-int ob_evict_round_over(const struct ob_engine *engine);
+int ob_evict_round_over(const struct ob_reclaimer *re);
 /* Bytes that the pool may take, and whether the store is worth asking. */
 uint64_t ob_evict_pool_share(const struct ob_engine *engine);
 int ob_evict_swap_usable(const struct ob_engine *engine);
-/* Writes the oldest spans of the pool to the store. Returns how many pages that freed. */
-unsigned ob_evict_shrink_pool(struct ob_engine *engine);
+/* The store did not take a page: it is left alone for a while. */
+void ob_evict_swap_failed(struct ob_engine *engine, int r);
+/* Bytes by which the pool may grow before the bench is emptied below what it took. */
+int64_t ob_evict_grow_bytes(const struct ob_engine *engine);
+
+/* --- write_back.c: a reclaimer's own; regions_lock is held --- */
+
+/* Writes the oldest spans of the pool to the store. Returns how many pages went. */
+unsigned ob_evict_shrink_pool(struct ob_reclaimer *re);
 /* Makes resident pages give up the copies of them that the store still holds. Returns whether that freed a slot. */
 int ob_evict_drop_cached(struct ob_engine *engine);
 
-/* --- housekeeping.c: the reclaimer's own --- */
+/* --- housekeeping.c: the first reclaimer's own --- */
 
 void ob_housekeeping(struct ob_engine *engine);
 /* Asks the kernel how much is present; the answer counts while there is no limit. */
@@ -310,15 +444,19 @@ void ob_count_present(struct ob_engine *engine);
 /* A limit has been set on a machine that had none: takes all its memory into care. */
 void ob_engage(struct ob_engine *engine);
 
-/* --- write_batch.c --- */
+/* --- write_batch.c: a reclaimer's own --- */
 
 /*
- * Chunk locked. Puts a copy of the page's bytes in the batch and marks its word WRITING. Returns 0, -ENOBUFS (flush first) or -ENOSPC / -errno
- * of the store. The batch is flushed with no lock held but regions_lock.
+ * Sees to it, with no chunk's lock held, that the store has slots for `pages` more pages and a batch has room for them: may
+ * wait for the disk. Returns how many pages of memory writes that have ended have freed.
  */
-int ob_batch_add(struct ob_engine *engine, struct ob_batch *batch, const struct ob_place *place, uint64_t page, const void *bytes);
-/* Writes what is in the batch and settles its pages. Returns how many pages were freed, or -errno of a write that failed. */
-int ob_batch_flush(struct ob_engine *engine, struct ob_batch *batch);
+unsigned ob_batch_prepare(struct ob_reclaimer *re, unsigned pages);
+/* Chunk locked. Puts a copy of the page's bytes in the batch and marks its word WRITING. Returns 0, -ENOBUFS (no room), or what the store said. */
+int ob_batch_add(struct ob_reclaimer *re, const struct ob_place *place, uint64_t page, const void *bytes);
+/* Starts to write what is in the batch, settles what has been written; wait: until all is. No chunk is locked. Returns how many pages were freed. */
+unsigned ob_batch_flush(struct ob_reclaimer *re, int wait);
+/* Gives slots back that were taken ahead. Nothing is in the batch. */
+void ob_batch_rest(struct ob_reclaimer *re);
 
 /* --- regions.c --- */
 

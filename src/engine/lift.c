@@ -30,6 +30,23 @@ int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n)
 	return ob_memory_drop(ob_place_bench(place, page), n * OB_PAGE_SIZE);
 }
 
+unsigned ob_lift_drop_many(struct ob_engine *engine, const struct ob_place *place, const uint16_t *pages, unsigned n)
+{
+	struct iovec ranges[OB_DROP_RANGES];
+	unsigned ends[OB_DROP_RANGES], count = 0, i = 0, gone;
+
+	while (i < n && count < OB_DROP_RANGES) {
+		unsigned start = i++;
+
+		while (i < n && pages[i] == pages[i - 1] + 1)
+			i++;
+		ranges[count] = (struct iovec){ ob_place_bench(place, place->chunk_first + pages[start]), (i - start) * OB_PAGE_SIZE };
+		ends[count++] = i;
+	}
+	gone = ob_memory_drop_ranges(engine->self, ranges, count);
+	return gone ? ends[gone - 1] : 0;
+}
+
 void ob_lift_mutate(void *page)
 {
 	if (OB_UNLIKELY(ob_fault(OB_FP_page_return) == OB_FAULT_FLIP))
@@ -199,8 +216,8 @@ static void returned(struct ob_engine *engine, struct ob_place *place, uint64_t 
 {
 	uint64_t *word = ob_place_word(place, page);
 
-	/* A slot that is being written belongs to the batch, which frees it when it sees that the word has changed. */
-	ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull);
+	/* What is being written or is placed belongs to a reclaimer, who frees it when he sees that the word has changed. */
+	ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull & ~OB_PAGE_PLACED);
 }
 
 /* The page cannot be moved (something holds it on the bench): copies it, and empties the bench. */

@@ -6,6 +6,8 @@
  *     bit   4      BUSY     a thread is reading the page from the swap store without the chunk's lock; nobody else touches it
  *     bit   5      WRITING  the bytes are being written to the slot below; any other change of the word cancels that
  *     bit   6      CACHED   the slot below holds what the page held when it last came in: good if the hash still matches
+ *     bit   7      PLACED   benched; what it becomes lies ready elsewhere, and the bench is about to be emptied; any other
+ *                           change of the word cancels that
  *     bits  8..35  slot     of the swap store, meaningful for SWAPPED, WRITING and CACHED
  *     bits 36..63  handle   in the compressed pool, meaningful for COMPRESSED
  *
@@ -42,6 +44,7 @@ enum ob_page_state {
 #define OB_PAGE_BUSY    (1ull << 4)
 #define OB_PAGE_WRITING (1ull << 5)
 #define OB_PAGE_CACHED  (1ull << 6)
+#define OB_PAGE_PLACED  (1ull << 7)
 
 #define OB_SLOT_BITS   28
 #define OB_HANDLE_BITS 28

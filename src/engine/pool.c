@@ -17,6 +17,8 @@
 #define CLASSES     ((OB_COMPRESSED_MAX + HEADER + UNIT - 1) / UNIT + 1) /* class c holds objects of c * UNIT bytes */
 #define ARENA_MAX   (16ull << 30)
 #define NO_SPAN     UINT32_MAX
+#define KEPT_MIN    4u  /* empty spans kept: a 64th of what the pool may take, but not fewer, nor more than 2 MiB */
+#define KEPT_MAX    64u
 
 _Static_assert(SPAN_BYTES / MIN_OBJECT <= OB_POOL_SPAN_OBJECTS, "a span's bitmap covers its smallest objects");
 
@@ -30,19 +32,26 @@ struct span {
 	uint64_t live[OB_POOL_SPAN_OBJECTS / 64];
 	uint16_t count;
 	uint8_t class;
-	uint8_t kept;                  /* free, but the kernel has not taken it back */
+};
+
+struct class {
+	pthread_mutex_t lock;           /* the live bits, count and room of its spans */
+	uint32_t room_head;
 };
 
 struct ob_pool {
-	pthread_mutex_t lock;
+	struct class classes[CLASSES];
+	pthread_mutex_t lock;           /* innermost: the lists below and the age of spans */
 	char *arena;
 	uint64_t arena_bytes;
 	struct span *spans;
 	size_t spans_bytes;
 	uint32_t span_count, span_used; /* span_used: never used beyond this */
-	uint32_t free_head, kept_head;
-	uint32_t room_head[CLASSES];
+	uint32_t free_head;
+	uint32_t kept_head, kept_count; /* empty, and not given back */
+	uint32_t kept_limit;            /* atomic */
 	uint32_t oldest, newest;
+	int self;
 	uint64_t bytes;                 /* atomic */
 	void (*cost)(void *context, int64_t delta_bytes);
 	void *context;
@@ -70,7 +79,7 @@ static void unlink_span(struct ob_pool *pool, uint32_t i, int age, uint32_t *hea
 static void push_room(struct ob_pool *pool, uint32_t i)
 {
 	struct span *span = &pool->spans[i];
-	uint32_t *head = &pool->room_head[span->class];
+	uint32_t *head = &pool->classes[span->class].room_head;
 
 	span->room = (struct link){ .next = *head, .prev = NO_SPAN };
 	if (*head != NO_SPAN)
@@ -106,47 +115,99 @@ static uint32_t use_another(struct ob_pool *pool)
 	return pool->span_used++;
 }
 
-/* A span for a class, charged; NO_SPAN when there is none. */
-static uint32_t take_span(struct ob_pool *pool, unsigned class, uint64_t max_bytes)
+/* A span that holds nothing, charged; NO_SPAN when there is none. The pool's lock is held. */
+static uint32_t find_span(struct ob_pool *pool, uint64_t max_bytes)
 {
-	struct span *span;
 	uint32_t i = pool->kept_head;
 
 	if (i != NO_SPAN) {
 		pool->kept_head = pool->spans[i].room.next;
-	} else {
-		if (ob_pool_bytes(pool) + SPAN_BYTES > max_bytes)
-			return NO_SPAN;
-		i = pool->free_head;
-		if (i != NO_SPAN)
-			pool->free_head = pool->spans[i].room.next;
-		else if (pool->span_used < pool->span_count)
-			i = use_another(pool);
-		else
-			return NO_SPAN;
-		add_bytes(pool, SPAN_BYTES);
+		pool->kept_count--;
+		return i;
 	}
-	span = &pool->spans[i];
-	memset(span, 0, sizeof(*span));
-	span->class = (uint8_t)class;
-	push_room(pool, i);
-	push_newest(pool, i);
+	i = pool->free_head;
+	if (ob_pool_bytes(pool) + SPAN_BYTES > max_bytes)
+		return NO_SPAN;
+	if (i != NO_SPAN)
+		pool->free_head = pool->spans[i].room.next;
+	else if (pool->span_used < pool->span_count)
+		i = use_another(pool);
+	else
+		return NO_SPAN;
+	add_bytes(pool, SPAN_BYTES);
 	return i;
 }
 
+/* A span for a class, whose lock is held. */
+static uint32_t take_span(struct ob_pool *pool, unsigned class, uint64_t max_bytes)
+{
+	uint32_t i;
+
+	pthread_mutex_lock(&pool->lock);
+	i = find_span(pool, max_bytes);
+	if (i != NO_SPAN) {
+		memset(&pool->spans[i], 0, sizeof(pool->spans[i]));
+		__atomic_store_n(&pool->spans[i].class, (uint8_t)class, __ATOMIC_RELAXED);
+		push_newest(pool, i);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (i != NO_SPAN)
+		push_room(pool, i);
+	return i;
+}
+
+static void push_kept(struct ob_pool *pool, uint32_t i)
+{
+	pool->spans[i].room.next = pool->kept_head;
+	pool->kept_head = i;
+	pool->kept_count++;
+}
+
+/* Gives n (at most KEPT_MAX) of the kept spans back to the kernel, as many as it takes. The pool's lock is held. */
+static void give_kept(struct ob_pool *pool, uint32_t n)
+{
+	struct iovec ranges[KEPT_MAX] = { { 0 } };
+	uint32_t spans[KEPT_MAX];
+	unsigned gone;
+
+	for (uint32_t k = 0; k < n; k++) {
+		spans[k] = pool->kept_head;
+		pool->kept_head = pool->spans[spans[k]].room.next;
+		ranges[k] = (struct iovec){ pool->arena + (size_t)spans[k] * SPAN_BYTES, SPAN_BYTES };
+	}
+	pool->kept_count -= n;
+	gone = ob_memory_drop_ranges(pool->self, ranges, n);
+	add_bytes(pool, -(int64_t)gone * SPAN_BYTES);
+	for (uint32_t k = 0; k < n; k++) {
+		if (k >= gone) {
+			push_kept(pool, spans[k]);
+			continue;
+		}
+		pool->spans[spans[k]].room.next = pool->free_head;
+		pool->free_head = spans[k];
+	}
+}
+
+/* A span whose last object has gone; the lock of its class is held. */
 static void give_span(struct ob_pool *pool, uint32_t i)
 {
-	struct span *span = &pool->spans[i];
-	uint32_t *list = &pool->free_head;
+	uint32_t limit = __atomic_load_n(&pool->kept_limit, __ATOMIC_RELAXED);
 
-	unlink_span(pool, i, 0, &pool->room_head[span->class], NULL);
+	unlink_span(pool, i, 0, &pool->classes[pool->spans[i].class].room_head, NULL);
+	pthread_mutex_lock(&pool->lock);
 	unlink_span(pool, i, 1, &pool->oldest, &pool->newest);
-	if (ob_memory_drop(pool->arena + (size_t)i * SPAN_BYTES, SPAN_BYTES) < 0)
-		list = &pool->kept_head;
-	else
-		add_bytes(pool, -(int64_t)SPAN_BYTES);
-	span->room.next = *list;
-	*list = i;
+	push_kept(pool, i);
+	if (pool->kept_count > limit)
+		give_kept(pool, OB_MIN(pool->kept_count - limit / 2, KEPT_MAX));
+	pthread_mutex_unlock(&pool->lock);
+}
+
+void ob_pool_trim(struct ob_pool *pool)
+{
+	pthread_mutex_lock(&pool->lock);
+	if (pool->kept_count)
+		give_kept(pool, OB_MIN(pool->kept_count, KEPT_MAX));
+	pthread_mutex_unlock(&pool->lock);
 }
 
 static unsigned first_free(const struct span *span)
@@ -173,23 +234,24 @@ int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigne
 
 	if (ob_fault(OB_FP_pool_alloc) < 0 || class >= CLASSES)
 		return -ENOSPC;
-	pthread_mutex_lock(&pool->lock);
-	i = pool->room_head[class];
+	__atomic_store_n(&pool->kept_limit, (uint32_t)OB_MIN(OB_MAX(max_bytes / SPAN_BYTES / 64, KEPT_MIN), KEPT_MAX), __ATOMIC_RELAXED);
+	pthread_mutex_lock(&pool->classes[class].lock);
+	i = pool->classes[class].room_head;
 	if (i == NO_SPAN)
 		i = take_span(pool, class, max_bytes);
 	if (i == NO_SPAN) {
-		pthread_mutex_unlock(&pool->lock);
+		pthread_mutex_unlock(&pool->classes[class].lock);
 		return -ENOSPC;
 	}
 	span = &pool->spans[i];
 	object = first_free(span);
 	span->live[object / 64] |= 1ull << (object % 64);
 	if (++span->count == objects_in(class))
-		unlink_span(pool, i, 0, &pool->room_head[class], NULL);
+		unlink_span(pool, i, 0, &pool->classes[class].room_head, NULL);
 	offset = (uint64_t)i * SPAN_BYTES + (uint64_t)object * class * UNIT;
 	/* The header is read under this lock by ob_pool_oldest; the body belongs to the chunk's lock. */
 	memcpy(pool->arena + offset, &header, sizeof(header));
-	pthread_mutex_unlock(&pool->lock);
+	pthread_mutex_unlock(&pool->classes[class].lock);
 	memcpy(pool->arena + offset + HEADER, data, length);
 	*ret_handle = (uint32_t)(offset / UNIT);
 	return 0;
@@ -210,16 +272,16 @@ void ob_pool_free(struct ob_pool *pool, uint32_t handle)
 	uint64_t offset = (uint64_t)handle * UNIT;
 	uint32_t i = (uint32_t)(offset / SPAN_BYTES);
 	struct span *span = &pool->spans[i];
-	unsigned object;
+	unsigned class = span->class; /* it stays what it is while the object lives */
+	unsigned object = (unsigned)(offset % SPAN_BYTES) / (class * UNIT);
 
-	pthread_mutex_lock(&pool->lock);
-	object = (unsigned)(offset % SPAN_BYTES) / (span->class * UNIT);
+	pthread_mutex_lock(&pool->classes[class].lock);
 	span->live[object / 64] &= ~(1ull << (object % 64));
-	if (span->count-- == objects_in(span->class))
+	if (span->count-- == objects_in(class))
 		push_room(pool, i);
 	if (!span->count)
 		give_span(pool, i);
-	pthread_mutex_unlock(&pool->lock);
+	pthread_mutex_unlock(&pool->classes[class].lock);
 }
 
 static void list_object(struct ob_pool *pool, uint32_t i, unsigned object, struct ob_pool_object *ret)
@@ -232,19 +294,34 @@ static void list_object(struct ob_pool *pool, uint32_t i, unsigned object, struc
 	ret->handle = (uint32_t)(offset / UNIT);
 }
 
-unsigned ob_pool_oldest(struct ob_pool *pool, unsigned skip, struct ob_pool_object objects[OB_POOL_SPAN_OBJECTS])
+/* The span that follows the oldest by `skip`, and its class. */
+static uint32_t find_old(struct ob_pool *pool, unsigned skip, unsigned *ret_class)
 {
-	unsigned n = 0;
 	uint32_t i;
 
 	pthread_mutex_lock(&pool->lock);
 	for (i = pool->oldest; i != NO_SPAN && skip; i = pool->spans[i].age.next)
 		skip--;
 	if (i != NO_SPAN)
-		for (unsigned object = 0; object < objects_in(pool->spans[i].class); object++)
+		*ret_class = pool->spans[i].class;
+	pthread_mutex_unlock(&pool->lock);
+	return i;
+}
+
+unsigned ob_pool_oldest(struct ob_pool *pool, unsigned skip, struct ob_pool_object objects[OB_POOL_SPAN_OBJECTS])
+{
+	unsigned n = 0, class = 0;
+	uint32_t i = find_old(pool, skip, &class);
+
+	if (i == NO_SPAN)
+		return 0;
+	pthread_mutex_lock(&pool->classes[class].lock);
+	/* If it has become another class's meanwhile, there is nothing to see here. */
+	if (__atomic_load_n(&pool->spans[i].class, __ATOMIC_RELAXED) == class && pool->spans[i].count)
+		for (unsigned object = 0; object < objects_in(class); object++)
 			if (pool->spans[i].live[object / 64] >> (object % 64) & 1)
 				list_object(pool, i, object, &objects[n++]);
-	pthread_mutex_unlock(&pool->lock);
+	pthread_mutex_unlock(&pool->classes[class].lock);
 	return n;
 }
 
@@ -261,7 +338,7 @@ void ob_pool_ranges(const struct ob_pool *pool, uint64_t ret_arena[2], uint64_t 
 	ret_tables[1] = ret_tables[0] + pool->spans_bytes;
 }
 
-int ob_pool_create(uint64_t arena_bytes, void (*cost)(void *context, int64_t delta_bytes), void *context,
+int ob_pool_create(uint64_t arena_bytes, int self, void (*cost)(void *context, int64_t delta_bytes), void *context,
 		   struct ob_pool **ret_pool)
 {
 	struct ob_pool *pool = calloc(1, sizeof(*pool));
@@ -273,9 +350,13 @@ int ob_pool_create(uint64_t arena_bytes, void (*cost)(void *context, int64_t del
 	pool->arena_bytes = OB_MAX(OB_MIN(arena_bytes, ARENA_MAX), SPAN_BYTES) & ~(uint64_t)(SPAN_BYTES - 1);
 	pool->span_count = (uint32_t)(pool->arena_bytes / SPAN_BYTES);
 	pool->spans_bytes = (pool->span_count * sizeof(struct span) + 4095) & ~4095ull;
+	pool->kept_limit = KEPT_MIN;
 	pool->free_head = pool->kept_head = pool->oldest = pool->newest = NO_SPAN;
-	for (unsigned i = 0; i < CLASSES; i++)
-		pool->room_head[i] = NO_SPAN;
+	pool->self = self;
+	for (unsigned i = 0; i < CLASSES; i++) {
+		pool->classes[i].room_head = NO_SPAN;
+		pthread_mutex_init(&pool->classes[i].lock, NULL);
+	}
 	pool->cost = cost;
 	pool->context = context;
 	pthread_mutex_init(&pool->lock, NULL);
@@ -299,6 +380,8 @@ void ob_pool_destroy(struct ob_pool *pool)
 		return;
 	ob_memory_unreserve(pool->arena, pool->arena_bytes);
 	ob_memory_unreserve(pool->spans, pool->spans_bytes);
+	for (unsigned i = 0; i < CLASSES; i++)
+		pthread_mutex_destroy(&pool->classes[i].lock);
 	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }

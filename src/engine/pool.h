@@ -4,18 +4,20 @@
  *
  * Theory of operation. One arena of address space, reserved at start and touched as needed, cut into spans of 32 KiB.
  * A span holds objects of one size class (a multiple of 64 bytes); a bitmap says which are live. Spans with room of a
- * class hang in a list, so allocation takes the first; a span whose last object goes is given back to the kernel at
- * once, so the pool costs what its spans cost. All live spans also hang in a queue in the order of their making: the
+ * class hang in a list, so allocation takes the first; a span whose last object goes is kept for the next that is needed,
+ * and when many are kept, half of them are given back to the kernel with one call (a call each would cost more than all
+ * else here). The pool costs what its spans cost, the kept ones too. All live spans also hang in a queue in the order of their making: the
  * oldest holds what has been cold for longest, and is what is written back when the pool has become too large.
  *
  * An object starts with a header of 8 bytes: the number of its page and its length. A handle is the object's place in
  * the arena in units of 64 bytes: 28 bits, so a pool is at most 16 GiB.
  *
- * Locking: one mutex around lists and bitmaps, the innermost lock of the engine. The bytes of an object belong to
- * whoever holds the lock of its page's chunk. Freeing neither allocates nor waits for I/O, so fault service may do it.
+ * Locking: a mutex for each size class, around its objects; inside it one for all spans, taken when a span comes or goes.
+ * The bytes of an object belong to whoever holds the lock of its page's chunk. Freeing neither allocates nor waits for I/O,
+ * so fault service may do it.
  *
  * Failure: when the arena is exhausted or the limit reached, ob_pool_store says -ENOSPC and changes nothing. When the
- * kernel does not take a span back, it stays accounted for and is used again before any other.
+ * kernel does not take spans back, they stay kept, accounted for.
  */
 #ifndef OB_ENGINE_POOL_H
 #define OB_ENGINE_POOL_H
@@ -33,8 +35,8 @@ struct ob_pool_object {
 	uint32_t handle;
 };
 
-/* arena_bytes: address space for it, cut to 16 GiB. cost (may not be NULL) is told how many bytes more or less the pool takes. Returns 0 or -errno. */
-int ob_pool_create(uint64_t arena_bytes, void (*cost)(void *context, int64_t delta_bytes), void *context,
+/* arena_bytes: address space for it, cut to 16 GiB. self: as for ob_memory_drop_ranges(). cost (may not be NULL) is told how many bytes more or less the pool takes. Returns 0 or -errno. */
+int ob_pool_create(uint64_t arena_bytes, int self, void (*cost)(void *context, int64_t delta_bytes), void *context,
 		   struct ob_pool **ret_pool) OB_MUST_CHECK;
 void ob_pool_destroy(struct ob_pool *pool);
 
@@ -52,6 +54,9 @@ void ob_pool_free(struct ob_pool *pool, uint32_t handle);
  * page it may be elsewhere. Returns their number, 0 when there is no such span.
  */
 unsigned ob_pool_oldest(struct ob_pool *pool, unsigned skip, struct ob_pool_object objects[OB_POOL_SPAN_OBJECTS]);
+
+/* Gives the spans that are kept empty back to the kernel. */
+void ob_pool_trim(struct ob_pool *pool);
 
 /* Host memory taken by spans, in bytes. Takes no lock. */
 uint64_t ob_pool_bytes(const struct ob_pool *pool);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Reclaim: keeps the machine's cost under its limit. One thread, which also does the housekeeping.
+ * Reclaim: keeps the machine's cost under its limit. One or two threads; the first also does the housekeeping.
  *
  * Theory of operation. When the cost passes the high mark, chunks are lifted whole, in the order of a clock hand, until
  * the bench holds its target; then the pages that have lain on the bench longest are taken off it until the cost is at
@@ -8,11 +8,15 @@
  * shown itself to be cold. A chunk from which much came back since the hand last passed is passed over, with a heat that
  * halves each time.
  *
- * clock.c says what is lifted, evict.c where a page goes that is taken off the bench, housekeeping.c how large the bench is.
+ * clock.c says what is lifted, evict.c where a page goes that is taken off the bench, write_batch.c how it is written,
+ * write_back.c how room is made in pool and store, housekeeping.c how large the bench is.
  *
  * A round takes a few chunks or 20 ms, so that regions_lock is free now and then. When rounds go through the whole bench without
  * success, and pages found no place or there is nothing to lift, the engine is stuck: the limit gives way, visibly,
  * until something helps; it is tried again every 50 ms.
+ *
+ * The second reclaimer helps when there is far to go (a limit that was lowered) or faults wait for room, and leaves the
+ * pool, the store and the question whether the engine is stuck to the first. Each takes chunks from one queue.
  */
 #include <errno.h>
 #include <sys/prctl.h>
@@ -25,6 +29,7 @@
 #define BUSY_WAIT_NS   (50 * OB_NS_PER_MS) /* while something waits that no kick announces */
 #define ROUND_CHUNKS   4u
 #define ROUND_NS       (20 * OB_NS_PER_MS)
+#define HELP_LIMIT     (96ull << 20) /* bytes; below it a second reclaimer's needs would be too much of the limit */
 
 void ob_reclaim_kick(struct ob_engine *engine)
 {
@@ -36,64 +41,113 @@ void ob_reclaim_kick(struct ob_engine *engine)
 }
 
 /* Takes the oldest chunks of the bench in turn. Returns how many pages that freed. */
-static unsigned empty_bench(struct ob_engine *engine)
+static unsigned empty_bench(struct ob_reclaimer *re)
 {
+	struct ob_engine *engine = re->engine;
 	unsigned freed = 0;
 
-	for (unsigned i = 0; i < ROUND_CHUNKS && ob_cost_over(engine, ob_cost_low(engine)) && !ob_evict_round_over(engine); i++) {
+	for (unsigned i = 0; i < ROUND_CHUNKS && !ob_evict_enough(engine) && !ob_evict_round_over(re); i++) {
 		struct ob_place place;
 
 		if (ob_clock_pop(engine, &place) < 0)
 			break;
-		freed += ob_evict_chunk(engine, &place);
 		ob_chunk_lock_background(place.chunk);
+		place.chunk->evicting = 1;
+		ob_chunk_unlock(place.chunk);
+		freed += ob_evict_chunk(re, &place);
+		ob_chunk_lock_background(place.chunk);
+		place.chunk->evicting = 0;
 		if (place.chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, &place);
 		ob_chunk_unlock(place.chunk);
 	}
-	return freed + (unsigned)ob_evict_flush(engine);
+	/* What is being written may be all that is left to do. */
+	return freed + ob_batch_flush(re, !freed || ob_evict_enough(engine));
 }
 
 /* One round of reclaim. Returns whether it freed anything. */
-static int reclaim_round(struct ob_engine *engine)
+static int reclaim_round(struct ob_reclaimer *re)
 {
+	struct ob_engine *engine = re->engine;
+	uint64_t retry = ob_load(&engine->swap_retry_ns);
 	unsigned freed = 0;
-	uint64_t now = ob_now_ns();
 
-	if (engine->reclaimer.swap_retry_ns && now >= engine->reclaimer.swap_retry_ns)
-		engine->reclaimer.swap_retry_ns = 0;
+	re->round_end_ns = ob_now_ns() + ROUND_NS;
+	if (re->number) {
+		ob_clock_fill_bench(engine);
+		return empty_bench(re) > 0;
+	}
+	if (retry && ob_now_ns() >= retry)
+		ob_store(&engine->swap_retry_ns, 0);
 	if (ob_evict_swap_usable(engine) && ob_pool_bytes(engine->pool) + 32 * OB_PAGE_SIZE > ob_evict_pool_share(engine))
-		freed += ob_evict_shrink_pool(engine);
+		freed += ob_evict_shrink_pool(re);
 	ob_clock_fill_bench(engine);
-	freed += empty_bench(engine);
-	if (freed && !engine->reclaimer.swap_retry_ns)
+	freed += empty_bench(re);
+	if (freed && !ob_load(&engine->swap_retry_ns))
 		ob_degraded_set(engine, OB_DEGRADED_SWAP_FULL | OB_DEGRADED_SWAP_ERROR, 0);
 	if (!freed && (ob_load(&engine->degraded) & OB_DEGRADED_SWAP_FULL) && ob_load(&engine->cached_pages) > 0 &&
 	    ob_evict_drop_cached(engine)) {
-		engine->reclaimer.swap_retry_ns = 0;
+		ob_store(&engine->swap_retry_ns, 0);
 		return 1;
 	}
 	return freed > 0;
 }
 
+/* A round, unless the limit has been taken away meanwhile. */
+static int locked_round(struct ob_reclaimer *re)
+{
+	struct ob_engine *engine = re->engine;
+	int freed;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	/* A release has waited for this lock after it took the limit away: whoever has it now sees that. */
+	freed = ob_load(&engine->limit_bytes) ? reclaim_round(re) : 1;
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return freed;
+}
+
 /* How many rounds without success go once through the whole bench. */
 static unsigned patience(const struct ob_engine *engine)
 {
-	return engine->reclaimer.queue_count / ROUND_CHUNKS + 2;
+	return ob_load(&engine->clock.queue_count) / ROUND_CHUNKS + 2;
 }
 
 /*
  * Whether rounds without success mean that nothing can be reclaimed: pages found no place, or there are none to lift. When
  * the guest merely takes everything back from the bench as quickly as it is lifted, there is something left to do.
  */
-static int nothing_left(const struct ob_engine *engine)
+static int nothing_left(const struct ob_reclaimer *re)
 {
-	return engine->reclaimer.refused || ob_load(&engine->in_state[OB_PAGE_BENCHED]) <= 0;
+	return !ob_load(&re->engine->helping) &&
+	       (re->refused || ob_load(&re->engine->in_state[OB_PAGE_BENCHED]) <= 0);
+}
+
+int ob_reclaim_has_help(const struct ob_engine *engine)
+{
+	return engine->reclaimer_count > 1 && ob_load(&engine->limit_bytes) >= HELP_LIMIT;
+}
+
+/* Whether there is so much to do that another thread is worth its waking. */
+static int wants_help(const struct ob_engine *engine)
+{
+	int64_t low = ob_cost_low(engine), high = ob_cost_high(engine);
+
+	return ob_reclaim_has_help(engine) &&
+	       (ob_load(&engine->pending_count) || ob_cost_over(engine, high + 2 * (high - low)));
+}
+
+static void call_for_help(struct ob_engine *engine)
+{
+	pthread_mutex_lock(&engine->reclaim_lock);
+	engine->help_wanted = 1;
+	pthread_cond_broadcast(&engine->help_cond);
+	pthread_mutex_unlock(&engine->reclaim_lock);
 }
 
 /* Brings the cost down to the low mark, or finds out that nothing can. */
-static void reclaim(struct ob_engine *engine)
+static void reclaim(struct ob_reclaimer *re)
 {
+	struct ob_engine *engine = re->engine;
 	unsigned idle = 0;
 	int stuck = 0;
 
@@ -102,25 +156,32 @@ static void reclaim(struct ob_engine *engine)
 		ob_fault_room(engine);
 		return;
 	}
-	engine->reclaimer.refused = 0;
+	re->refused = 0;
 	while (ob_cost_over(engine, ob_cost_low(engine)) && !ob_load(&engine->stop)) {
 		int freed;
 
 		ob_housekeeping(engine);
-		engine->reclaimer.round_end_ns = ob_now_ns() + ROUND_NS;
-		pthread_rwlock_rdlock(&engine->regions_lock);
-		/* A release has waited for this lock after it took the limit away: whoever has it now sees that. */
-		freed = ob_load(&engine->limit_bytes) ? reclaim_round(engine) : 1;
-		pthread_rwlock_unlock(&engine->regions_lock);
+		if (wants_help(engine))
+			call_for_help(engine);
+		freed = locked_round(re);
 		idle = freed ? 0 : idle + 1;
 		if (freed)
-			engine->reclaimer.refused = 0;
-		stuck = idle > patience(engine) && nothing_left(engine);
+			re->refused = 0;
+		stuck = idle > patience(engine) && nothing_left(re);
 		if (stuck)
 			break;
 	}
 	ob_store(&engine->stuck, stuck);
 	ob_fault_room(engine);
+}
+
+/* What a reclaimer keeps between rounds goes back before he sleeps. */
+static void rest(struct ob_reclaimer *re)
+{
+	pthread_rwlock_rdlock(&re->engine->regions_lock);
+	ob_batch_flush(re, 1);
+	ob_batch_rest(re);
+	pthread_rwlock_unlock(&re->engine->regions_lock);
 }
 
 static void wait_for_kick(struct ob_engine *engine)
@@ -143,19 +204,51 @@ static void wait_for_kick(struct ob_engine *engine)
 	pthread_mutex_unlock(&engine->reclaim_lock);
 }
 
-void *ob_reclaim_thread(void *context)
+static void first_reclaimer(struct ob_reclaimer *re)
 {
-	struct ob_engine *engine = context;
+	struct ob_engine *engine = re->engine;
 
-	prctl(PR_SET_NAME, "overbook-reclaim");
-	engine->reclaimer.last_second_ns = engine->reclaimer.last_over_check_ns = ob_now_ns();
+	engine->house.last_second_ns = engine->house.last_over_check_ns = ob_now_ns();
 	while (!ob_load(&engine->stop)) {
 		if (__atomic_exchange_n(&engine->engage_pending, 0, __ATOMIC_ACQ_REL))
 			ob_engage(engine);
 		if (ob_load(&engine->limit_bytes))
-			reclaim(engine);
+			reclaim(re);
+		rest(re);
 		ob_housekeeping(engine);
 		wait_for_kick(engine);
 	}
+}
+
+static void helper(struct ob_reclaimer *re)
+{
+	struct ob_engine *engine = re->engine;
+
+	for (;;) {
+		pthread_mutex_lock(&engine->reclaim_lock);
+		while (!ob_load(&engine->stop) && !engine->help_wanted)
+			pthread_cond_wait(&engine->help_cond, &engine->reclaim_lock);
+		engine->help_wanted = 0;
+		pthread_mutex_unlock(&engine->reclaim_lock);
+		if (ob_load(&engine->stop))
+			return;
+		__atomic_fetch_add(&engine->helping, 1, __ATOMIC_ACQ_REL);
+		while (wants_help(engine) && !ob_load(&engine->stuck) && !ob_load(&engine->stop))
+			if (!locked_round(re))
+				break;
+		rest(re);
+		__atomic_fetch_sub(&engine->helping, 1, __ATOMIC_ACQ_REL);
+	}
+}
+
+void *ob_reclaim_thread(void *context)
+{
+	struct ob_reclaimer *re = context;
+
+	prctl(PR_SET_NAME, "overbook-reclaim");
+	if (re->number)
+		helper(re);
+	else
+		first_reclaimer(re);
 	return NULL;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Regions: taking mappings into care and forgetting them. The engine's tables for a region are made and freed here. */
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 
 #include "engine/internal.h"
@@ -187,11 +188,28 @@ int ob_engine_add_region(struct ob_engine *engine, void *base, size_t length, st
 	return 0;
 }
 
+/* Waits, with no lock held, until no read from the store is under way for the region; no new one starts. */
+static void close_region(struct ob_engine *engine, uint64_t start)
+{
+	struct ob_region *region = NULL;
+
+	pthread_rwlock_wrlock(&engine->regions_lock);
+	for (uint32_t i = 0; i < OB_REGIONS_MAX; i++)
+		if (start && engine->region[i].base == start)
+			region = &engine->region[i];
+	if (region)
+		ob_store(&region->closing, 1);
+	pthread_rwlock_unlock(&engine->regions_lock);
+	while (region && __atomic_load_n(&region->reads, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
 int ob_engine_remove_region(struct ob_engine *engine, void *base)
 {
 	uint64_t start = (uint64_t)(uintptr_t)base;
 	int r = -ENOENT;
 
+	close_region(engine, start);
 	pthread_rwlock_wrlock(&engine->regions_lock);
 	for (uint32_t i = 0; i < OB_REGIONS_MAX && r < 0; i++) {
 		struct ob_region *region = &engine->region[i];

@@ -22,7 +22,7 @@ static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t
 
 	if (ob_page_state(word) == OB_PAGE_BENCHED)
 		return ob_lift_return(engine, place, page, ob_page_run(place, page, ob_place_end(place)));
-	r = ob_fault_fill(engine, place, page, OB_WINDOW_MAX, buffer);
+	r = ob_fault_fill(engine, place, page, OB_FILL_MAX, buffer, NULL);
 	/* A fault that came while this thread was reading was left to it: whoever waits must ask again. */
 	if (r < 0 && r != -EALREADY)
 		ob_uffd_wake(engine->uffd, ob_place_ram(place, page), OB_PAGE_SIZE);
@@ -124,7 +124,7 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 	pthread_mutex_unlock(&engine->limit_lock);
 	if (r)
 		return ob_error_set(err, EALREADY, "a release is under way already");
-	r = ob_memory_reserve(OB_WINDOW_MAX * OB_PAGE_SIZE, 0, &buffer);
+	r = ob_memory_reserve(OB_FILL_MAX * OB_PAGE_SIZE, 0, &buffer);
 	if (r < 0) {
 		ob_error_sys(err, -r, "cannot get memory for a release");
 	} else {
@@ -133,7 +133,7 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 		pthread_rwlock_wrlock(&engine->regions_lock);
 		pthread_rwlock_unlock(&engine->regions_lock);
 		r = release_all(engine, progress, context, buffer, err);
-		ob_memory_unreserve(buffer, OB_WINDOW_MAX * OB_PAGE_SIZE);
+		ob_memory_unreserve(buffer, OB_FILL_MAX * OB_PAGE_SIZE);
 		if (r < 0) {
 			ob_store(&engine->limit_bytes, had);
 			__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);

@@ -23,10 +23,12 @@
 #define TABLE_BYTES   (EXTENT_SLOTS * sizeof(struct ob_hash)) /* of memory, an extent that is on disk */
 
 struct extent {
-	uint16_t used;
+	uint32_t used;   /* atomic */
 	uint8_t present; /* allocated on disk */
-	uint64_t bitmap[EXTENT_WORDS];
+	uint64_t bitmap[EXTENT_WORDS]; /* atomic */
 };
+
+#define load(p) __atomic_load_n((p), __ATOMIC_RELAXED)
 
 struct ob_swap {
 	int fd;
@@ -34,11 +36,12 @@ struct ob_swap {
 	struct ob_hash_key key;
 	struct ob_hash *hashes;     /* by slot; reserved for all, touched as extents appear */
 	struct extent *extents;     /* likewise */
-	pthread_mutex_t lock;
+	pthread_mutex_t lock;       /* taking slots, which extents are present */
+	pthread_mutex_t grow_lock;  /* growing; before lock */
 	uint32_t extent_count;      /* below it lie all that were ever used */
 	uint32_t next_slot;
-	uint32_t free_slots;        /* of extents on disk */
-	int grow_error;             /* why the last extent could not be added; 0: it could */
+	uint32_t free_slots;        /* of extents on disk; atomic */
+	int grow_error;             /* atomic; why the last extent could not be added; 0: it could */
 	uint64_t file_bytes;        /* atomic */
 	void (*cost)(void *context, int64_t delta_bytes);
 	void *context;
@@ -94,6 +97,7 @@ int ob_swap_create(const char *dir, const struct ob_hash_key *key, void (*cost)(
 	swap->cost = cost;
 	swap->context = context;
 	pthread_mutex_init(&swap->lock, NULL);
+	pthread_mutex_init(&swap->grow_lock, NULL);
 	r = ob_memory_reserve(HASHES_BYTES, 0, &hashes);
 	swap->hashes = hashes;
 	if (r == 0)
@@ -119,6 +123,7 @@ void ob_swap_destroy(struct ob_swap *swap)
 	ob_memory_unreserve(swap->hashes, HASHES_BYTES);
 	ob_memory_unreserve(swap->extents, (size_t)MAX_EXTENTS * sizeof(struct extent));
 	pthread_mutex_destroy(&swap->lock);
+	pthread_mutex_destroy(&swap->grow_lock);
 	free(swap);
 }
 
@@ -147,13 +152,13 @@ static uint32_t find_room(const struct ob_swap *swap, uint32_t from)
 	for (uint32_t n = 0; n < swap->extent_count; n++) {
 		uint32_t i = (from + n) % swap->extent_count;
 
-		if (swap->extents[i].present && swap->extents[i].used < EXTENT_SLOTS)
+		if (swap->extents[i].present && load(&swap->extents[i].used) < EXTENT_SLOTS)
 			return i;
 	}
 	return MAX_EXTENTS;
 }
 
-/* Puts one more extent on disk, without the lock: nobody else changes which are present. */
+/* Puts one more extent on disk; grow_lock is held, so nobody else changes which are present. */
 static int add_extent(struct ob_swap *swap)
 {
 	uint32_t i;
@@ -170,28 +175,32 @@ static int add_extent(struct ob_swap *swap)
 	swap->extents[i].present = 1;
 	if (i == swap->extent_count)
 		swap->extent_count++;
-	swap->free_slots += EXTENT_SLOTS;
+	__atomic_fetch_add(&swap->free_slots, EXTENT_SLOTS, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&swap->lock);
 	return 0;
 }
 
 void ob_swap_prepare(struct ob_swap *swap, uint32_t slots)
 {
-	uint32_t free_slots;
-
-	pthread_mutex_lock(&swap->lock);
-	free_slots = swap->free_slots;
-	pthread_mutex_unlock(&swap->lock);
-	if (free_slots < slots)
-		swap->grow_error = add_extent(swap);
+	if (load(&swap->free_slots) >= slots)
+		return;
+	pthread_mutex_lock(&swap->grow_lock);
+	if (load(&swap->free_slots) < slots)
+		__atomic_store_n(&swap->grow_error, add_extent(swap), __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&swap->grow_lock);
 }
 
-/* The first free slot of an extent, from the one with number `from` in it. The extent has one. */
-static uint32_t slot_in(const struct extent *extent, uint32_t from)
+static int is_free(struct extent *extent, uint32_t in)
+{
+	return !(load(&extent->bitmap[in / 64]) >> (in % 64) & 1);
+}
+
+/* The first free slot of an extent, from the one with number `from` in it. The extent has one: only takers fill it. */
+static uint32_t slot_in(struct extent *extent, uint32_t from)
 {
 	for (uint32_t n = 0; n <= EXTENT_WORDS; n++) {
 		uint32_t w = (from / 64 + n) % EXTENT_WORDS;
-		uint64_t free = ~extent->bitmap[w];
+		uint64_t free = ~load(&extent->bitmap[w]);
 
 		if (n == 0)
 			free &= ~0ull << (from % 64);
@@ -201,24 +210,33 @@ static uint32_t slot_in(const struct extent *extent, uint32_t from)
 	return 0;
 }
 
-int ob_swap_alloc(struct ob_swap *swap, uint32_t *ret_slot)
+/* Takes slots from `in` on for as long as they are free. Returns how many. */
+static uint32_t take_run(struct extent *extent, uint32_t in, uint32_t want)
 {
-	uint32_t want, i, in;
-	int r = swap->grow_error ? swap->grow_error : -ENOSPC;
+	uint32_t n = 0;
+
+	for (; n < want && in + n < EXTENT_SLOTS && is_free(extent, in + n); n++)
+		__atomic_fetch_or(&extent->bitmap[(in + n) / 64], 1ull << ((in + n) % 64), __ATOMIC_RELAXED);
+	__atomic_fetch_add(&extent->used, n, __ATOMIC_RELAXED);
+	return n;
+}
+
+int ob_swap_alloc(struct ob_swap *swap, uint32_t want, uint32_t *ret_slot)
+{
+	int error = load(&swap->grow_error), r = error ? error : -ENOSPC;
+	uint32_t next, i;
 
 	pthread_mutex_lock(&swap->lock);
-	want = swap->next_slot / EXTENT_SLOTS;
-	i = swap->extent_count ? find_room(swap, want % swap->extent_count) : MAX_EXTENTS;
+	next = swap->next_slot / EXTENT_SLOTS;
+	i = swap->extent_count ? find_room(swap, next % swap->extent_count) : MAX_EXTENTS;
 	if (i != MAX_EXTENTS) {
 		struct extent *extent = &swap->extents[i];
+		uint32_t in = slot_in(extent, i == next ? swap->next_slot % EXTENT_SLOTS : 0), n = take_run(extent, in, want);
 
-		in = slot_in(extent, i == want ? swap->next_slot % EXTENT_SLOTS : 0);
-		extent->bitmap[in / 64] |= 1ull << (in % 64);
-		extent->used++;
-		swap->free_slots--;
+		__atomic_fetch_sub(&swap->free_slots, n, __ATOMIC_RELAXED);
 		*ret_slot = i * EXTENT_SLOTS + in;
-		swap->next_slot = *ret_slot + 1;
-		r = 0;
+		swap->next_slot = *ret_slot + n;
+		r = (int)n;
 	}
 	pthread_mutex_unlock(&swap->lock);
 	return r;
@@ -229,11 +247,10 @@ void ob_swap_free(struct ob_swap *swap, uint32_t slot)
 	struct extent *extent = &swap->extents[slot / EXTENT_SLOTS];
 	uint32_t in = slot % EXTENT_SLOTS;
 
-	pthread_mutex_lock(&swap->lock);
-	extent->bitmap[in / 64] &= ~(1ull << (in % 64));
-	extent->used--;
-	swap->free_slots++;
-	pthread_mutex_unlock(&swap->lock);
+	/* In this order: a taker that sees a count below full finds a free bit. */
+	__atomic_fetch_and(&extent->bitmap[in / 64], ~(1ull << (in % 64)), __ATOMIC_RELEASE);
+	__atomic_fetch_sub(&extent->used, 1, __ATOMIC_RELEASE);
+	__atomic_fetch_add(&swap->free_slots, 1, __ATOMIC_RELAXED);
 }
 
 void ob_swap_set_hash(struct ob_swap *swap, uint32_t slot, struct ob_hash hash)
@@ -246,18 +263,29 @@ struct ob_hash ob_swap_hash(const struct ob_swap *swap, uint32_t slot)
 	return swap->hashes[slot];
 }
 
-int ob_swap_write(struct ob_swap *swap, uint32_t slot, unsigned pages, const void *buffer)
+int ob_swap_write_raw(struct ob_swap *swap, uint32_t slot, unsigned pages, const void *buffer)
 {
-	int r = ob_fault(OB_FP_swap_write);
+	int r = ob_pwrite_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
 
-	if (r < 0)
-		return r;
-	if (r == OB_FAULT_SHORT)
-		return -EIO;
-	r = ob_pwrite_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
-	if (r == 0 && !swap->direct)
-		posix_fadvise(swap->fd, (off_t)(slot * PAGE_BYTES), (off_t)(pages * PAGE_BYTES), POSIX_FADV_DONTNEED);
+	if (r == 0)
+		ob_swap_uncache(swap, slot, pages);
 	return r;
+}
+
+int ob_swap_read_raw(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buffer)
+{
+	return ob_pread_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
+}
+
+void ob_swap_uncache(struct ob_swap *swap, uint32_t slot, unsigned pages)
+{
+	if (!swap->direct)
+		posix_fadvise(swap->fd, (off_t)(slot * PAGE_BYTES), (off_t)(pages * PAGE_BYTES), POSIX_FADV_DONTNEED);
+}
+
+int ob_swap_fd(const struct ob_swap *swap)
+{
+	return swap->fd;
 }
 
 int ob_swap_read(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buffer)
@@ -267,7 +295,7 @@ int ob_swap_read(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buff
 
 	if (r < 0)
 		return r;
-	r = ob_pread_full(swap->fd, buffer, pages * PAGE_BYTES, slot * PAGE_BYTES);
+	r = ob_swap_read_raw(swap, slot, pages, buffer);
 	if (r == 0 && fired == OB_FAULT_SHORT)
 		return -ENODATA;
 	if (r == 0 && fired == OB_FAULT_FLIP)
@@ -288,10 +316,10 @@ static int retire(struct ob_swap *swap, uint32_t i)
 
 	pthread_mutex_lock(&swap->lock);
 	/* The one that is being filled stays, or a small store would come and go with every page. */
-	idle = extent->present && !extent->used && i != swap->next_slot / EXTENT_SLOTS;
+	idle = extent->present && !__atomic_load_n(&extent->used, __ATOMIC_ACQUIRE) && i != swap->next_slot / EXTENT_SLOTS;
 	if (idle) {
 		extent->present = 0;
-		swap->free_slots -= EXTENT_SLOTS;
+		__atomic_fetch_sub(&swap->free_slots, EXTENT_SLOTS, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&swap->lock);
 	return idle;
@@ -301,12 +329,13 @@ static void restore(struct ob_swap *swap, uint32_t i)
 {
 	pthread_mutex_lock(&swap->lock);
 	swap->extents[i].present = 1;
-	swap->free_slots += EXTENT_SLOTS;
+	__atomic_fetch_add(&swap->free_slots, EXTENT_SLOTS, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&swap->lock);
 }
 
 void ob_swap_trim(struct ob_swap *swap)
 {
+	pthread_mutex_lock(&swap->grow_lock);
 	for (uint32_t i = 0; i < swap->extent_count; i++) {
 		if (!retire(swap, i))
 			continue;
@@ -320,6 +349,7 @@ void ob_swap_trim(struct ob_swap *swap)
 		swap->cost(swap->context, -(int64_t)TABLE_BYTES);
 		__atomic_fetch_sub(&swap->file_bytes, EXTENT_BYTES, __ATOMIC_RELAXED);
 	}
+	pthread_mutex_unlock(&swap->grow_lock);
 }
 
 uint64_t ob_swap_file_bytes(const struct ob_swap *swap)

@@ -5,7 +5,8 @@
  * Theory of operation. One file a machine, in a directory of the user's choice, without a name (O_TMPFILE), readable by
  * its owner alone: a crash leaves nothing behind. It is read and written directly (O_DIRECT) where the file system can,
  * so that the page cache does not hold a second copy. A slot is one page of it. Slots are handed out next-fit from a
- * bitmap, so pages that leave together lie together, and can come back with one read.
+ * bitmap, in runs, so pages that leave together lie together, and can come back with one read. swap_io.h has reads and
+ * writes that go on in the background.
  *
  * The file grows by extents of 16 MiB, each allocated on disk before its first slot is handed out: a full disk is found
  * before anything has been promised, and not in the middle of a write. ob_swap_prepare() does that, since it may take as
@@ -15,9 +16,9 @@
  * Every slot has a keyed 128-bit hash of what was written, kept in memory: every read is verified, and a page that came
  * in and goes out again unchanged is recognised by it.
  *
- * Locking: one mutex around bitmap and extents, never held while the file system is asked for something. Slots are taken,
- * and the file grown and trimmed, by one thread alone; any thread may free a slot. The hash of a slot and its bytes on
- * disk belong to whoever owns the slot.
+ * Locking: slots are taken, and the file grown and trimmed, under one mutex (growing under another besides, since the file
+ * system may take its time); freeing a slot takes none. The hash of a slot and its bytes on disk belong to whoever owns
+ * the slot.
  *
  * Failure: a write that fails leaves its slots to the caller, who frees them; a read that fails, or whose hash does not
  * match, says -EIO or -EBADMSG and promises nothing about the buffer.
@@ -43,19 +44,28 @@ void ob_swap_destroy(struct ob_swap *swap);
 /* Grows the file, if it must, until there are so many free slots, as far as the disk allows. Waits for the disk. */
 void ob_swap_prepare(struct ob_swap *swap, uint32_t slots);
 
-/* Takes a free slot, if it can the one after the last that was taken. Returns 0, -ENOSPC, or why the file could not grow. Does not wait. */
-int ob_swap_alloc(struct ob_swap *swap, uint32_t *ret_slot) OB_MUST_CHECK;
+/*
+ * Takes up to want slots that follow each other, if it can from the one after the last that was taken. *ret_slot is the
+ * first; returns how many, -ENOSPC, or why the file could not grow. Does not wait for the disk.
+ */
+int ob_swap_alloc(struct ob_swap *swap, uint32_t want, uint32_t *ret_slot) OB_MUST_CHECK;
 void ob_swap_free(struct ob_swap *swap, uint32_t slot);
 
 /* Sets and gets the hash of a slot that the caller owns. */
 void ob_swap_set_hash(struct ob_swap *swap, uint32_t slot, struct ob_hash hash);
 struct ob_hash ob_swap_hash(const struct ob_swap *swap, uint32_t slot);
 
-/* Writes pages from a page-aligned buffer to slots that follow each other. Returns 0 or -errno; after an error none of them counts. */
-int ob_swap_write(struct ob_swap *swap, uint32_t slot, unsigned pages, const void *buffer) OB_MUST_CHECK;
-
 /* Reads them into a page-aligned buffer, unverified. Returns 0 or -errno. */
 int ob_swap_read(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buffer) OB_MUST_CHECK;
+
+/*
+ * For swap_io.c: writes pages from a page-aligned buffer to slots that follow each other (0 or -errno; after an error none of
+ * them counts), and reads them, without fault points; drops what the page cache of a store that is not direct has of them.
+ */
+int ob_swap_write_raw(struct ob_swap *swap, uint32_t slot, unsigned pages, const void *buffer) OB_MUST_CHECK;
+int ob_swap_read_raw(struct ob_swap *swap, uint32_t slot, unsigned pages, void *buffer) OB_MUST_CHECK;
+void ob_swap_uncache(struct ob_swap *swap, uint32_t slot, unsigned pages);
+int ob_swap_fd(const struct ob_swap *swap);
 
 /* Whether page is what was written to slot. Returns 0 or -EBADMSG. */
 int ob_swap_verify(const struct ob_swap *swap, uint32_t slot, const void *page) OB_MUST_CHECK;

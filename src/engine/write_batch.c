@@ -1,52 +1,74 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A batch of pages on their way to the swap store.
+ * Batches of pages on their way to the swap store.
  *
- * Theory of operation. A page that is to be written is copied to the batch's buffer, gets a slot, and its word is marked
- * WRITING with that slot; it stays where it is, benched or compressed. The batch is written with no chunk's lock held.
- * Then each page is looked at again: if its word still says WRITING with this slot, nothing has happened to it, its old
- * place is emptied and it is swapped. If the word has changed, the page was wanted meanwhile, and the slot is freed. A
- * slot is in at most one word and is freed by the batch alone, so the comparison cannot be fooled.
+ * Theory of operation. A page that is to be written is copied to a batch's buffer, gets a slot, and its word is marked
+ * WRITING with that slot; it stays where it is, benched or compressed. A full batch is given to the store's queue, and the
+ * next one is filled while it is written. When a write has ended each of its pages is looked at again: if its word still
+ * says WRITING with this slot, nothing has happened to it, its old place is emptied and it is swapped. If the word has
+ * changed, the page was wanted meanwhile, and the slot is freed. A slot is in at most one word and is freed by the batch
+ * alone, so the comparison cannot be fooled; a region that has gone meanwhile has no such word.
+ *
+ * Slots are taken in runs, so a batch is mostly one write, and pages that leave together can come back together.
  *
  * A page whose copy has a slot for a write that failed goes back to what it was; no byte depends on the write.
  *
- * The batch belongs to one thread.
+ * Batches belong to one reclaimer. No lock of a chunk is held but where said.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "engine/internal.h"
 
-int ob_batch_add(struct ob_engine *engine, struct ob_batch *batch, const struct ob_place *place, uint64_t page, const void *bytes)
+#define SMALL_LIMIT (64ull << 20)
+
+/* The next slot of the run that has been taken, or of another. */
+static int next_slot(struct ob_reclaimer *re, uint32_t *ret_slot)
 {
+	if (!re->run_left) {
+		int r = ob_swap_alloc(re->engine->swap, OB_BATCH_PAGES, &re->run_slot);
+
+		if (r < 0)
+			return r;
+		re->run_left = (uint32_t)r;
+	}
+	*ret_slot = re->run_slot++;
+	re->run_left--;
+	return 0;
+}
+
+void ob_batch_rest(struct ob_reclaimer *re)
+{
+	for (; re->run_left; re->run_left--)
+		ob_swap_free(re->engine->swap, re->run_slot++);
+}
+
+int ob_batch_add(struct ob_reclaimer *re, const struct ob_place *place, uint64_t page, const void *bytes)
+{
+	struct ob_engine *engine = re->engine;
+	struct ob_batch *batch = re->filling;
 	uint64_t *word = ob_place_word(place, page);
-	char *copy = batch->buffer + batch->count * OB_PAGE_SIZE;
 	uint32_t slot;
+	char *copy;
 	int r;
 
-	if (batch->count == OB_BATCH_PAGES)
-		return -ENOBUFS;
 	if (!engine->swap)
 		return -ENOSPC;
-	r = ob_swap_alloc(engine->swap, &slot);
+	if (!batch || batch->count == OB_BATCH_PAGES)
+		return -ENOBUFS;
+	r = next_slot(re, &slot);
 	if (r < 0)
 		return r;
+	copy = batch->buffer + batch->count * OB_PAGE_SIZE;
 	memcpy(copy, bytes, OB_PAGE_SIZE);
 	ob_swap_set_hash(engine->swap, slot, ob_content_hash(&engine->key, copy));
 	batch->entry[batch->count++] = (struct ob_batch_entry){ place->region_index, slot, page };
 	ob_page_set_bits(engine, word, OB_PAGE_WRITING | ob_page_with_slot(slot) | ob_page_with_handle(ob_page_handle(*word)));
+	if (ob_page_state(*word) == OB_PAGE_BENCHED) {
+		batch->leaving++;
+		__atomic_fetch_add(&engine->leaving_pages, 1, __ATOMIC_RELAXED);
+	}
 	return 0;
-}
-
-/* Writes entries [from, to), whose slots follow each other. */
-static int write_run(struct ob_engine *engine, struct ob_batch *batch, unsigned from, unsigned to)
-{
-	int r = ob_swap_write(engine->swap, batch->entry[from].slot, to - from, batch->buffer + from * OB_PAGE_SIZE);
-
-	ob_count(engine, swap_write_ops, 1);
-	if (r < 0)
-		ob_count(engine, swap_write_errors, 1);
-	return r;
 }
 
 /* Whether nothing has happened to the page since it was put in the batch. */
@@ -57,109 +79,181 @@ static int unchanged(const struct ob_place *place, const struct ob_batch_entry *
 	return (word & OB_PAGE_WRITING) && ob_page_slot(word) == entry->slot;
 }
 
-static void place_of(struct ob_engine *engine, const struct ob_batch_entry *entry, struct ob_place *ret_place)
+/* The write of a page failed, or its bench could not be emptied: it is what it was. */
+static void take_back(struct ob_reclaimer *re, struct ob_place *place, const struct ob_batch_entry *entry)
 {
-	ob_place_chunk(engine, entry->region, (uint32_t)(entry->page / OB_CHUNK_PAGES), ret_place);
-	ret_place->page = entry->page;
+	uint64_t *word = ob_place_word(place, entry->page);
+
+	ob_page_set_bits(re->engine, word, ob_page_with_handle(ob_page_handle(*word)));
+	ob_swap_free(re->engine->swap, entry->slot);
+	re->refused++;
 }
 
-/* The write of a page has ended: moves its word on, or back. Returns 1 when that freed a page of memory. */
-static unsigned settle(struct ob_engine *engine, struct ob_place *place, const struct ob_batch_entry *entry, int written)
+static void written_back(struct ob_engine *engine, struct ob_place *place, const struct ob_batch_entry *entry)
 {
 	uint64_t *word = ob_place_word(place, entry->page);
 	uint32_t handle = ob_page_handle(*word);
 
-	if (!unchanged(place, entry)) {
-		ob_swap_free(engine->swap, entry->slot);
-		return 0;
-	}
-	if (written && ob_page_state(*word) == OB_PAGE_COMPRESSED) {
-		ob_page_move(engine, place->chunk, word, OB_T_WRITE_BACK, ob_page_with_slot(entry->slot));
-		ob_pool_free(engine->pool, handle);
-		ob_count(engine, swap_out_pages, 1);
-		ob_count(engine, pool_writeback_pages, 1);
-		return 1;
-	}
-	if (written && ob_lift_drop(place, entry->page, 1) == 0) {
-		ob_page_move(engine, place->chunk, word, OB_T_SWAP_OUT, ob_page_with_slot(entry->slot));
-		ob_cost_add(engine, -1);
-		ob_count(engine, swap_out_pages, 1);
-		return 1;
-	}
-	ob_page_set_bits(engine, word, ob_page_with_handle(handle));
-	ob_swap_free(engine->swap, entry->slot);
-	engine->reclaimer.refused++;
-	return 0;
+	ob_page_move(engine, place->chunk, word, OB_T_WRITE_BACK, ob_page_with_slot(entry->slot));
+	ob_pool_free(engine->pool, handle);
+	ob_count(engine, swap_out_pages, 1);
+	ob_count(engine, pool_writeback_pages, 1);
 }
 
-/* Settles benched pages [from, from + n) of the batch, neighbours in one chunk, with one call to empty the bench. */
-static unsigned settle_benched_run(struct ob_engine *engine, struct ob_place *place, const struct ob_batch_entry *entry, unsigned n)
+/* Empties the bench below those of n entries of one chunk whose word is unchanged and says benched. Returns how many that freed. */
+static unsigned settle_benched(struct ob_reclaimer *re, struct ob_place *place, const struct ob_batch_entry *entry, unsigned n)
+{
+	struct ob_engine *engine = re->engine;
+	const struct ob_batch_entry *benched[OB_BATCH_PAGES];
+	uint16_t pages[OB_BATCH_PAGES];
+	unsigned count = 0, gone;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (!unchanged(place, &entry[i]) || ob_page_state(*ob_place_word(place, entry[i].page)) != OB_PAGE_BENCHED)
+			continue;
+		benched[count] = &entry[i];
+		pages[count++] = (uint16_t)(entry[i].page - place->chunk_first);
+	}
+	gone = count ? ob_lift_drop_many(engine, place, pages, count) : 0;
+	for (unsigned i = 0; i < gone; i++)
+		ob_page_move(engine, place->chunk, ob_place_word(place, benched[i]->page), OB_T_SWAP_OUT,
+			     ob_page_with_slot(benched[i]->slot));
+	for (unsigned i = gone; i < count; i++)
+		take_back(re, place, benched[i]);
+	ob_cost_add(engine, -(int64_t)gone);
+	ob_count(engine, swap_out_pages, gone);
+	return gone;
+}
+
+/* n entries of one chunk. Returns how many pages of memory that freed. */
+static unsigned settle_chunk(struct ob_reclaimer *re, struct ob_place *place, const struct ob_batch_entry *entry, unsigned n,
+			     int written)
 {
 	unsigned freed = 0;
 
-	if (n > 1 && ob_lift_drop(place, entry->page, n) < 0)
-		n = 0;
-	for (unsigned i = 0; n > 1 && i < n; i++) {
-		ob_page_move(engine, place->chunk, ob_place_word(place, entry[i].page), OB_T_SWAP_OUT,
-			     ob_page_with_slot(entry[i].slot));
-		freed++;
-	}
-	ob_cost_add(engine, -(int64_t)freed);
-	ob_count(engine, swap_out_pages, freed);
-	return freed;
-}
-
-/* How many entries from `from` on are unchanged benched pages that lie beside each other in one chunk. */
-static unsigned benched_run(const struct ob_batch *batch, const struct ob_place *place, unsigned from, unsigned to)
-{
-	unsigned n = 0;
-
-	while (from + n < to && batch->entry[from + n].region == batch->entry[from].region &&
-	       batch->entry[from + n].page == batch->entry[from].page + n &&
-	       batch->entry[from + n].page < ob_place_end(place) && unchanged(place, &batch->entry[from + n]) &&
-	       ob_page_state(*ob_place_word(place, batch->entry[from + n].page)) == OB_PAGE_BENCHED)
-		n++;
-	return n;
-}
-
-static unsigned settle_range(struct ob_engine *engine, struct ob_batch *batch, unsigned from, unsigned to, int written)
-{
-	unsigned freed = 0;
-
-	while (from < to) {
-		struct ob_place place;
-		unsigned n = 0;
-
-		place_of(engine, &batch->entry[from], &place);
-		ob_chunk_lock_background(place.chunk);
-		if (written)
-			n = settle_benched_run(engine, &place, &batch->entry[from], benched_run(batch, &place, from, to));
-		freed += n;
-		if (!n) {
-			freed += settle(engine, &place, &batch->entry[from], written);
-			n = 1;
+	ob_chunk_lock_background(place->chunk);
+	for (unsigned i = 0; i < n; i++) {
+		if (!unchanged(place, &entry[i])) {
+			ob_swap_free(re->engine->swap, entry[i].slot);
+		} else if (!written) {
+			take_back(re, place, &entry[i]);
+		} else if (ob_page_state(*ob_place_word(place, entry[i].page)) == OB_PAGE_COMPRESSED) {
+			written_back(re->engine, place, &entry[i]);
+			freed++;
 		}
-		ob_chunk_unlock(place.chunk);
-		from += n;
+	}
+	if (written)
+		freed += settle_benched(re, place, entry, n);
+	ob_chunk_unlock(place->chunk);
+	return freed;
+}
+
+static unsigned settle_write(struct ob_reclaimer *re, const struct ob_batch_write *write)
+{
+	const struct ob_batch_entry *entries = write->batch->entry;
+	unsigned freed = 0, n;
+
+	for (unsigned from = write->from; from < write->to; from += n) {
+		uint32_t chunk = (uint32_t)(entries[from].page / OB_CHUNK_PAGES);
+		struct ob_place place;
+
+		for (n = 1; from + n < write->to && entries[from + n].region == entries[from].region &&
+			    entries[from + n].page / OB_CHUNK_PAGES == chunk; n++)
+			;
+		if (ob_clock_place(re->engine, ob_clock_id(entries[from].region, chunk), &place) == 0)
+			freed += settle_chunk(re, &place, &entries[from], n, write->request.result == 0);
+		else
+			for (unsigned i = 0; i < n; i++)
+				ob_swap_free(re->engine->swap, entries[from + i].slot);
 	}
 	return freed;
 }
 
-int ob_batch_flush(struct ob_engine *engine, struct ob_batch *batch)
+/* A write has ended. Returns how many pages of memory that freed. */
+static unsigned end_write(struct ob_reclaimer *re, struct ob_batch_write *write)
 {
-	unsigned freed = 0;
-	int failed = 0;
+	struct ob_batch *batch = write->batch;
+	unsigned freed = settle_write(re, write);
 
+	if (write->request.result < 0) {
+		ob_count(re->engine, swap_write_errors, 1);
+		ob_evict_swap_failed(re->engine, write->request.result);
+	}
+	if (--batch->under_way == 0) {
+		__atomic_fetch_sub(&re->engine->leaving_pages, batch->leaving, __ATOMIC_RELAXED);
+		batch->count = batch->leaving = 0;
+	}
+	if (freed)
+		ob_fault_room(re->engine);
+	return freed;
+}
+
+/* Starts the writes of the batch that is being filled: one for each run of slots. */
+static unsigned start_writes(struct ob_reclaimer *re)
+{
+	struct ob_batch *batch = re->filling;
+	unsigned writes = 0, freed = 0;
+
+	re->filling = NULL;
 	for (unsigned from = 0, to; from < batch->count; from = to) {
-		int r;
+		struct ob_batch_write *write = &batch->write[writes++];
 
 		for (to = from + 1; to < batch->count && batch->entry[to].slot == batch->entry[to - 1].slot + 1; to++)
 			;
-		r = write_run(engine, batch, from, to);
-		if (r < 0)
-			failed = r;
-		freed += settle_range(engine, batch, from, to, r == 0);
+		*write = (struct ob_batch_write){
+			.request = { .slot = batch->entry[from].slot, .pages = to - from, .write = 1,
+				     .buffer = batch->buffer + from * OB_PAGE_SIZE },
+			.batch = batch, .from = from, .to = to,
+		};
 	}
-	batch->count = 0;
-	return failed ? failed : (int)freed;
+	batch->under_way = writes;
+	ob_count(re->engine, swap_write_ops, writes);
+	for (unsigned i = 0; i < writes; i++)
+		if (ob_swap_start(re->queue, &batch->write[i].request))
+			freed += end_write(re, &batch->write[i]);
+	return freed;
+}
+
+/* A small machine has fewer. */
+static struct ob_batch *free_batch(struct ob_reclaimer *re)
+{
+	unsigned batches = ob_load(&re->engine->limit_bytes) < SMALL_LIMIT ? OB_BATCHES / 2 : OB_BATCHES;
+
+	for (unsigned i = 0; i < batches; i++)
+		if (!re->batch[i].count)
+			return &re->batch[i];
+	return NULL;
+}
+
+unsigned ob_batch_prepare(struct ob_reclaimer *re, unsigned pages)
+{
+	struct ob_swap_request *request;
+	unsigned freed = 0;
+
+	if (!ob_evict_swap_usable(re->engine))
+		return 0;
+	ob_swap_prepare(re->engine->swap, pages + OB_BATCH_PAGES);
+	if (re->filling && re->filling->count + pages > OB_BATCH_PAGES)
+		freed += start_writes(re);
+	while ((request = ob_swap_reap(re->queue)))
+		freed += end_write(re, (struct ob_batch_write *)(void *)request);
+	while (!re->filling && !(re->filling = free_batch(re)) && (request = ob_swap_wait(re->queue)))
+		freed += end_write(re, (struct ob_batch_write *)(void *)request);
+	if (re->filling)
+		ob_buffer_touch(re->engine, &re->filling->touched, OB_BATCH_PAGES);
+	return freed;
+}
+
+unsigned ob_batch_flush(struct ob_reclaimer *re, int wait)
+{
+	struct ob_swap_request *request;
+	unsigned freed = 0;
+
+	if (!re->queue)
+		return 0;
+	if (re->filling && re->filling->count)
+		freed += start_writes(re);
+	while ((request = wait ? ob_swap_wait(re->queue) : ob_swap_reap(re->queue)))
+		freed += end_write(re, (struct ob_batch_write *)(void *)request);
+	return freed;
 }

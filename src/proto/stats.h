@@ -58,7 +58,23 @@
 	X(degraded, gauge, "bits: 1 swap full, 2 swap failing, 4 pool full, 8 machine stopped by an unreadable page") \
 	X(internal_errors, counter, "answers of the kernel that should not happen; each one is logged")            \
 	X(open_chunks, gauge, "chunks of 2 MiB left to the kernel")                                               \
-	X(pool_writeback_pages, counter, "pages moved from the compressed pool to the swap store")
+	X(pool_writeback_pages, counter, "pages moved from the compressed pool to the swap store")                \
+	/* What faults spend their time on: three sums a kind, in the order of OB_HISTS; the engine counts on that order. */ \
+	X(fault_touch_wait_ns, counter, "first touches: between the event and the answer's beginning, waiting for room included") \
+	X(fault_touch_fetch_ns, counter, "first touches: decompressing, reading or verifying")                    \
+	X(fault_touch_install_ns, counter, "first touches: putting the page in place and waking who waits")       \
+	X(fault_bench_wait_ns, counter, "faults on the bench: between the event and the answer's beginning, waiting for room included") \
+	X(fault_bench_fetch_ns, counter, "faults on the bench: decompressing, reading or verifying")              \
+	X(fault_bench_install_ns, counter, "faults on the bench: putting the page in place and waking who waits") \
+	X(fault_zero_wait_ns, counter, "faults on zero pages: between the event and the answer's beginning, waiting for room included") \
+	X(fault_zero_fetch_ns, counter, "faults on zero pages: decompressing, reading or verifying")              \
+	X(fault_zero_install_ns, counter, "faults on zero pages: putting the page in place and waking who waits") \
+	X(fault_compressed_wait_ns, counter, "faults on compressed pages: between the event and the answer's beginning, waiting for room included") \
+	X(fault_compressed_fetch_ns, counter, "faults on compressed pages: decompressing, reading or verifying")  \
+	X(fault_compressed_install_ns, counter, "faults on compressed pages: putting the page in place and waking who waits") \
+	X(fault_swapped_wait_ns, counter, "faults on swapped pages: between the event and the answer's beginning, waiting for room included") \
+	X(fault_swapped_fetch_ns, counter, "faults on swapped pages: decompressing, reading or verifying")        \
+	X(fault_swapped_install_ns, counter, "faults on swapped pages: putting the page in place and waking who waits")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

@@ -291,6 +291,8 @@ static const struct plan plans[] = {
 	{ "memory", P(madvise), "EAGAIN", INTACT, INTACT },
 	{ "memory", P(mmap), "ENOMEM", INTACT | REFUSED, INTACT | REFUSED },
 	{ "memory", P(pool_alloc), "ENOMEM", INTACT, INTACT },
+	{ "memory", P(ring_create), "ENOSYS", INTACT, INTACT },
+	{ "memory", P(ring_create), "EPERM", INTACT, INTACT },
 	{ "memory", P(thread_create), "EAGAIN", REFUSED, REFUSED },
 	{ "store", P(swap_open), "EPERM", REFUSED, REFUSED },
 	{ "store", P(swap_open), "ENOSPC", REFUSED, REFUSED },

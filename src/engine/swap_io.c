@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "engine/swap_io.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "kern/ring.h"
+
+#define PAGE_BYTES 4096ull
+
+struct ob_swap_queue {
+	struct ob_swap *swap;
+	struct ob_ring *ring;  /* NULL: none here */
+	unsigned under_way;    /* atomic */
+};
+
+int ob_swap_queue_create(struct ob_swap *swap, unsigned depth, struct ob_swap_queue **ret_queue)
+{
+	struct ob_swap_queue *queue = calloc(1, sizeof(*queue));
+
+	if (!queue)
+		return -ENOMEM;
+	queue->swap = swap;
+	if (ob_ring_create(depth, &queue->ring) < 0)
+		queue->ring = NULL;
+	*ret_queue = queue;
+	return 0;
+}
+
+void ob_swap_queue_destroy(struct ob_swap_queue *queue)
+{
+	if (!queue)
+		return;
+	while (ob_swap_wait(queue))
+		;
+	ob_ring_destroy(queue->ring);
+	free(queue);
+}
+
+int ob_swap_queue_event(const struct ob_swap_queue *queue)
+{
+	return queue->ring ? ob_ring_event(queue->ring) : -1;
+}
+
+void ob_swap_queue_reset_event(struct ob_swap_queue *queue)
+{
+	if (queue->ring)
+		ob_ring_reset_event(queue->ring);
+}
+
+static int carry_out(struct ob_swap_queue *queue, const struct ob_swap_request *request)
+{
+	return request->write ? ob_swap_write_raw(queue->swap, request->slot, request->pages, request->buffer) :
+				ob_swap_read_raw(queue->swap, request->slot, request->pages, request->buffer);
+}
+
+/* What a fault point had said takes effect when the request ends. */
+static void end(struct ob_swap_request *request, int r)
+{
+	if (r == 0 && request->injected == OB_FAULT_SHORT)
+		r = request->write ? -EIO : -ENODATA;
+	if (r == 0 && !request->write && request->injected == OB_FAULT_FLIP)
+		((unsigned char *)request->buffer)[1234] ^= 4;
+	request->result = r;
+}
+
+int ob_swap_start(struct ob_swap_queue *queue, struct ob_swap_request *request)
+{
+	struct ob_ring_request ring_request = {
+		.fd = ob_swap_fd(queue->swap),
+		.write = request->write,
+		.buffer = request->buffer,
+		.length = request->pages * PAGE_BYTES,
+		.offset = request->slot * PAGE_BYTES,
+		.cookie = request,
+	};
+
+	request->injected = ob_fault(request->write ? OB_FP_swap_write : OB_FP_swap_read);
+	if (request->injected < 0) {
+		request->result = request->injected;
+		return 1;
+	}
+	if (queue->ring) {
+		__atomic_fetch_add(&queue->under_way, 1, __ATOMIC_RELAXED);
+		if (ob_ring_submit(queue->ring, &ring_request) == 0)
+			return 0;
+		__atomic_fetch_sub(&queue->under_way, 1, __ATOMIC_RELAXED);
+	}
+	end(request, carry_out(queue, request));
+	return 1;
+}
+
+/* A request that ended early is carried out once more, here. */
+static void settle(struct ob_swap_queue *queue, struct ob_swap_request *request, int result)
+{
+	int all = (int)(request->pages * PAGE_BYTES);
+
+	if (result < 0 && result != -EINTR && result != -EAGAIN)
+		end(request, result);
+	else
+		end(request, result == all ? 0 : carry_out(queue, request));
+	if (request->write && result == all)
+		ob_swap_uncache(queue->swap, request->slot, request->pages);
+}
+
+struct ob_swap_request *ob_swap_reap(struct ob_swap_queue *queue)
+{
+	void *cookie;
+	int result;
+
+	if (!queue->ring || !ob_ring_reap(queue->ring, &cookie, &result))
+		return NULL;
+	__atomic_fetch_sub(&queue->under_way, 1, __ATOMIC_RELAXED);
+	settle(queue, cookie, result);
+	return cookie;
+}
+
+struct ob_swap_request *ob_swap_wait(struct ob_swap_queue *queue)
+{
+	struct ob_swap_request *request;
+
+	while (!(request = ob_swap_reap(queue)))
+		if (!__atomic_load_n(&queue->under_way, __ATOMIC_RELAXED) || ob_ring_wait(queue->ring) < 0)
+			return NULL;
+	return request;
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The engine's parts by themselves: slots of the swap store, its queue, the compressed pool. */
+#include "bed.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "engine/content.h"
+#include "engine/pool.h"
+#include "engine/swap.h"
+#include "engine/swap_io.h"
+#include "kern/memory.h"
+
+#define PAGE 4096u
+
+static int64_t tables_bytes, pool_cost_bytes;
+
+static void count_tables(void *context, int64_t delta)
+{
+	tables_bytes += delta;
+}
+
+static void count_pool(void *context, int64_t delta)
+{
+	pool_cost_bytes += delta;
+}
+
+/* Slots. ------------------------------------------------------------------------------------------------------------ */
+
+static struct ob_swap *open_store(void)
+{
+	struct ob_hash_key key;
+	struct ob_swap *swap = NULL;
+	struct ob_error err = { 0 };
+
+	tables_bytes = 0;
+	assert_int_equal(ob_hash_key_draw(&key), 0);
+	assert_int_equal(ob_swap_create(bed_dir(), &key, count_tables, NULL, &swap, &err), 0);
+	return swap;
+}
+
+static void slots_come_in_runs_and_are_never_handed_out_twice(void **state)
+{
+	struct ob_swap *swap = open_store();
+	static uint8_t taken[3 * 4096];
+	uint32_t slot = 0, total = 0;
+	uint64_t random = 7;
+
+	assert_int_equal(ob_swap_alloc(swap, 64, &slot), -ENOSPC);
+	memset(taken, 0, sizeof(taken));
+	for (int round = 0; round < 2000; round++) {
+		int n;
+
+		ob_swap_prepare(swap, 128);
+		n = ob_swap_alloc(swap, 1 + (uint32_t)(rand_r(&(unsigned){ (unsigned)random++ }) % 64), &slot);
+		assert_true(n > 0 && slot + (uint32_t)n <= sizeof(taken));
+		for (int i = 0; i < n; i++)
+			assert_int_equal(taken[slot + (uint32_t)i]++, 0);
+		total += (uint32_t)n;
+		/* Holes all over, some of them wide. */
+		for (uint32_t i = (uint32_t)round % 5; total > 4000 && i < sizeof(taken); i += 1 + (uint32_t)round % 3) {
+			if (!taken[i])
+				continue;
+			ob_swap_free(swap, i);
+			taken[i] = 0;
+			total--;
+		}
+	}
+	for (uint32_t i = 0; i < sizeof(taken); i++)
+		if (taken[i])
+			ob_swap_free(swap, i);
+	ob_swap_trim(swap);
+	assert_true(ob_swap_file_bytes(swap) <= 16 * OB_MIB);
+	ob_swap_destroy(swap);
+}
+
+/* The queue. -------------------------------------------------------------------------------------------------------- */
+
+static void *pages(unsigned n)
+{
+	void *memory = NULL;
+
+	assert_int_equal(ob_memory_reserve(n * PAGE, 0, &memory), 0);
+	return memory;
+}
+
+/* Starts a request and waits for it. */
+static int run(struct ob_swap_queue *queue, struct ob_swap_request *request)
+{
+	if (!ob_swap_start(queue, request))
+		assert_ptr_equal(ob_swap_wait(queue), request);
+	return request->result;
+}
+
+static void round_trip(struct ob_swap *swap, struct ob_swap_queue *queue)
+{
+	struct ob_swap_request requests[16];
+	unsigned char *memory = pages(16 * 8), *back = pages(8);
+	uint32_t slot = 0;
+	unsigned under_way = 0;
+
+	for (unsigned i = 0; i < 16; i++) {
+		ob_swap_prepare(swap, 64);
+		assert_int_equal(ob_swap_alloc(swap, 8, &slot), 8);
+		memset(memory + i * 8 * PAGE, (int)i + 1, 8 * PAGE);
+		requests[i] = (struct ob_swap_request){ .slot = slot, .pages = 8, .write = 1, .buffer = memory + i * 8 * PAGE };
+		under_way += !ob_swap_start(queue, &requests[i]);
+	}
+	while (ob_swap_wait(queue))
+		under_way--;
+	assert_int_equal(under_way, 0);
+	for (unsigned i = 0; i < 16; i++) {
+		struct ob_swap_request read = { .slot = requests[i].slot, .pages = 8, .buffer = back };
+
+		assert_int_equal(requests[i].result, 0);
+		assert_int_equal(run(queue, &read), 0);
+		assert_memory_equal(back, memory + i * 8 * PAGE, 8 * PAGE);
+		for (uint32_t s = 0; s < 8; s++)
+			ob_swap_free(swap, requests[i].slot + s);
+	}
+	ob_memory_unreserve(memory, 16 * 8 * PAGE);
+	ob_memory_unreserve(back, 8 * PAGE);
+}
+
+static void what_is_written_comes_back_with_a_ring_and_without(void **state)
+{
+	struct ob_swap *swap = open_store();
+	struct ob_swap_queue *queue = NULL;
+
+	assert_int_equal(ob_swap_queue_create(swap, 4, &queue), 0);
+	round_trip(swap, queue);
+	ob_swap_queue_destroy(queue);
+	assert_int_equal(ob_fault_configure("ring_create:1+:EPERM", NULL), 0);
+	assert_int_equal(ob_swap_queue_create(swap, 4, &queue), 0);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	assert_int_equal(ob_swap_queue_event(queue), -1);
+	round_trip(swap, queue);
+	ob_swap_queue_destroy(queue);
+	ob_swap_destroy(swap);
+}
+
+static void requests_fail_as_they_are_told_to(void **state)
+{
+	static const struct {
+		const char *rule;
+		int write, result;
+	} cases[] = {
+		{ "swap_read:1:EIO", 0, -EIO },      { "swap_read:1:short", 0, -ENODATA }, { "swap_read:1:flip", 0, 0 },
+		{ "swap_write:1:ENOSPC", 1, -ENOSPC }, { "swap_write:1:short", 1, -EIO },
+	};
+	struct ob_swap *swap = open_store();
+	struct ob_swap_queue *queue = NULL;
+	unsigned char *memory = pages(1);
+	uint32_t slot = 0;
+
+	assert_int_equal(ob_swap_queue_create(swap, 4, &queue), 0);
+	ob_swap_prepare(swap, 1);
+	assert_int_equal(ob_swap_alloc(swap, 1, &slot), 1);
+	for (size_t i = 0; i < OB_ARRAY_LEN(cases); i++) {
+		struct ob_swap_request request = { .slot = slot, .pages = 1, .write = 1, .buffer = memory };
+
+		memset(memory, 0x5a, PAGE);
+		assert_int_equal(run(queue, &request), 0);
+		assert_int_equal(ob_fault_configure(cases[i].rule, NULL), 0);
+		request.write = cases[i].write;
+		assert_int_equal(run(queue, &request), cases[i].result);
+		assert_int_equal(memory[1234], strstr(cases[i].rule, "flip") ? 0x5a ^ 4 : 0x5a);
+		assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	}
+	ob_swap_free(swap, slot);
+	ob_swap_queue_destroy(queue);
+	ob_memory_unreserve(memory, PAGE);
+	ob_swap_destroy(swap);
+}
+
+/* The pool. --------------------------------------------------------------------------------------------------------- */
+
+#define OBJECTS 4096u
+
+static void fill_object(unsigned char *bytes, uint32_t i, unsigned length)
+{
+	for (unsigned k = 0; k < length; k++)
+		bytes[k] = (unsigned char)(i * 31 + k);
+}
+
+static void objects_keep_their_bytes_and_spans_come_back(void **state)
+{
+	static uint32_t handles[OBJECTS];
+	static uint16_t lengths[OBJECTS];
+	unsigned char bytes[OB_COMPRESSED_MAX];
+	struct ob_pool *pool = NULL;
+	unsigned seed = 3;
+
+	pool_cost_bytes = 0;
+	assert_int_equal(ob_pool_create(64 * OB_MIB, ob_memory_self(), count_pool, NULL, &pool), 0);
+	memset(lengths, 0, sizeof(lengths));
+	for (unsigned round = 0; round < 8 * OBJECTS; round++) {
+		uint32_t i = (uint32_t)rand_r(&seed) % OBJECTS;
+
+		if (lengths[i]) {
+			unsigned length;
+			const void *data = ob_pool_load(pool, handles[i], &length);
+
+			fill_object(bytes, i, lengths[i]);
+			assert_int_equal(length, lengths[i]);
+			assert_memory_equal(data, bytes, length);
+			ob_pool_free(pool, handles[i]);
+			lengths[i] = 0;
+			continue;
+		}
+		lengths[i] = (uint16_t)(1 + (unsigned)rand_r(&seed) % OB_COMPRESSED_MAX);
+		fill_object(bytes, i, lengths[i]);
+		assert_int_equal(ob_pool_store(pool, i, bytes, lengths[i], 64 * OB_MIB, &handles[i]), 0);
+	}
+	for (uint32_t i = 0; i < OBJECTS; i++)
+		if (lengths[i])
+			ob_pool_free(pool, handles[i]);
+	ob_pool_trim(pool);
+	assert_int_equal(ob_pool_bytes(pool), 0);
+	ob_pool_destroy(pool);
+}
+
+static void a_pool_stays_below_what_it_may_take(void **state)
+{
+	unsigned char bytes[OB_COMPRESSED_MAX] = { 1 };
+	struct ob_pool *pool = NULL;
+	uint32_t handle, last = 0;
+	unsigned n = 0;
+
+	pool_cost_bytes = 0;
+	assert_int_equal(ob_pool_create(64 * OB_MIB, -1, count_pool, NULL, &pool), 0);
+	for (; ob_pool_store(pool, n, bytes, OB_COMPRESSED_MAX, OB_MIB, &handle) == 0; n++)
+		last = handle;
+	assert_true(n >= 32 * 10 && ob_pool_bytes(pool) <= OB_MIB);
+	ob_pool_free(pool, last);
+	assert_int_equal(ob_pool_store(pool, n, bytes, OB_COMPRESSED_MAX, OB_MIB, &handle), 0);
+	ob_pool_destroy(pool);
+}
+
+/* The kernel takes no span back: they are kept, counted, and used again before any other. */
+static void spans_that_stay_are_used_again(void **state)
+{
+	unsigned char bytes[OB_COMPRESSED_MAX] = { 1 };
+	static uint32_t handles[1000];
+	struct ob_pool *pool = NULL;
+	uint64_t full;
+
+	pool_cost_bytes = 0;
+	assert_int_equal(ob_pool_create(64 * OB_MIB, -1, count_pool, NULL, &pool), 0);
+	for (int round = 0; round < 2; round++) {
+		for (unsigned i = 0; i < 1000; i++)
+			assert_int_equal(ob_pool_store(pool, i, bytes, 2048, 64 * OB_MIB, &handles[i]), 0);
+		full = ob_pool_bytes(pool);
+		assert_int_equal(ob_fault_configure("madvise:1+:ENOMEM", NULL), 0);
+		for (unsigned i = 0; i < 1000; i++)
+			ob_pool_free(pool, handles[i]);
+		assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+		assert_int_equal(ob_pool_bytes(pool), full);
+		assert_true(pool_cost_bytes >= (int64_t)full);
+	}
+	ob_pool_destroy(pool);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(slots_come_in_runs_and_are_never_handed_out_twice),
+		cmocka_unit_test(what_is_written_comes_back_with_a_ring_and_without),
+		cmocka_unit_test(requests_fail_as_they_are_told_to),
+		cmocka_unit_test(objects_keep_their_bytes_and_spans_come_back),
+		cmocka_unit_test(a_pool_stays_below_what_it_may_take),
+		cmocka_unit_test(spans_that_stay_are_used_again),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
