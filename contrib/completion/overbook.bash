@@ -64,7 +64,7 @@ _overbook() {
 	case $command in
 	run) words='--name --limit --reservation --shares --domain --swap --no-swap --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
-	stats) words="--json --help $(_overbook_machines)" ;;
+	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
 	doctor) words='--json --swap --qemu --help' ;;
