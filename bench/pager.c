@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/units.h"
 
 #define CALIBRATION_NS (20 * OB_NS_PER_MS)
@@ -336,6 +337,8 @@ int main(int argc, char **argv)
 
 	if (!r)
 		r = check_options(&err);
+	if (!r)
+		r = ob_fault_configure(getenv(OB_ENV_FAULT), &err);
 	if (r < 0) {
 		fprintf(stderr, "pager: %s\n", err.text);
 		return 64;

@@ -177,7 +177,8 @@ static int reclaim_by_engine(struct pager *pager, struct pager_reclaim *reclaim,
 	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns();
 	int r;
 
-	reclaim->before_bytes = engine_cost(pager);
+	/* Without a limit the engine does not look at what is there; all of it is, since it has just been filled. */
+	reclaim->before_bytes = engine_cost(pager) + pager->options->size_bytes;
 	r = ob_engine_set_limit(pager->engine, limit);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot set the limit");
