@@ -25,8 +25,8 @@ Line = collections.namedtuple("Line", "when word values cpu_ns agent_cpu_ns")
 PATIENCE = 120.0  # seconds that a guest may take for one thing, on a slow and busy host
 
 
-def prepare_build(bench):
-    """Sees to a built tree with a guest image; makes what is missing."""
+def prepare_build(bench, with_guest=True):
+    """Sees to a built tree with a guest image, if one is wanted; makes what is missing."""
     needed = ["src/cli/overbook", "src/daemon/overbookd", "src/agent/liboverbook-agent.so"]
     if not all(os.path.exists(os.path.join(bench.build, path)) for path in needed):
         bench.say("building")
@@ -34,7 +34,8 @@ def prepare_build(bench):
             run_or_fail(["meson", "setup", bench.build, bench.root])
         run_or_fail(["ninja", "-C", bench.build] + needed)
     guest = os.path.join(bench.build, "guest")
-    run_or_fail([os.path.join(bench.root, "scripts", "guest-image.sh"), guest])
+    if with_guest:
+        run_or_fail([os.path.join(bench.root, "scripts", "guest-image.sh"), guest])
     return guest
 
 
@@ -46,10 +47,10 @@ def run_or_fail(argv):
 
 
 class Place:
-    """A directory of our own, and in it an overbookd without a budget."""
+    """A directory of our own, and in it an overbookd without a budget. Without a guest, machines boot nothing."""
 
-    def __init__(self, bench):
-        self.bench = bench
+    def __init__(self, bench, with_guest=True):
+        self.bench, self.with_guest = bench, with_guest
         self.machines = []
         self.daemon = None
         self.directory = tempfile.mkdtemp(prefix="overbook-bench.", dir="/var/tmp")
@@ -59,7 +60,7 @@ class Place:
 
     def __enter__(self):
         try:
-            self.guest = prepare_build(self.bench)
+            self.guest = prepare_build(self.bench, self.with_guest)
             self.overbook = os.path.join(self.bench.build, "src/cli/overbook")
             if shutil.which("qemu-system-x86_64") is None:
                 raise Unfit("qemu-system-x86_64 is missing")
@@ -96,11 +97,15 @@ class Place:
                 raise Failure("overbookd does not become ready") from None
 
     def stats(self, name):
+        return self.all_stats(name)["stats"]
+
+    def all_stats(self, name):
+        """What `overbook stats --json` says."""
         text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
                               check=False)
         if text.returncode:
             raise Failure(f"overbook stats: {text.stderr.strip()}")
-        return json.loads(text.stdout)["stats"]
+        return json.loads(text.stdout)
 
 
 class Machine:

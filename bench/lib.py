@@ -91,11 +91,16 @@ class Row:
     def __init__(self, name, unit, more_is_better, peer_name):
         self.name, self.unit, self.more_is_better, self.peer_name = name, unit, more_is_better, peer_name
         self.pairs = []
+        self.details = {"ours_detail": [], "peer_detail": []}
         self.reason = None
         self.failed = False
 
-    def add(self, ours, peer):
+    def add(self, ours, peer, ours_detail=None, peer_detail=None):
+        """A pair, and figures by name that explain each side."""
         self.pairs.append((ours, peer))
+        for name, detail in (("ours_detail", ours_detail), ("peer_detail", peer_detail)):
+            if detail:
+                self.details[name].append(detail)
 
     def skip(self, reason, failed=False):
         self.reason, self.failed = reason, failed
@@ -114,6 +119,9 @@ class Row:
         row["ratio_min"] = rounded(min(ratios))
         row["ratio_max"] = rounded(max(ratios))
         row["repeats"] = len(ratios)
+        for name, details in self.details.items():
+            if details:
+                row[name] = {key: rounded(statistics.median(detail[key] for detail in details)) for key in details[0]}
         return row
 
 
@@ -131,7 +139,8 @@ class Bench:
         self.rows = []
         self.began = time.monotonic()
         # Being ended from outside leaves nothing behind either.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda got, _: sys.exit(128 + got))
 
     def row(self, name, unit, more_is_better, peer_name):
         self.rows.append(Row(name, unit, more_is_better, peer_name))
@@ -158,10 +167,11 @@ class Bench:
 
 
 def print_table(rows):
-    print(f"{'row':<24} {'ours':>10} {'peer':>10} {'unit':<16} {'ratio':>7} {'min':>7} {'max':>7} {'n':>3}  peer")
+    width = max([24] + [len(row["name"]) for row in rows])
+    print(f"{'row':<{width}} {'ours':>10} {'peer':>10} {'unit':<16} {'ratio':>7} {'min':>7} {'max':>7} {'n':>3}  peer")
     for row in rows:
         if "skipped" in row:
-            print(f"{row['name']:<24} skipped: {row['skipped']}")
+            print(f"{row['name']:<{width}} skipped: {row['skipped']}")
             continue
-        print(f"{row['name']:<24} {row['ours']:>10g} {row['peer']:>10g} {row['unit']:<16} {row['ratio']:>7.3f} {row['ratio_min']:>7.3f} "
-              f"{row['ratio_max']:>7.3f} {row['repeats']:>3}  {row['peer_name']}")
+        print(f"{row['name']:<{width}} {row['ours']:>10g} {row['peer']:>10g} {row['unit']:<16} {row['ratio']:>7.3f} "
+              f"{row['ratio_min']:>7.3f} {row['ratio_max']:>7.3f} {row['repeats']:>3}  {row['peer_name']}")

@@ -5,7 +5,7 @@
  * It maps memory as QEMU does, fills it, and touches it page by page in a pattern, while somebody keeps it inside a limit:
  *
  *   --by engine    the engine of this project, linked in: the limit is the engine's, its threads run in this process
- *   --by kernel    a memory cgroup: the process enters --cgroup, whose limit is --limit, or what the caller has set
+ *   --by kernel    a memory cgroup: the process enters --cgroup, which the caller has limited; --limit only says to what
  *   --by nothing   nobody: what the pattern reaches with all of its memory there, and how the machine disturbs it
  *
  * All three run the same code on the same memory. Stages, each told of on stderr ("pager: filled" ...), so that a caller
@@ -17,15 +17,19 @@
  * writes the limit, in which the kernel reclaims and compresses. CPU time that interrupts and the block layer's own
  * threads spend on writes is in neither.
  *
+ * With --guest it is a bare-metal guest under KVM that has the memory and touches it (pager_guest.c).
+ *
  * Patterns, over all pages, one access a page:
  *   random      every page is as likely as any other
  *   zipf        s = 0.99; which page has which rank is drawn anew with the seed, so hot pages lie anywhere
  *   sequential  through memory again and again
- *   phase       at random in a window (--window, half of the limit if not given), which jumps to another place after
+ *   phase       at random in a window (--window, a quarter of the limit if not given, so that it
+ *               fits beside a compressed pool), which jumps to another place after
  *               --phase-ops accesses (four times the pages of the window)
  *
  * The result is one JSON object on stdout. "faults" is the kernel's own count for the threads that access memory; the
- * times of faults are those of a random sixteenth of all accesses (pager_play.c), "timed_faults" says of how many.
+ * times of faults are those of a random sixteenth of all accesses (pager_play.c), "timed_faults" says of how many. By
+ * kernel, "group_bytes" and "pool_bytes" are what the cgroup is charged and what zswap holds when measuring ends.
  */
 #include "pager.h"
 
@@ -78,11 +82,12 @@ static const struct option_row rows[] = {
 	{ "threads", COUNT, AT(threads), NULL, "threads that touch memory, at most 16 (1)" },
 	{ "write-percent", COUNT, AT(write_percent), NULL, "share of accesses that write (20)" },
 	{ "seed", COUNT, AT(seed), NULL, "what all randomness is drawn from (1)" },
-	{ "window", SIZE, AT(window_bytes), NULL, "phase: the working set (half of the limit)" },
+	{ "window", SIZE, AT(window_bytes), NULL, "phase: the working set (a quarter of the limit)" },
 	{ "phase-ops", COUNT, AT(phase_ops), NULL, "phase: accesses until it jumps (four a page of the window)" },
 	{ "fill-rate", SIZE, AT(fill_rate_bytes), NULL, "bytes a second at which memory is filled (as fast as it goes)" },
 	{ "small-pages", FLAG, AT(small_pages), NULL, "advise against large pages (default: for them, as QEMU)" },
 	{ "measure-reclaim", FLAG, AT(measure_reclaim), NULL, "measure how fast a limit is reached, instead of accesses" },
+	{ "guest", FLAG, AT(guest), NULL, "a bare-metal KVM guest touches the memory, in its own pattern" },
 	{ "verify", FLAG, AT(verify), NULL, "compare every byte at the end" },
 };
 #define ROWS OB_ARRAY_LEN(rows)
@@ -193,8 +198,10 @@ static int check_options(struct ob_error *err)
 		return ob_error_set(err, EINVAL, "--by nothing keeps no --limit");
 	if (options.measure_reclaim && (!options.limit_bytes || options.limit_bytes >= options.size_bytes))
 		return ob_error_set(err, EINVAL, "--measure-reclaim needs a --limit below --size");
+	if (options.guest && (options.measure_reclaim || options.verify || options.threads > 2))
+		return ob_error_set(err, EINVAL, "--guest goes with neither --measure-reclaim nor --verify, and has at most 2 threads");
 	if (!options.window_bytes)
-		options.window_bytes = (options.limit_bytes ? options.limit_bytes : options.size_bytes) / 2;
+		options.window_bytes = (options.limit_bytes ? options.limit_bytes : options.size_bytes) / 4;
 	return 0;
 }
 
@@ -255,29 +262,53 @@ static void get_stats(const struct pager *pager, struct ob_stats *ret)
 	*ret = stats.values;
 }
 
+/* Who touches the memory: one of the two. */
+struct toucher {
+	struct pager_play *play;
+	struct pager_guest *guest;
+};
+
+static int open_toucher(struct pager *pager, struct toucher *toucher, struct ob_error *err)
+{
+	int r = options.guest ? pager_guest_open(pager, &toucher->guest, err) : pager_memory_fill(pager, err);
+
+	if (r < 0)
+		return r;
+	fprintf(stderr, "pager: filled\n");
+	return options.guest ? 0 : pager_play_open(pager, &toucher->play, err);
+}
+
+static int touch(struct toucher *toucher, struct pager_stage *stage, struct ob_error *err)
+{
+	return toucher->guest ? pager_guest_run(toucher->guest, stage, err) : pager_play_run(toucher->play, stage, err);
+}
+
 static int run_accesses(struct pager *pager, struct ob_error *err)
 {
 	struct pager_stage warmup = { .ops = options.warmup_ops, .seconds = options.warmup_seconds };
 	static struct pager_stage measured; /* large */
 	struct ob_stats before = { 0 }, after = { 0 };
-	struct pager_play *play;
-	int r = pager_play_open(pager, &play, err);
+	struct toucher toucher = { 0 };
+	int r = open_toucher(pager, &toucher, err);
 
 	if (!r)
-		r = pager_play_run(play, &warmup, err);
+		r = touch(&toucher, &warmup, err);
 	if (r < 0)
 		return r;
 	fprintf(stderr, "pager: warm\n");
 	measured.ops = options.ops;
 	measured.seconds = options.seconds;
 	get_stats(pager, &before);
-	r = pager_play_run(play, &measured, err);
+	r = touch(&toucher, &measured, err);
 	get_stats(pager, &after);
 	if (r < 0)
 		return r;
 	fprintf(stderr, "pager: measured\n");
 	print_options();
 	print_stage(pager, &measured);
+	if (options.by == PAGER_BY_KERNEL)
+		printf(", \"group_bytes\": %llu, \"pool_bytes\": %llu", (unsigned long long)pager_memory_usage_bytes(pager),
+		       (unsigned long long)pager_memory_pool_bytes());
 	if (pager->engine) {
 		printf(", \"reclaim_cpu_seconds\": %.6f, \"fault_cpu_seconds\": %.6f",
 		       (double)(after.reclaim_cpu_ns - before.reclaim_cpu_ns) / 1e9,
@@ -292,8 +323,11 @@ static int run_reclaim(struct pager *pager, struct ob_error *err)
 {
 	struct ob_stats before = { 0 }, after = { 0 };
 	struct pager_reclaim reclaim;
-	int r;
+	int r = pager_memory_fill(pager, err);
 
+	if (r < 0)
+		return r;
+	fprintf(stderr, "pager: filled\n");
 	get_stats(pager, &before);
 	r = pager_memory_reclaim(pager, &reclaim, err);
 	get_stats(pager, &after);
@@ -301,10 +335,10 @@ static int run_reclaim(struct pager *pager, struct ob_error *err)
 		return r;
 	fprintf(stderr, "pager: measured\n");
 	print_options();
-	printf(", \"before_bytes\": %llu, \"after_bytes\": %llu, \"seconds\": %.6f, \"user_seconds\": %.6f, "
+	printf(", \"before_bytes\": %llu, \"after_bytes\": %llu, \"pool_growth_bytes\": %llu, \"seconds\": %.6f, \"user_seconds\": %.6f, "
 	       "\"system_seconds\": %.6f, \"attempts\": %u", (unsigned long long)reclaim.before_bytes,
-	       (unsigned long long)reclaim.after_bytes, reclaim.wall_seconds, reclaim.user_seconds, reclaim.system_seconds,
-	       reclaim.attempts);
+	       (unsigned long long)reclaim.after_bytes, (unsigned long long)reclaim.pool_growth_bytes, reclaim.wall_seconds,
+	       reclaim.user_seconds, reclaim.system_seconds, reclaim.attempts);
 	if (pager->engine) {
 		print_stats("before", &before);
 		print_stats("after", &after);
@@ -316,11 +350,8 @@ static int run(struct pager *pager, struct ob_error *err)
 {
 	int r = pager_memory_open(pager, err);
 
-	if (!r)
-		r = pager_memory_fill(pager, err);
 	if (r < 0)
 		return r;
-	fprintf(stderr, "pager: filled\n");
 	r = options.measure_reclaim ? run_reclaim(pager, err) : run_accesses(pager, err);
 	if (!r && options.verify)
 		r = pager_memory_verify(pager, err);

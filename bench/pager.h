@@ -29,7 +29,7 @@ struct pager_options {
 	unsigned threads, write_percent;
 	uint64_t seed;
 	const char *swap_dir, *cgroup;
-	int small_pages, measure_reclaim, verify;
+	int small_pages, measure_reclaim, verify, guest;
 };
 
 /* The memory, and what each page must hold. */
@@ -64,10 +64,15 @@ int pager_memory_verify(struct pager *pager, struct ob_error *err) OB_MUST_CHECK
 
 struct pager_reclaim {
 	uint64_t before_bytes, after_bytes; /* engine: the cost; kernel: the group's usage */
+	uint64_t pool_growth_bytes;         /* kernel: zswap's pool of the whole host, which version 1 charges to nobody */
 	double wall_seconds, user_seconds, system_seconds;
 	unsigned attempts; /* writes to the kernel's file until it was there */
 };
 int pager_memory_reclaim(struct pager *pager, struct pager_reclaim *ret, struct ob_error *err) OB_MUST_CHECK;
+
+/* By kernel: what the group is charged now, and what zswap's pool holds, of the whole host. 0 where that cannot be read. */
+uint64_t pager_memory_usage_bytes(const struct pager *pager);
+uint64_t pager_memory_pool_bytes(void);
 
 static inline uint64_t *pager_stamp_at(const struct pager *pager, uint32_t page)
 {
@@ -81,6 +86,12 @@ void pager_wrong(const struct pager *pager, uint32_t page, uint64_t seen, uint64
 struct pager_play;
 int pager_play_open(struct pager *pager, struct pager_play **ret_play, struct ob_error *err) OB_MUST_CHECK;
 int pager_play_run(struct pager_play *play, struct pager_stage *stage, struct ob_error *err) OB_MUST_CHECK;
+
+/* pager_guest.c: the same by a guest, which fills its memory when it is opened. */
+struct pager_guest;
+int pager_guest_open(struct pager *pager, struct pager_guest **ret_guest, struct ob_error *err) OB_MUST_CHECK;
+int pager_guest_run(struct pager_guest *guest, struct pager_stage *stage, struct ob_error *err) OB_MUST_CHECK;
+
 uint64_t pager_ticks(void);
 double pager_seconds_of(const struct timeval *time);
 

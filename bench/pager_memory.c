@@ -19,8 +19,10 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/units.h"
 
 #define RECLAIM_DEADLINE_NS (120 * OB_NS_PER_SEC)
+#define RETRY_NS            OB_NS_PER_MS         /* what the kernel gets to write before it is asked again */
 #define LOOK_NS             (200 * OB_NS_PER_US) /* how often the engine's cost is looked at */
 
 static int write_file(const char *dir, const char *name, uint64_t value)
@@ -64,12 +66,7 @@ static int enter_cgroup(const struct pager_options *options, struct ob_error *er
 {
 	int r = write_file(options->cgroup, "cgroup.procs", (uint64_t)getpid());
 
-	if (r < 0)
-		return ob_error_sys(err, -r, "cannot enter the cgroup \"%s\"", options->cgroup);
-	if (!options->limit_bytes || options->measure_reclaim)
-		return 0;
-	r = write_file(options->cgroup, group_file(options->cgroup, "memory.limit_in_bytes", "memory.max"), options->limit_bytes);
-	return r < 0 ? ob_error_sys(err, -r, "cannot limit the cgroup \"%s\"", options->cgroup) : 0;
+	return r < 0 ? ob_error_sys(err, -r, "cannot enter the cgroup \"%s\"", options->cgroup) : 0;
 }
 
 static void on_unreadable(void *context, const char *cause)
@@ -163,12 +160,17 @@ void pager_wrong(const struct pager *pager, uint32_t page, uint64_t seen, uint64
 	_exit(2);
 }
 
-static uint64_t engine_cost(struct pager *pager)
+static struct ob_stats engine_stats(struct pager *pager)
 {
 	struct ob_engine_stats stats;
 
 	ob_engine_get_stats(pager->engine, &stats);
-	return stats.values.cost_bytes;
+	return stats.values;
+}
+
+static uint64_t engine_cost(struct pager *pager)
+{
+	return engine_stats(pager).cost_bytes;
 }
 
 /* Sets the limit and waits until the cost is under it: the engine's own threads do the work. */
@@ -177,8 +179,8 @@ static int reclaim_by_engine(struct pager *pager, struct pager_reclaim *reclaim,
 	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns();
 	int r;
 
-	/* Without a limit the engine does not look at what is there; all of it is, since it has just been filled. */
-	reclaim->before_bytes = engine_cost(pager) + pager->options->size_bytes;
+	/* Without a limit the engine need not know what is there; all of it is, since it has just been filled. */
+	reclaim->before_bytes = pager->options->size_bytes + engine_stats(pager).tables_bytes;
 	r = ob_engine_set_limit(pager->engine, limit);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot set the limit");
@@ -192,11 +194,29 @@ static int reclaim_by_engine(struct pager *pager, struct pager_reclaim *reclaim,
 	return 0;
 }
 
+uint64_t pager_memory_usage_bytes(const struct pager *pager)
+{
+	const char *cgroup = pager->options->cgroup;
+	uint64_t bytes = 0;
+
+	return read_file(cgroup, group_file(cgroup, "memory.usage_in_bytes", "memory.current"), &bytes) < 0 ? 0 : bytes;
+}
+
+uint64_t pager_memory_pool_bytes(void)
+{
+	char text[8192], *line;
+
+	if (ob_read_text("/proc/meminfo", text, sizeof(text)) < 0)
+		return 0;
+	line = strstr(text, "\nZswap:");
+	return line ? strtoull(line + strlen("\nZswap:"), NULL, 10) * OB_KIB : 0;
+}
+
 /* The kernel reclaims in the writer: version 1 when the limit is lowered, version 2 when memory.reclaim is written to. */
 static int reclaim_by_kernel(struct pager *pager, struct pager_reclaim *reclaim, struct ob_error *err)
 {
 	const char *cgroup = pager->options->cgroup, *usage = group_file(cgroup, "memory.usage_in_bytes", "memory.current");
-	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns(), now_bytes = 0;
+	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns(), now_bytes, pool = pager_memory_pool_bytes(), pool_after;
 	const char *file = group_file(cgroup, "memory.limit_in_bytes", "memory.reclaim");
 	int r = read_file(cgroup, usage, &reclaim->before_bytes);
 
@@ -204,14 +224,18 @@ static int reclaim_by_kernel(struct pager *pager, struct pager_reclaim *reclaim,
 	while (!r && now_bytes > limit) {
 		reclaim->attempts++;
 		r = write_file(cgroup, file, strcmp(file, "memory.reclaim") ? limit : now_bytes - limit);
-		if (r == -EBUSY || r == -EAGAIN)
+		if (r == -EBUSY || r == -EAGAIN) {
+			sleep_until(ob_now_ns() + RETRY_NS);
 			r = 0;
+		}
 		if (!r)
 			r = read_file(cgroup, usage, &now_bytes);
 		if (!r && now_bytes > limit && ob_now_ns() - start_ns > RECLAIM_DEADLINE_NS)
 			r = -ETIMEDOUT;
 	}
 	reclaim->after_bytes = now_bytes;
+	pool_after = pager_memory_pool_bytes();
+	reclaim->pool_growth_bytes = pool_after > pool ? pool_after - pool : 0;
 	return r ? ob_error_sys(err, -r, "the kernel does not bring \"%s\" to its limit", cgroup) : 0;
 }
 

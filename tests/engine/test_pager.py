@@ -13,7 +13,7 @@ import traceback
 
 PAGER = os.path.abspath(sys.argv[1])
 MIB = 1 << 20
-SIZE, LIMIT, OPS = 64 * MIB, 32 * MIB, 3000 if os.environ.get("OVERBOOK_TEST_SHORT") else 20000
+SIZE, LIMIT, OPS = 64 * MIB, 32 * MIB, 3000 if os.environ.get("OVERBOOK_TEST_SHORT") else 8000
 SWAP_DIR = os.environ.get("OVERBOOK_TEST_DIR") or os.environ.get("TMPDIR") or "/var/tmp"
 
 
