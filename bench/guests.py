@@ -108,11 +108,20 @@ class Place:
         return json.loads(text.stdout)
 
 
-class Machine:
-    """One guest. ours: under `overbook run` without a limit; else QEMU as it is, with the same line."""
+def process_cpu_ns(pid):
+    """CPU time of a process, threads that have ended included: the clock of clock_getcpuclockid(3). 0 when it has gone."""
+    try:
+        return time.clock_gettime_ns(~pid << 3 | 2)
+    except OSError:
+        return 0
 
-    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0):
-        self.place, self.name, self.ours = place, name, ours
+
+class Machine:
+    """One guest. ours: under `overbook run`, with a limit if one is given; else QEMU as it is, with the same line. group: a
+    peers.Cgroup in which it starts."""
+
+    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None):
+        self.place, self.name, self.ours, self.limit_mib = place, name, ours, limit_mib
         self.disk = os.path.join(place.directory, name + ".disk") if disk_mib else None
         self.log = os.path.join(place.directory, name + ".log")
         self.lines = []
@@ -122,6 +131,9 @@ class Machine:
             with open(self.disk, "wb") as f:
                 f.truncate(disk_mib << 20)
         argv = self.command(memory_mib, parameters)
+        if group:
+            # A shell that enters the group and becomes the command.
+            argv = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', os.path.join(group.path, "cgroup.procs")] + argv
         with open(self.log, "wb") as log:
             self.started = time.monotonic()
             self.process = subprocess.Popen(argv, env=place.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
@@ -139,7 +151,8 @@ class Machine:
         if not self.ours:
             return argv
         swap = os.path.join(self.place.directory, "swap")
-        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require", "--"] + argv
+        limit = ["--limit", f"{self.limit_mib}M"] if self.limit_mib else []
+        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require"] + limit + ["--"] + argv
 
     def read(self):
         for raw in self.process.stdout:
@@ -207,11 +220,7 @@ class Machine:
         return pages / (last.when - first.when), pages / (last.cpu_ns - first.cpu_ns) * 1e9
 
     def cpu_ns(self):
-        """CPU time of the process, threads that have ended included: the clock of clock_getcpuclockid(3)."""
-        try:
-            return time.clock_gettime_ns(~self.process.pid << 3 | 2)
-        except OSError:
-            return 0
+        return process_cpu_ns(self.process.pid)
 
     def agent_cpu_ns(self):
         """CPU time of the agent's threads, by the scheduler's own account."""

@@ -126,16 +126,23 @@ class Row:
 
 
 class Bench:
-    def __init__(self, name, about):
+    def __init__(self, name, about, setups=()):
+        """setups: parts that can be run alone, with --setup."""
         parser = argparse.ArgumentParser(prog=f"bench/{name}", description=about)
         parser.add_argument("--quick", action="store_true", help="the same rows with fewer repeats, in under three minutes")
         parser.add_argument("--json", metavar="FILE", help="write the result there")
         parser.add_argument("--build", metavar="DIR", help="the build tree (default: build in the source tree; made if missing)")
+        if setups:
+            parser.add_argument("--setup", choices=setups, help="only this set-up (default: all)")
         self.name = name
         self.options = parser.parse_args()
+        self.setups = [self.options.setup] if setups and self.options.setup else list(setups)
         self.root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         self.build = os.path.abspath(self.options.build or os.path.join(self.root, "build"))
-        self.host = host_facts(f"bench/{name}" + (" --quick" if self.options.quick else ""), self.root)
+        words = [f"bench/{name}"] + ["--quick"] * self.options.quick
+        if setups and self.options.setup:
+            words += ["--setup", self.options.setup]
+        self.host = host_facts(" ".join(words), self.root)
         self.rows = []
         self.began = time.monotonic()
         # Being ended from outside leaves nothing behind either.

@@ -60,6 +60,17 @@ class Ground:
         """Sides of the kernel's."""
         return [SWAP] + ["zswap-" + name for name in self.compressors]
 
+    @staticmethod
+    def compressor(side):
+        return side.split("-", 1)[1] if side.startswith("zswap-") else None
+
+    def check_guest(self):
+        """Whether a KVM guest runs here at all, under nobody's limit."""
+        done = subprocess.run([self.pager, "--guest", "--size", "16M", "--ops", "1000", "--warmup-ops", "1000"], capture_output=True,
+                              text=True, check=False, timeout=PATIENCE)
+        if done.returncode:
+            raise Unfit((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+
     def facts(self):
         device = os.stat(self.directory).st_dev
         queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue"
@@ -101,7 +112,7 @@ def run_ours(ground, options):
 def run_peer(ground, side, options, limited):
     if ground.unfit:
         raise ground.unfit
-    compressor = side.split("-", 1)[1] if side.startswith("zswap-") else None
+    compressor = ground.compressor(side)
     limit = ground.limit + page_tables_bytes(ground.size)
     with Cgroup() as group:
         ground.zswap.switch(compressor)
@@ -134,7 +145,7 @@ class Case:
 
     def __init__(self, bench, ground, name, content, figures, measure):
         self.name, self.measure = name, measure
-        # Where pages compress, zswap is the peer that matters; else it has nothing to do, or nothing to win.
+        # The first one is run twice. Where pages compress that is zswap; else zswap has nothing to do, or nothing to win.
         self.peers = sorted(ground.peers(), key=lambda peer: (peer == SWAP) == (content == "compressible"))
         self.reasons, self.rows, self.hopeless = {}, {}, set()
         for peer in self.peers + ["A/A"]:

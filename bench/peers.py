@@ -157,6 +157,9 @@ class Cgroup:
     def limit(self, bytes_):
         write_text(self.file("memory.limit_in_bytes", "memory.max"), str(bytes_))
 
+    def usage_bytes(self):
+        return int(read_text(self.file("memory.usage_in_bytes", "memory.current"), "0"))
+
     def peak_bytes(self):
         return int(read_text(self.file("memory.max_usage_in_bytes", "memory.peak"), "0") or 0)
 
