@@ -335,8 +335,8 @@ static int run_reclaim(struct pager *pager, struct ob_error *err)
 		return r;
 	fprintf(stderr, "pager: measured\n");
 	print_options();
-	printf(", \"before_bytes\": %llu, \"after_bytes\": %llu, \"pool_growth_bytes\": %llu, \"seconds\": %.6f, \"user_seconds\": %.6f, "
-	       "\"system_seconds\": %.6f, \"attempts\": %u", (unsigned long long)reclaim.before_bytes,
+	printf(", \"before_bytes\": %llu, \"after_bytes\": %llu, \"pool_growth_bytes\": %llu, \"seconds\": %.6f, "
+	       "\"user_seconds\": %.6f, \"system_seconds\": %.6f, \"attempts\": %u", (unsigned long long)reclaim.before_bytes,
 	       (unsigned long long)reclaim.after_bytes, (unsigned long long)reclaim.pool_growth_bytes, reclaim.wall_seconds,
 	       reclaim.user_seconds, reclaim.system_seconds, reclaim.attempts);
 	if (pager->engine) {

@@ -58,7 +58,8 @@ static void fill_compressible(uint64_t *words, uint64_t random)
 		put_object(&filling);
 }
 
-void pager_content_fill(uint64_t words[PAGER_WORDS], enum pager_content content, uint64_t seed, uint32_t page, uint32_t version)
+void pager_content_fill(uint64_t words[PAGER_WORDS], enum pager_content content, uint64_t seed, uint32_t page,
+			uint32_t version)
 {
 	uint64_t random = pager_mix(seed * 0x9e3779b97f4a7c15ull + page);
 

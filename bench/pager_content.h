@@ -49,6 +49,7 @@ static inline uint64_t pager_stamp(enum pager_content content, uint32_t page, ui
 }
 
 /* Writes all bytes of a page, stamped with a version. */
-void pager_content_fill(uint64_t words[PAGER_WORDS], enum pager_content content, uint64_t seed, uint32_t page, uint32_t version);
+void pager_content_fill(uint64_t words[PAGER_WORDS], enum pager_content content, uint64_t seed, uint32_t page,
+			uint32_t version);
 
 #endif

@@ -216,7 +216,8 @@ uint64_t pager_memory_pool_bytes(void)
 static int reclaim_by_kernel(struct pager *pager, struct pager_reclaim *reclaim, struct ob_error *err)
 {
 	const char *cgroup = pager->options->cgroup, *usage = group_file(cgroup, "memory.usage_in_bytes", "memory.current");
-	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns(), now_bytes, pool = pager_memory_pool_bytes(), pool_after;
+	uint64_t limit = pager->options->limit_bytes, start_ns = ob_now_ns(), now_bytes, pool_after;
+	uint64_t pool = pager_memory_pool_bytes();
 	const char *file = group_file(cgroup, "memory.limit_in_bytes", "memory.reclaim");
 	int r = read_file(cgroup, usage, &reclaim->before_bytes);
 

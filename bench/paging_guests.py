@@ -4,17 +4,18 @@
 tcg   A Debian guest under TCG with the witness (tests/guest/image/witness.c): pages checked, and three times in ten rewritten, a
       second. Our limit is on what guest memory costs; a cgroup is charged for all of QEMU. So the group's limit is ours and what
       QEMU needs besides its guest's memory, which is measured first, by a plain machine in a group without a limit: all that
-      the group is charged, less the guest's pages.
+      the group is charged, less the guest's pages. Our limit holds from the start. The group's is lowered to its value when
+      the guest's memory is full, step by step: a guest that fills its memory inside a group is killed in most runs.
 kvm   A bare-metal guest under KVM (pager --guest): pages checked, one in three rewritten.
 
 A peer that dies, which the kernel's out-of-memory killer sees to often where a guest's memory is limited, is skipped.
 """
 import contextlib
 
-from guests import Machine, Place
+from guests import PATIENCE, Machine, Place
 from lib import Failure, Unfit, read_text
 from pager import OURS, Case, run_cases, run_pager
-from peers import Cgroup
+from peers import Cgroup, Unequal, meminfo_bytes
 
 MIB = 1 << 20
 MEMORY_MIB, ANON_MIB, LIMIT_MIB = 512, 320, 192
@@ -59,12 +60,22 @@ class Tcg:
                     machine.end()
         return self.own_bytes
 
-    def work(self, machine, group):
+    def limit(self):
+        return LIMIT_MIB * MIB + self.own()
+
+    def work(self, machine, group, limited=None):
+        """limited: called when the guest's memory is full and before it is put to work."""
         try:
             machine.wait_line("ready")
+            if limited:
+                limited()
             wall, cpu = machine.work(self.seconds)
+            if limited:
+                group.check_followed(self.limit(), {"group_bytes": group.usage_bytes(), "pool_bytes": meminfo_bytes("Zswap")})
             peak = group.peak_bytes() if group else 0
             return {"pages": wall, "pages-cpu": cpu}, {"peak_mib": peak / MIB, "own_mib": (self.own_bytes or 0) / MIB}
+        except Unequal:
+            raise
         except Unfit as reason:
             if group and group.kills():
                 raise Unfit("the kernel killed QEMU for want of memory") from None
@@ -82,15 +93,17 @@ class Tcg:
     def peer(self, side):
         if self.ground.unfit:
             raise self.ground.unfit
-        limit = LIMIT_MIB * MIB + self.own()
+        limit = self.limit()
         compressor = self.ground.compressor(side)
         with Cgroup() as group:
             self.ground.zswap.switch(compressor)
             try:
-                group.limit(limit)
-                if compressor:
-                    group.follow_pool(limit)
-                return self.work(self.machine(side, group), group)
+                def limited():
+                    group.lower(limit, PATIENCE)
+                    if compressor:
+                        group.follow_pool(limit)
+
+                return self.work(self.machine(side, group), group, limited)
             finally:
                 group.follow_no_more()
                 self.ground.zswap.switch(None)

@@ -8,7 +8,8 @@ The same limit, for the kernel and for us. Ours is the cost of the engine: resid
 the tables. A cgroup is charged for pages, for their page tables (8 bytes a page, which the engine does not count: they are
 added to the group's limit), and with version 2 for zswap's pool. Version 1 does not charge the pool to anybody, so that a
 group could keep what does not fit into its limit in memory all the same. There a thread here lowers the group's limit by
-what the pool holds, again and again while it runs, so that pages and pool together stay inside the limit. Where that cannot
+what the pool holds, again and again while it runs, so that pages and pool together stay inside the limit (lowering it reclaims in
+that thread, beside the program, for as long as the pool grows). Where that cannot
 be had (some kernels put pages that do not compress into the pool as they are, so that nothing is gained by evicting them),
 the run says so and is no peer. What the kernel needs for its swap map, and the program's own tables, are counted for neither.
 """
@@ -17,11 +18,13 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 
 from lib import Failure, Unfit, read_text
 
 ZSWAP = "/sys/module/zswap/parameters"
 OVER = 1.1              # pages and pool above the limit by more than this are no run at the same limit
+STEP_BYTES = 8 << 20    # of a limit that is lowered under a guest
 CONTROL_SECONDS = 0.05  # how often the limit follows zswap's pool, with version 1
 
 
@@ -156,6 +159,21 @@ class Cgroup:
 
     def limit(self, bytes_):
         write_text(self.file("memory.limit_in_bytes", "memory.max"), str(bytes_))
+
+    def lower(self, bytes_, patience):
+        """Brings the limit down in small steps, each as often as the kernel says that it cannot do it yet."""
+        deadline = time.monotonic() + patience
+        step = max(self.usage_bytes(), bytes_)
+        while True:
+            try:
+                self.limit(step)
+                if step == bytes_:
+                    return
+                step = max(step - STEP_BYTES, bytes_)
+            except OSError as reason:
+                if time.monotonic() > deadline:
+                    raise Unfit(f"the kernel does not lower a group's limit to {bytes_ >> 20} MiB: {reason}") from None
+                time.sleep(0.01)
 
     def usage_bytes(self):
         return int(read_text(self.file("memory.usage_in_bytes", "memory.current"), "0"))

@@ -75,7 +75,7 @@ def a_wrong_byte_is_seen():
 def nonsense_is_refused():
     for options in (["--by", "magic"], ["--size", "3M"], ["--threads", "0"], ["--write-percent", "101"], ["--ops", "-1"],
                     ["--seconds", "soon"], ["--by", "kernel"], ["--limit", "16M"], ["--swap-dir", "/tmp"], ["more"], ["--fly"],
-                    ["--by", "engine", "--measure-reclaim"]):
+                    ["--by", "engine", "--measure-reclaim"], ["--guest", "--verify"]):
         run(*options, status=64)
 
 
