@@ -5,6 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
+void ob_error_one_line(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+}
+
 static void append(char *buf, size_t size, const char *text)
 {
 	size_t used = strlen(buf);
@@ -23,6 +30,7 @@ int ob_error_set(struct ob_error *err, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
+	ob_error_one_line(err->text);
 	return -code;
 }
 
@@ -38,6 +46,7 @@ int ob_error_sys(struct ob_error *err, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
+	ob_error_one_line(err->text);
 	what = strerror_r(code, number, sizeof(number));
 	append(err->text, sizeof(err->text), ": ");
 	append(err->text, sizeof(err->text), what ? what : "unknown error");
@@ -55,6 +64,7 @@ int ob_error_wrap(struct ob_error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
 	va_end(ap);
+	ob_error_one_line(err->text);
 	if (!err->code) {
 		err->code = EIO;
 	} else {

@@ -22,7 +22,7 @@
 
 struct ob_error {
 	int code;       /* a positive errno value; 0 while nothing has failed */
-	char text[768]; /* one line, no newline at its end; cut, never overrun */
+	char text[768]; /* one line, no newline at its end; cut, never overrun; control characters of what is quoted are '?' */
 };
 
 /* Records the first cause: code is a positive errno. The text is used as given; strerror is not added. Returns -code. */
@@ -33,5 +33,8 @@ int ob_error_sys(struct ob_error *err, int code, const char *fmt, ...) OB_PRINTF
 
 /* Puts "what was being done: " in front of what is recorded. Returns -err->code (or -EIO where nothing was recorded). */
 int ob_error_wrap(struct ob_error *err, const char *fmt, ...) OB_PRINTF(2, 3);
+
+/* Puts '?' in the place of control characters (newlines, escapes), as is done to every error: for texts that quote what others wrote. */
+void ob_error_one_line(char *text);
 
 #endif

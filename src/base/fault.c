@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/fault.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,27 +39,35 @@ static const struct {
 	{ "denied", OB_FAULT_DENIED },
 };
 
+/* Digits alone: strtoull would also take blanks and signs, and "-1" for the largest number there is. */
+static int parse_number(const char *text, char **ret_end, uint64_t *ret_number)
+{
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	*ret_number = strtoull(text, ret_end, 10);
+	return errno ? -ERANGE : 0;
+}
+
 static int parse_when(const char *text, struct rule *rule)
 {
 	char *end;
 
 	rule->every = 0;
 	if (*text == '/') {
-		rule->every = strtoull(text + 1, &end, 10);
 		rule->first = 1;
 		rule->last = UINT64_MAX;
-		return *end || !rule->every ? -EINVAL : 0;
+		return parse_number(text + 1, &end, &rule->every) < 0 || *end || !rule->every ? -EINVAL : 0;
 	}
-	rule->first = rule->last = strtoull(text, &end, 10);
-	if (end == text || !rule->first)
+	if (parse_number(text, &end, &rule->first) < 0 || !rule->first)
 		return -EINVAL;
+	rule->last = rule->first;
 	if (!strcmp(end, "+")) {
 		rule->last = UINT64_MAX;
 		return 0;
 	}
 	if (*end == '-') {
-		rule->last = strtoull(end + 1, &end, 10);
-		return *end || rule->last < rule->first ? -EINVAL : 0;
+		return parse_number(end + 1, &end, &rule->last) < 0 || *end || rule->last < rule->first ? -EINVAL : 0;
 	}
 	return *end ? -EINVAL : 0;
 }

@@ -13,6 +13,15 @@
 #include "cli/qemu_plan.h"
 #include "proto/env.h"
 
+/* A text for the user that quotes his words: one line, whatever is in them. */
+static const char *one_line(struct ob_arena *arena, const char *fmt, va_list ap)
+{
+	char *text = ob_arena_vprintf(arena, fmt, ap);
+
+	ob_error_one_line(text);
+	return text;
+}
+
 static void add_text(struct ob_arena *arena, const char ***list, size_t *count, const char *text)
 {
 	*list = ob_arena_grow(arena, *list, *count, sizeof(**list));
@@ -25,7 +34,7 @@ void ob_qemu_refuse(struct ob_qemu_planner *planner, const char *fmt, ...)
 
 	va_start(ap, fmt);
 	add_text(&planner->opts->arena, &planner->plan->refusals, &planner->plan->n_refusals,
-		 ob_arena_vprintf(&planner->opts->arena, fmt, ap));
+		 one_line(&planner->opts->arena, fmt, ap));
 	va_end(ap);
 }
 
@@ -35,7 +44,7 @@ void ob_qemu_note(struct ob_qemu_planner *planner, const char *fmt, ...)
 
 	va_start(ap, fmt);
 	add_text(&planner->opts->arena, &planner->plan->notes, &planner->plan->n_notes,
-		 ob_arena_vprintf(&planner->opts->arena, fmt, ap));
+		 one_line(&planner->opts->arena, fmt, ap));
 	va_end(ap);
 }
 
