@@ -160,8 +160,10 @@ void ob_client_progress(struct ob_client *client, uint64_t done, uint64_t total,
 {
 	if (client->out_used - client->out_sent > PROGRESS_MAX)
 		return;
-	append(client, json_pack("{s:i, s:{s:I, s:I, s:s}}", "version", OB_API_VERSION, "progress", "done", (json_int_t)done,
-				 "total", (json_int_t)total, "what", what));
+	/* What an agent says may be above what JSON integers hold. */
+	append(client, json_pack("{s:i, s:{s:I, s:I, s:s}}", "version", OB_API_VERSION, "progress", "done",
+				 (json_int_t)OB_MIN(done, (uint64_t)INT64_MAX), "total", (json_int_t)OB_MIN(total, (uint64_t)INT64_MAX),
+				 "what", what));
 }
 
 /* Returns 0 or -errno when the connection is no good any more. */

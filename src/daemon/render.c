@@ -76,7 +76,7 @@ static json_t *render_hist(const uint64_t *buckets)
 
 	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++) {
 		count += buckets[i];
-		if (json_array_append_new(list, json_integer((json_int_t)buckets[i])) < 0)
+		if (json_array_append_new(list, json_integer(number(buckets[i]))) < 0)
 			break;
 	}
 	add_number(&object, "count", count);
