@@ -52,28 +52,34 @@ static int await(int fd, const char *word, uint64_t until_ns)
 		buf[used] = '\0';
 		if (strstr(buf, word))
 			return 0;
-		if (used == sizeof(buf) - 1)
-			used = 0;
+		/* The word may have come in part. */
+		if (used == sizeof(buf) - 1) {
+			used = strlen(word) - 1;
+			memmove(buf, buf + sizeof(buf) - 1 - used, used);
+		}
 	}
+}
+
+static int converse(int fd, uint64_t until_ns)
+{
+	static const char negotiate[] = "{\"execute\":\"qmp_capabilities\"}\n", stop[] = "{\"execute\":\"stop\"}\n";
+	int r = await(fd, "\"QMP\"", until_ns);
+
+	if (r == 0)
+		r = ob_write_full(fd, negotiate, sizeof(negotiate) - 1);
+	if (r == 0)
+		r = await(fd, "\"return\"", until_ns);
+	if (r == 0)
+		r = ob_write_full(fd, stop, sizeof(stop) - 1);
+	if (r == 0 && await(fd, "\"return\"", until_ns) < 0)
+		return 0; /* asked for, not yet answered */
+	return r;
 }
 
 int ob_qmp_stop(void)
 {
-	static const char negotiate[] = "{\"execute\":\"qmp_capabilities\"}\n", stop[] = "{\"execute\":\"stop\"}\n";
-	uint64_t until = ob_now_ns() + WAIT_NS;
+	uint64_t until_ns = ob_now_ns() + WAIT_NS;
 	int OB_FD fd = connect_monitor();
-	int r;
 
-	if (fd < 0)
-		return fd;
-	r = await(fd, "\"QMP\"", until);
-	if (r == 0)
-		r = ob_write_full(fd, negotiate, sizeof(negotiate) - 1);
-	if (r == 0)
-		r = await(fd, "\"return\"", until);
-	if (r == 0)
-		r = ob_write_full(fd, stop, sizeof(stop) - 1);
-	if (r == 0 && await(fd, "\"return\"", until) < 0)
-		return 0; /* asked for, not yet answered */
-	return r;
+	return fd < 0 ? fd : converse(fd, until_ns);
 }
