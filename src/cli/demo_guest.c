@@ -408,7 +408,7 @@ void demo_read_machine(struct demo *demo, struct demo_machine *machine)
 			machine->line[machine->line_length] = 0;
 			machine->line_length = 0;
 			take_line(demo, machine, machine->line);
-		} else if (buf[i] >= ' ' && machine->line_length < sizeof(machine->line) - 1) {
+		} else if (buf[i] >= ' ' && buf[i] != 0x7f && machine->line_length < sizeof(machine->line) - 1) {
 			machine->line[machine->line_length++] = buf[i];
 		}
 	}
