@@ -6,11 +6,12 @@
 #                    (DEMO_ARGS="--machines 8 --budget 1G" for other figures)
 #   make check       every test that needs no special hardware
 #   make check-long  the same with all combinations, for as long as it takes
+#   make fuzz        look for new inputs that break something: TARGET=NAME (a fuzz_NAME.c of tests/fuzz) SECONDS=60
 #   make install     into meson's prefix
 #   make clean
 
 BUILD ?= build
-SUITES = unit engine kvm guest fault
+SUITES = unit fuzz engine kvm guest fault
 
 all: $(BUILD)/build.ninja
 	ninja -C $(BUILD)
@@ -37,10 +38,13 @@ check-long: deps
 	@$(MAKE) --no-print-directory all guest
 	@OVERBOOK_TEST_LONG=1 scripts/check.sh $(BUILD) $(SUITES)
 
+fuzz:
+	@tests/fuzz/run.sh "$(TARGET)" "$(or $(SECONDS),60)" $(FUZZ_ARGS)
+
 install: all
 	meson install -C $(BUILD)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps guest demo check check-long install clean
+.PHONY: all deps guest demo check check-long fuzz install clean

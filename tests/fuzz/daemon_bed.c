@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "daemon_bed.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "daemon/api.h"
+#include "daemon/arbiter.h"
+#include "daemon/link.h"
+#include "daemon/runtime.h"
+#include "fuzz.h"
+
+#define TURNS_MAX 4096 /* of the loop, before it counts as never at rest */
+
+static struct bed the_bed;
+static uint64_t now_ns = 1000 * OB_NS_PER_SEC;
+
+/* In the place of base/clock.c. */
+uint64_t ob_now_ns(void)
+{
+	return now_ns;
+}
+
+static void start(struct bed *bed)
+{
+	struct ob_daemon *daemon = &bed->daemon;
+	struct ob_error err = { 0 };
+	int r;
+
+	if (!getenv("OVERBOOK_LOG"))
+		ob_log_set_level((enum ob_log_level)1);
+	*daemon = (struct ob_daemon){ .lock_fd = -1, .agents_fd = -1, .clients_fd = -1 };
+	r = ob_runtime_claim(daemon, fuzz_directory(), &err);
+	FUZZ_CHECK(r == 0 && sd_event_new(&daemon->event) >= 0, "%s", err.text);
+	r = ob_arbiter_init(daemon, &err);
+	r = r < 0 ? r : ob_runtime_listen(daemon, &err);
+	r = r < 0 ? r : ob_link_listen(daemon, &err);
+	r = r < 0 ? r : ob_api_listen(daemon, &err);
+	FUZZ_CHECK(r == 0, "%s", err.text);
+	sd_event_source_set_enabled(daemon->tick_source, SD_EVENT_OFF);
+	for (unsigned i = 0; i < BED_AGENTS; i++)
+		bed->agent[i].fd = -1;
+	for (unsigned i = 0; i < BED_CLIENTS; i++)
+		bed->client[i].fd = -1;
+}
+
+struct bed *bed_get(uint64_t budget_bytes)
+{
+	if (!the_bed.daemon.event)
+		start(&the_bed);
+	the_bed.daemon.budget_bytes = budget_bytes;
+	return &the_bed;
+}
+
+static int connect_to(const char *path, int type)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	memcpy(address.sun_path, path, strlen(path) + 1);
+	FUZZ_CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "%s: %s", path, strerror(errno));
+	return fd;
+}
+
+void bed_agent_connect(struct bed *bed, unsigned index)
+{
+	bed_agent_close(bed, index);
+	bed->agent[index] = (struct bed_agent){ .fd = connect_to(bed->daemon.agents_path, SOCK_SEQPACKET) };
+	bed_run(bed);
+}
+
+void bed_agent_send(struct bed *bed, unsigned index, const void *packet, size_t size)
+{
+	if (bed->agent[index].fd >= 0 && size)
+		(void)!send(bed->agent[index].fd, packet, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+	bed_run(bed);
+}
+
+void bed_agent_say(struct bed *bed, unsigned index, struct ob_wire_msg *msg)
+{
+	static uint8_t packet[OB_WIRE_MAX];
+	int n = ob_wire_encode(msg, packet, sizeof(packet));
+
+	if (n > 0)
+		bed_agent_send(bed, index, packet, (size_t)n);
+}
+
+void bed_agent_close(struct bed *bed, unsigned index)
+{
+	ob_fd_close(&bed->agent[index].fd);
+}
+
+/* Takes one order. Returns whether there was one. */
+static int agent_take(struct bed_agent *agent)
+{
+	static uint8_t packet[OB_WIRE_MAX];
+	struct ob_error err = { 0 };
+	struct ob_wire_msg msg;
+	ssize_t n = recv(agent->fd, packet, sizeof(packet), MSG_DONTWAIT);
+
+	if (n == 0 || (n < 0 && errno == ECONNRESET))
+		ob_fd_close(&agent->fd);
+	if (n <= 0)
+		return 0;
+	FUZZ_CHECK(ob_wire_decode(packet, (size_t)n, &msg, &err) == 0, "an agent is sent what it cannot read: %s", err.text);
+	FUZZ_CHECK(msg.type >= OB_WIRE_SET_LIMIT, "an agent is sent a message of type %u", msg.type);
+	if (msg.type == OB_WIRE_SET_LIMIT)
+		agent->limit_sequence = msg.sequence;
+	if (msg.type == OB_WIRE_RELEASE)
+		agent->release_sequence = msg.sequence;
+	return 1;
+}
+
+static void check_numbers(const char *in, const json_t *value)
+{
+	const char *key;
+	json_t *child;
+	size_t i;
+
+	FUZZ_CHECK(!json_is_number(value) || json_number_value(value) >= 0, "\"%s\" is negative", in);
+	json_array_foreach(value, i, child)
+		check_numbers(in, child);
+	json_object_foreach((json_t *)value, key, child)
+		check_numbers(key, child);
+}
+
+static void check_line(struct bed_client *client, const char *line, size_t length)
+{
+	json_error_t problem;
+	json_t *object = json_loadb(line, length, JSON_REJECT_DUPLICATES, &problem);
+	const json_t *ok;
+
+	FUZZ_CHECK(json_is_object(object), "a client is sent \"%.*s\": %s", (int)OB_MIN(length, (size_t)200), line, problem.text);
+	FUZZ_CHECK(length + 1 <= OB_API_ANSWER_MAX, "a line of %zu bytes", length);
+	FUZZ_CHECK(json_integer_value(json_object_get(object, "version")) == OB_API_VERSION, "%.*s", (int)length, line);
+	ok = json_object_get(object, "ok");
+	FUZZ_CHECK(json_is_boolean(ok) || json_is_object(json_object_get(object, "progress")), "%.*s", (int)length, line);
+	if (json_is_false(ok)) {
+		const char *error = json_string_value(json_object_get(object, "error"));
+
+		FUZZ_CHECK(error && fuzz_is_one_line(error), "%.*s", (int)length, line);
+		FUZZ_CHECK(json_string_value(json_object_get(object, "code")), "%.*s", (int)length, line);
+	}
+	client->answers += json_is_boolean(ok);
+	check_numbers("", object);
+	json_decref(object);
+}
+
+/* Reads what there is. Returns whether there was anything. */
+static int client_take(struct bed_client *client)
+{
+	char *end;
+	ssize_t n;
+
+	if (client->size - client->used < 65536) {
+		client->size = 2 * client->size + 65536;
+		client->text = realloc(client->text, client->size);
+		FUZZ_CHECK(client->text, "no memory");
+	}
+	n = recv(client->fd, client->text + client->used, client->size - client->used, MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno == ECONNRESET))
+		ob_fd_close(&client->fd);
+	if (n <= 0)
+		return 0;
+	client->used += (size_t)n;
+	while ((end = memchr(client->text, '\n', client->used))) {
+		check_line(client, client->text, (size_t)(end - client->text));
+		client->used -= (size_t)(end + 1 - client->text);
+		memmove(client->text, end + 1, client->used);
+	}
+	FUZZ_CHECK(client->used < OB_API_ANSWER_MAX, "a line without an end");
+	return 1;
+}
+
+static void check_registry(const struct ob_daemon *daemon)
+{
+	unsigned n = 0;
+
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next, n++) {
+		FUZZ_CHECK(ob_name_valid(machine->name), "a machine is called \"%s\"", machine->name);
+		FUZZ_CHECK(ob_registry_find((struct ob_daemon *)daemon, machine->name) == machine, "two machines \"%s\"", machine->name);
+		FUZZ_CHECK(!machine->link == (machine->state != OB_MACHINE_RUNNING && machine->state != OB_MACHINE_STOPPED),
+			   "machine \"%s\" is %s", machine->name, ob_machine_state_name(machine));
+		FUZZ_CHECK(machine->shares && machine->shares <= OB_SHARES_MAX, "shares %u", machine->shares);
+	}
+	FUZZ_CHECK(n == daemon->machine_count && daemon->link_count <= BED_AGENTS + 1 && daemon->client_count <= BED_CLIENTS + 1,
+		   "%u machines, %u links, %u clients", daemon->machine_count, daemon->link_count, daemon->client_count);
+}
+
+void bed_run(struct bed *bed)
+{
+	unsigned turns = 0;
+	int r, taken;
+
+	do {
+		taken = 0;
+		while ((r = sd_event_run(bed->daemon.event, 0)) > 0)
+			FUZZ_CHECK(++turns < TURNS_MAX, "the loop does not come to rest");
+		FUZZ_CHECK(r == 0, "the loop has ended: %s", strerror(-r));
+		for (unsigned i = 0; i < BED_AGENTS; i++)
+			while (bed->agent[i].fd >= 0 && agent_take(&bed->agent[i]))
+				taken = 1;
+	} while (taken);
+	check_registry(&bed->daemon);
+}
+
+void bed_client_connect(struct bed *bed, unsigned index)
+{
+	bed_client_close(bed, index);
+	bed->client[index].fd = connect_to(bed->daemon.clients_path, SOCK_STREAM);
+	bed_run(bed);
+}
+
+void bed_client_send(struct bed *bed, unsigned index, const char *text, size_t size)
+{
+	struct bed_client *client = &bed->client[index];
+
+	while (size && client->fd >= 0) {
+		ssize_t n = send(client->fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		bed_run(bed);
+		if (n < 0 && errno != EAGAIN)
+			break;
+		if (n <= 0) {
+			/* It does not read while its answer is not taken. */
+			bed_client_read(bed, index);
+			n = send(client->fd, text, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+			if (n <= 0)
+				break;
+		}
+		text += n;
+		size -= (size_t)n;
+	}
+	bed_run(bed);
+}
+
+void bed_client_read(struct bed *bed, unsigned index)
+{
+	struct bed_client *client = &bed->client[index];
+
+	while (client->fd >= 0 && client_take(client))
+		bed_run(bed);
+}
+
+void bed_client_end(struct bed *bed, unsigned index)
+{
+	if (bed->client[index].fd >= 0)
+		shutdown(bed->client[index].fd, SHUT_WR);
+	bed_run(bed);
+}
+
+void bed_client_close(struct bed *bed, unsigned index)
+{
+	struct bed_client *client = &bed->client[index];
+
+	ob_fd_close(&client->fd);
+	free(client->text);
+	*client = (struct bed_client){ .fd = -1 };
+	bed_run(bed);
+}
+
+void bed_pass(struct bed *bed, uint64_t seconds)
+{
+	now_ns += OB_MIN(seconds, 3600ull) * OB_NS_PER_SEC;
+	ob_arbiter_run(&bed->daemon);
+	ob_api_tick(&bed->daemon);
+	bed_run(bed);
+}
+
+void bed_empty(struct bed *bed)
+{
+	struct ob_daemon *daemon = &bed->daemon;
+
+	for (unsigned i = 0; i < BED_CLIENTS; i++) {
+		bed_client_read(bed, i);
+		bed_client_close(bed, i);
+	}
+	for (unsigned i = 0; i < BED_AGENTS; i++)
+		bed_agent_close(bed, i);
+	bed_run(bed);
+	FUZZ_CHECK(!daemon->links && !daemon->clients, "%u links and %u clients stay", daemon->link_count, daemon->client_count);
+	ob_registry_clear(daemon);
+	bed_run(bed);
+	FUZZ_CHECK(!daemon->machine_count, "%u machines stay", daemon->machine_count);
+	daemon->stirred_ns = 0;
+	now_ns = 1000 * OB_NS_PER_SEC;
+}

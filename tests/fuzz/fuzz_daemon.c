@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * overbookd among hostile agents and clients (daemon_bed.h): the input is a script, a step a line. N is who, 0 to 3.
+ *
+ *     b BYTES                     the budget, if it is the first step; none otherwise
+ *     a N                         agent N connects
+ *     h N NAME SHARES RESERVATION MAXIMUM LIMIT FLAGS DOMAIN     HELLO, with the right pid
+ *     s N RAM COST COMPRESSED SWAPPED DEGRADED OTHER             STATS; OTHER is every other number of it
+ *     g N KIND START END          RANGES
+ *     x N TEXT                    STOPPED
+ *     r N STATUS TEXT             REPLY to the last SET_LIMIT (STATUS is an errno number)
+ *     e N STATUS TEXT             REPLY to the last RELEASE
+ *     w N HEX                     any packet
+ *     q N                         agent N closes
+ *     c N                         client N connects
+ *     j N TEXT                    client N sends a line; "$PID" in it is a living process
+ *     p N TEXT                    the same without the newline
+ *     o N BYTES                   client N sends so many letters without a newline
+ *     d N                         client N reads what has come
+ *     k N                         client N ends its requests
+ *     z N                         client N closes
+ *     t SECONDS                   time passes
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "daemon_bed.h"
+#include "fuzz.h"
+
+#define STEPS_MAX 300
+#define WORDS_MAX 10
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	fuzz_directory();
+	return 0;
+}
+
+static void put_text(char *to, size_t size, const char *text)
+{
+	snprintf(to, size, "%s", text);
+}
+
+static void say_hello(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_HELLO };
+
+	put_text(msg.hello.name, sizeof(msg.hello.name), fuzz_word(words, n, 2));
+	msg.hello.pid = (uint32_t)getpid();
+	msg.hello.shares = (uint32_t)fuzz_number(words, n, 3);
+	msg.hello.reservation_bytes = fuzz_number(words, n, 4);
+	msg.hello.maximum_bytes = fuzz_number(words, n, 5);
+	msg.hello.limit_bytes = fuzz_number(words, n, 6);
+	msg.hello.flags = (uint32_t)fuzz_number(words, n, 7);
+	put_text(msg.hello.domain, sizeof(msg.hello.domain), fuzz_word(words, n, 8));
+	put_text(msg.hello.program, sizeof(msg.hello.program), fuzz_word(words, n, 9));
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_stats(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	uint64_t other = fuzz_number(words, n, 7), fields[sizeof(struct ob_stats) / sizeof(uint64_t)];
+	struct ob_wire_msg msg = { .type = OB_WIRE_STATS };
+	struct ob_stats *stats = &msg.stats.stats;
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(fields); i++)
+		fields[i] = other;
+	memcpy(stats, fields, sizeof(fields));
+	stats->ram_bytes = fuzz_number(words, n, 2);
+	stats->cost_bytes = fuzz_number(words, n, 3);
+	stats->compressed_bytes = fuzz_number(words, n, 4);
+	stats->swapped_bytes = fuzz_number(words, n, 5);
+	stats->degraded = fuzz_number(words, n, 6);
+	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++)
+		msg.stats.hists.count[i % OB_HIST_KINDS][i] = other;
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_ranges(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_RANGES, .ranges.n = 2 };
+
+	msg.ranges.range[0] = (struct ob_wire_range){ (uint32_t)fuzz_number(words, n, 2), fuzz_number(words, n, 3),
+						      fuzz_number(words, n, 4) };
+	msg.ranges.range[1] = (struct ob_wire_range){ 1, 4096, 8192 };
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_text(struct bed *bed, unsigned who, char letter, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = letter == 'x' ? OB_WIRE_STOPPED : OB_WIRE_REPLY };
+
+	if (letter == 'x') {
+		put_text(msg.stopped.cause, sizeof(msg.stopped.cause), fuzz_word(words, n, 2));
+	} else {
+		msg.reply.to = letter == 'r' ? bed->agent[who].limit_sequence : bed->agent[who].release_sequence;
+		msg.reply.status = -(int32_t)(fuzz_number(words, n, 2) & 4095);
+		put_text(msg.reply.text, sizeof(msg.reply.text), fuzz_word(words, n, 3));
+	}
+	bed_agent_say(bed, who, &msg);
+}
+
+static void send_packet(struct bed *bed, unsigned who, const char *hex)
+{
+	static uint8_t packet[4096];
+
+	bed_agent_send(bed, who, packet, fuzz_hex(hex, packet, sizeof(packet)));
+}
+
+/* With "$PID" replaced, which keeps its length short enough for every pid. */
+static void send_line(struct bed *bed, unsigned who, const char *text, int newline)
+{
+	static char line[65536];
+	size_t used = 0;
+
+	while (*text && used + 16 < sizeof(line)) {
+		if (!strncmp(text, "$PID", 4)) {
+			used += (size_t)snprintf(line + used, 16, "%ld", (long)getpid());
+			text += 4;
+		} else {
+			line[used++] = *text++;
+		}
+	}
+	if (newline)
+		line[used++] = '\n';
+	bed_client_send(bed, who, line, used);
+}
+
+static void send_letters(struct bed *bed, unsigned who, uint64_t bytes)
+{
+	static char letters[80000];
+
+	memset(letters, 'x', sizeof(letters));
+	bed_client_send(bed, who, letters, OB_MIN(bytes, sizeof(letters)));
+}
+
+static void agent_step(struct bed *bed, unsigned who, char letter, char *const *words, int n)
+{
+	switch (letter) {
+	case 'a':
+		bed_agent_connect(bed, who);
+		break;
+	case 'h':
+		say_hello(bed, who, words, n);
+		break;
+	case 's':
+		say_stats(bed, who, words, n);
+		break;
+	case 'g':
+		say_ranges(bed, who, words, n);
+		break;
+	case 'x':
+	case 'r':
+	case 'e':
+		say_text(bed, who, letter, words, n);
+		break;
+	case 'w':
+		send_packet(bed, who, fuzz_word(words, n, 2));
+		break;
+	case 'q':
+		bed_agent_close(bed, who);
+		bed_run(bed);
+		break;
+	}
+}
+
+static void client_step(struct bed *bed, unsigned who, char letter, char *const *words, int n)
+{
+	switch (letter) {
+	case 'c':
+		bed_client_connect(bed, who);
+		break;
+	case 'j':
+	case 'p':
+		send_line(bed, who, fuzz_word(words, n, 2), letter == 'j');
+		break;
+	case 'o':
+		send_letters(bed, who, fuzz_number(words, n, 2));
+		break;
+	case 'd':
+		bed_client_read(bed, who);
+		break;
+	case 'k':
+		bed_client_end(bed, who);
+		break;
+	case 'z':
+		bed_client_close(bed, who);
+		break;
+	case 't':
+		bed_pass(bed, fuzz_number(words, n, 1));
+		break;
+	}
+}
+
+/* Into how many words a step is cut: the last one holds the rest of the line. */
+static int words_of(char letter)
+{
+	switch (letter) {
+	case 'x':
+	case 'w':
+	case 'j':
+	case 'p':
+		return 3;
+	case 'r':
+	case 'e':
+		return 4;
+	default:
+		return WORDS_MAX;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	char *text = fuzz_text(data, size), *at = text, *words[WORDS_MAX];
+	uint64_t budget = OB_BUDGET_NONE;
+	struct bed *bed;
+	int n;
+
+	if (*at == 'b') {
+		n = fuzz_step(&at, words, 2);
+		budget = OB_MIN(fuzz_number(words, n, 1), (uint64_t)INT64_MAX);
+		budget = budget < OB_LIMIT_MIN ? OB_BUDGET_NONE : budget;
+	}
+	bed = bed_get(budget);
+	for (int steps = 0; steps < STEPS_MAX && at && (n = fuzz_step(&at, words, words_of(*at))) >= 0; steps++) {
+		unsigned who = (unsigned)fuzz_number(words, n, 1) % OB_MIN(BED_AGENTS, BED_CLIENTS);
+
+		if (n && strchr("ahsgxrewq", *words[0]))
+			agent_step(bed, who, *words[0], words, n);
+		else if (n)
+			client_step(bed, who, *words[0], words, n);
+	}
+	bed_empty(bed);
+	free(text);
+	return 0;
+}
