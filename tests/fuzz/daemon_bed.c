@@ -17,7 +17,8 @@
 #include "daemon/runtime.h"
 #include "fuzz.h"
 
-#define TURNS_MAX 4096 /* of the loop, before it counts as never at rest */
+#define BED_MACHINES 64   /* whose limits are watched */
+#define TURNS_MAX    4096 /* of the loop, before it counts as never at rest */
 
 static struct bed the_bed;
 static uint64_t now_ns = 1000 * OB_NS_PER_SEC;
@@ -194,11 +195,43 @@ static void check_registry(const struct ob_daemon *daemon)
 		   "%u machines, %u links, %u clients", daemon->machine_count, daemon->link_count, daemon->client_count);
 }
 
+/* What a machine has by right or costs, whichever is more; never more than 2^60, so that sums do not wrap. */
+static uint64_t charge(const struct ob_machine *machine)
+{
+	uint64_t bytes = machine->release != OB_RELEASE_NO ? ob_arbiter_released_cost(machine)
+							   : OB_MAX(machine->limit_bytes, machine->stats.cost_bytes);
+
+	return OB_MIN(bytes, 1ull << 60);
+}
+
+/*
+ * The arbiter's invariant: while all machines together have or cost more than the budget, none is given more than it has.
+ * A machine that has just said which limit it has is known by that, and one that is released has none.
+ */
+static void check_budget(const struct bed *bed, const struct ob_machine *before, unsigned n)
+{
+	uint64_t sum = 0;
+	int grown = 0;
+
+	for (const struct ob_machine *machine = bed->daemon.machines; machine; machine = machine->next) {
+		sum += charge(machine);
+		for (unsigned i = 0; i < n; i++)
+			grown |= !strcmp(before[i].name, machine->name) && before[i].link == machine->link && machine->link &&
+				 machine->release == OB_RELEASE_NO && before[i].release == OB_RELEASE_NO &&
+				 machine->limit_bytes > before[i].limit_bytes;
+	}
+	FUZZ_CHECK(!grown || sum <= bed->daemon.budget_bytes, "limits of %llu bytes are given with a budget of %llu",
+		   (unsigned long long)sum, (unsigned long long)bed->daemon.budget_bytes);
+}
+
 void bed_run(struct bed *bed)
 {
-	unsigned turns = 0;
+	static struct ob_machine before[BED_MACHINES];
+	unsigned turns = 0, n = 0;
 	int r, taken;
 
+	for (const struct ob_machine *machine = bed->daemon.machines; machine && n < BED_MACHINES; machine = machine->next)
+		before[n++] = *machine;
 	do {
 		taken = 0;
 		while ((r = sd_event_run(bed->daemon.event, 0)) > 0)
@@ -209,6 +242,7 @@ void bed_run(struct bed *bed)
 				taken = 1;
 	} while (taken);
 	check_registry(&bed->daemon);
+	check_budget(bed, before, n);
 }
 
 void bed_client_connect(struct bed *bed, unsigned index)

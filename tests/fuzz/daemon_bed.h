@@ -6,7 +6,7 @@
  * event loop's own timers (an agent that says no HELLO, a client that is idle, a machine that is not started) run on the
  * kernel's clock and never come up.
  *
- * Whatever overbookd says is checked as it is received: clients get lines of JSON objects of version 1 that are an
+ * No machine is given more while the budget is exceeded. Whatever overbookd says is checked as it is received: clients get lines of JSON objects of version 1 that are an
  * answer or progress, with no negative number in them; agents get SET_LIMIT, RELEASE and POLL. The loop must come to rest.
  */
 #ifndef OB_FUZZ_DAEMON_BED_H
