@@ -17,7 +17,7 @@
 /* What an option means to us. OB_QEMU_OTHER is every option that is passed on unread. */
 enum ob_qemu_kind {
 	OB_QEMU_OTHER,
-	OB_QEMU_DISK, /* a word without a dash: a disk image */
+	OB_QEMU_DISK, /* a disk image: a word without a dash, or the argument of -hda and its like */
 	OB_QEMU_ACCEL,
 	OB_QEMU_BLOCKDEV,
 	OB_QEMU_CHARDEV,

@@ -104,18 +104,26 @@ static int key_ends_in(const char *key, const char *name)
 	return !strcmp(dot ? dot + 1 : key, name);
 }
 
+/* Whether an image's name asks for such a driver. */
+static int names_bad_block(const char *value)
+{
+	if (!strncmp(value, "json:", 5))
+		return strstr(value, "\"nvme") || strstr(value, "\"virtio-blk-");
+	return !strncmp(value, "nvme://", 7);
+}
+
 /* Block drivers that hand guest RAM to a device by themselves. */
 static void check_block(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
 {
-	int bad = option->arg && option->kind == OB_QEMU_DISK && !strncmp(option->arg, "nvme://", 7);
+	int bad = option->arg && option->kind == OB_QEMU_DISK && names_bad_block(option->arg);
 
 	for (size_t i = 0; i < option->n_props; i++) {
 		const char *value = option->props[i].value ? option->props[i].value : "";
 
-		bad |= key_ends_in(option->props[i].key, "driver") && (!strncmp(value, "nvme", 4) || !strncmp(value, "virtio-blk-",
-				11));
-		bad |= !strncmp(value, "nvme://", 7);
-		bad |= !strncmp(value, "json:", 5) && (strstr(value, "\"nvme") || strstr(value, "\"virtio-blk-"));
+		/* -drive calls the driver format, too. */
+		if (key_ends_in(option->props[i].key, "driver") || key_ends_in(option->props[i].key, "format"))
+			bad |= !strncmp(value, "nvme", 4) || !strncmp(value, "virtio-blk-", 11);
+		bad |= names_bad_block(value);
 	}
 	if (bad)
 		refuse_option(planner, option, PINS_RAM ": use the block device of the kernel (host_device)");
