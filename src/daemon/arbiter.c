@@ -30,6 +30,7 @@
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/link.h"
+#include "daemon/notify.h"
 #include "daemon/runtime.h"
 
 #define STIR_NS       (10 * OB_NS_PER_SEC)
@@ -324,6 +325,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 
 	ob_arbiter_run(daemon);
 	ob_api_tick(daemon);
+	ob_notify_machines(daemon);
 	sd_event_source_set_time_relative(source, TICK_NS / OB_NS_PER_US);
 	return sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 }

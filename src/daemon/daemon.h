@@ -5,6 +5,7 @@
  *
  *     main.c       options, set-up in its order, the loop
  *     runtime.c    the run directory, the pid file, the listening sockets
+ *     config.c     the file of --config; notify.c: what systemd is told
  *     privilege.c  gives up what is not needed any more
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
@@ -16,6 +17,7 @@
 #ifndef OB_DAEMON_DAEMON_H
 #define OB_DAEMON_DAEMON_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/un.h>
 
@@ -38,6 +40,8 @@ struct ob_daemon {
 	char agents_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char clients_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	int lock_fd, agents_fd, clients_fd;
+	bool agents_passed, clients_passed; /* systemd made the socket: its path is not ours to remove */
+	const char *config_path;            /* NULL: none */
 
 	struct ob_machine *machines; /* in the order in which they came */
 	unsigned machine_count;

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * overbookd's set-up, in an order that matters: the pid file first (nothing is touched while another overbookd runs), then
- * the sockets, then privileges go, then the loop. It dies of nothing after that but SIGTERM and SIGINT; machines do not
- * notice when it does, and the next overbookd finds them again.
+ * the sockets (its own, or those that systemd has passed), then privileges go, then the loop. It dies of nothing after that
+ * but SIGTERM and SIGINT; machines do not notice when it does, and the next overbookd finds them again.
+ *
+ * SIGHUP reads the file of --config again. Without --config it ends overbookd as SIGTERM does: then it is a terminal that
+ * has gone.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -14,22 +17,24 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <systemd/sd-daemon.h>
-
 #include "base/log.h"
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
+#include "daemon/config.h"
 #include "daemon/link.h"
+#include "daemon/notify.h"
 #include "daemon/privilege.h"
 #include "daemon/runtime.h"
 
+#define SUBJECT   "overbookd"
 #define FILES_MAX 8192 /* descriptors: two a machine (socket, pidfd), one a client, and some */
 
-enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_SOCKET_DIR, OPTION_FOREGROUND };
+enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND };
 
 static const struct option options[] = {
 	{ "budget", required_argument, NULL, OPTION_BUDGET },
+	{ "config", required_argument, NULL, OPTION_CONFIG },
 	{ "socket-dir", required_argument, NULL, OPTION_SOCKET_DIR },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
@@ -38,12 +43,13 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"usage: overbookd [--budget SIZE] [--socket-dir DIR] [--foreground]\n"
+	"usage: overbookd [--budget SIZE | --config FILE] [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
 	"\n"
 	"  --budget SIZE      memory that all machines together may cost (512M, 16G); without it each\n"
 	"                     machine has its own limit and no other\n"
+	"  --config FILE      lines BUDGET=SIZE and LOG=LEVEL; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -52,15 +58,19 @@ static const char usage[] =
 /* Returns 0, 1 when there is nothing left to do, or -EINVAL with the reason. */
 static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const char **ret_dir, struct ob_error *err)
 {
+	bool budget_given = false;
 	int option;
 
 	opterr = 0;
 	while ((option = getopt_long(argc, argv, "hV", options, NULL)) >= 0) {
 		switch (option) {
 		case OPTION_BUDGET:
-			if (ob_size_parse(optarg, &daemon->budget_bytes) < 0 || daemon->budget_bytes < OB_LIMIT_MIN ||
-			    daemon->budget_bytes > INT64_MAX)
-				return ob_error_set(err, EINVAL, "--budget \"%s\" is not a size of at least 16M, such as 512M or 16G", optarg);
+			if (ob_config_parse_budget("--budget", optarg, &daemon->budget_bytes, err) < 0)
+				return -EINVAL;
+			budget_given = true;
+			break;
+		case OPTION_CONFIG:
+			daemon->config_path = optarg;
 			break;
 		case OPTION_SOCKET_DIR:
 			*ret_dir = optarg;
@@ -80,6 +90,9 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 	}
 	if (optind < argc)
 		return ob_error_set(err, EINVAL, "\"%s\" is not an option; see overbookd --help", argv[optind]);
+	if (budget_given && daemon->config_path)
+		return ob_error_set(err, EINVAL, "--budget and --config exclude each other: write BUDGET= into \"%s\"",
+				    daemon->config_path);
 	return 0;
 }
 
@@ -94,15 +107,49 @@ static void raise_file_limit(void)
 		ob_log(OB_LOG_WARNING, "cannot raise the number of open files: %s", strerror(errno));
 }
 
+static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
+{
+	struct ob_config config = { .budget_bytes = OB_BUDGET_NONE };
+	int r = ob_config_read(daemon->config_path, &config, err);
+
+	if (r < 0)
+		return r;
+	daemon->budget_bytes = config.budget_bytes;
+	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
+	ob_log_set_level(config.log_level);
+	ob_log_set_subject(SUBJECT);
+	return 0;
+}
+
+static void reload(struct ob_daemon *daemon)
+{
+	struct ob_error err = { 0 };
+	char budget[16];
+
+	ob_notify_reloading();
+	if (apply_config(daemon, &err) < 0)
+		ob_log(OB_LOG_ERROR, "goes on with what it had: %s", err.text);
+	else
+		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
+	ob_notify_ready(daemon, err.text);
+	ob_arbiter_stir(daemon);
+}
+
 static int on_signal(sd_event_source *source, const struct signalfd_siginfo *info, void *context)
 {
+	struct ob_daemon *daemon = context;
+
+	if (info->ssi_signo == SIGHUP && daemon->config_path) {
+		reload(daemon);
+		return 0;
+	}
 	ob_log(OB_LOG_INFO, "ends on signal %u; machines go on without it", info->ssi_signo);
 	return sd_event_exit(sd_event_source_get_event(source), 0);
 }
 
 static int set_up_signals(struct ob_daemon *daemon, struct ob_error *err)
 {
-	static const int signals[] = { SIGTERM, SIGINT };
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
 	sigset_t set;
 	int r;
 
@@ -125,13 +172,17 @@ static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *er
 
 	umask(077);
 	raise_file_limit();
-	r = ob_runtime_claim(daemon, dir, err);
+	r = daemon->config_path ? apply_config(daemon, err) : 0;
+	if (r >= 0)
+		r = ob_runtime_claim(daemon, dir, err);
 	if (r < 0)
 		return r;
 	r = sd_event_new(&daemon->event);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot make an event loop");
 	r = set_up_signals(daemon, err);
+	if (r >= 0)
+		r = ob_notify_watchdog(daemon, err);
 	if (r >= 0)
 		r = ob_arbiter_init(daemon, err);
 	if (r >= 0)
@@ -155,12 +206,11 @@ static void tear_down(struct ob_daemon *daemon)
 
 static void announce(const struct ob_daemon *daemon)
 {
-	char budget[16] = "none";
+	char budget[16];
 
-	if (daemon->budget_bytes != OB_BUDGET_NONE)
-		ob_size_format(budget, sizeof(budget), daemon->budget_bytes);
-	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready in %s, budget %s", daemon->dir, budget);
-	sd_notifyf(0, "READY=1\nSTATUS=Ready in %s, budget %s", daemon->dir, budget);
+	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready in %s%s, budget %s", daemon->dir,
+	       daemon->agents_passed || daemon->clients_passed ? " on sockets of systemd's" : "", ob_notify_budget(daemon, budget));
+	ob_notify_ready(daemon, "");
 }
 
 int main(int argc, char **argv)
@@ -172,7 +222,7 @@ int main(int argc, char **argv)
 	const char *dir = NULL;
 	int r;
 
-	ob_log_set_subject("overbookd");
+	ob_log_set_subject(SUBJECT);
 	r = parse_options(argc, argv, &daemon, &dir, &err);
 	if (r > 0)
 		return EXIT_SUCCESS;
@@ -190,7 +240,7 @@ int main(int argc, char **argv)
 	r = sd_event_loop(daemon.event);
 	if (r < 0)
 		ob_log(OB_LOG_ERROR, "the event loop has failed: %s", strerror(-r));
-	sd_notify(0, "STOPPING=1");
+	ob_notify_stopping();
 	tear_down(&daemon);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

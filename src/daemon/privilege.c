@@ -9,6 +9,8 @@
  *   remove its two sockets at exit    the directory belongs to its user
  *   pidfd_open() and poll on it       allowed for every visible process
  *   read /proc/meminfo                world-readable
+ *   read the file of --config again   if its user may
+ *   tell systemd                      a datagram to a socket that lets everybody write
  *
  * So the permitted, effective, inheritable, ambient and (where CAP_SETPCAP was there) bounding sets become empty, and
  * no_new_privs keeps an exec from bringing anything back. uid 0 without capabilities is still the owner of root's files;

@@ -8,6 +8,10 @@
  *
  * The directory must belong to overbookd's user (or root) and nobody else may write in it; sockets are made under umask
  * 077, and each peer is checked by SO_PEERCRED on top of that.
+ *
+ * systemd may have made the sockets (overbookd.socket). They are told apart by their type, which is what the two protocols
+ * differ in: all sockets of one unit carry one FileDescriptorName. One that was not passed is made here. A passed one is
+ * neither made nor removed here, so that machines that connect while no overbookd runs wait in it for the next one.
  */
 #include "daemon/runtime.h"
 
@@ -15,12 +19,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <systemd/sd-daemon.h>
 
 #include "base/fd.h"
 #include "proto/env.h"
@@ -128,20 +135,61 @@ static int listen_on(const char *path, int type, int *ret_fd, struct ob_error *e
 	return 0;
 }
 
-int ob_runtime_listen(struct ob_daemon *daemon, struct ob_error *err)
+/* Where a passed socket is bound, for those who are told. */
+static int find_path(int fd, char *ret_path, size_t size, struct ob_error *err)
 {
-	int r = listen_on(daemon->agents_path, SOCK_SEQPACKET, &daemon->agents_fd, err);
+	struct sockaddr_un address = { 0 };
+	socklen_t length = sizeof(address);
 
+	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+		return ob_error_sys(err, errno, "cannot tell where the passed descriptor %d is bound", fd);
+	if (length <= offsetof(struct sockaddr_un, sun_path) || address.sun_path[0] != '/')
+		return ob_error_set(err, EINVAL, "the passed descriptor %d is not bound to an absolute path", fd);
+	snprintf(ret_path, size, "%.*s", (int)sizeof(address.sun_path), address.sun_path);
+	return 0;
+}
+
+static int adopt(struct ob_daemon *daemon, int fd, struct ob_error *err)
+{
+	bool agents = sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, NULL, 0) > 0;
+	int *own = agents ? &daemon->agents_fd : &daemon->clients_fd;
+	int flags = fcntl(fd, F_GETFL), r;
+
+	if (!agents && sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0)
+		return ob_error_set(err, EINVAL, "the passed descriptor %d is no listening unix socket of type seqpacket (agents) or stream "
+				    "(clients)", fd);
+	if (*own >= 0)
+		return ob_error_set(err, EINVAL, "two listening sockets of type %s were passed: one is wanted", agents ? "seqpacket" : "stream");
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return ob_error_sys(err, errno, "cannot use the passed descriptor %d", fd);
+	r = find_path(fd, agents ? daemon->agents_path : daemon->clients_path, sizeof(daemon->agents_path), err);
 	if (r < 0)
 		return r;
-	return listen_on(daemon->clients_path, SOCK_STREAM, &daemon->clients_fd, err);
+	*own = fd;
+	*(agents ? &daemon->agents_passed : &daemon->clients_passed) = true;
+	return 0;
+}
+
+int ob_runtime_listen(struct ob_daemon *daemon, struct ob_error *err)
+{
+	int n = sd_listen_fds(1), r = 0;
+
+	if (n < 0)
+		return ob_error_sys(err, -n, "cannot take the sockets that were passed");
+	for (int fd = SD_LISTEN_FDS_START; r == 0 && fd < SD_LISTEN_FDS_START + n; fd++)
+		r = adopt(daemon, fd, err);
+	if (r == 0 && daemon->agents_fd < 0)
+		r = listen_on(daemon->agents_path, SOCK_SEQPACKET, &daemon->agents_fd, err);
+	if (r == 0 && daemon->clients_fd < 0)
+		r = listen_on(daemon->clients_path, SOCK_STREAM, &daemon->clients_fd, err);
+	return r;
 }
 
 void ob_runtime_close(struct ob_daemon *daemon)
 {
-	if (daemon->agents_fd >= 0)
+	if (daemon->agents_fd >= 0 && !daemon->agents_passed)
 		unlink(daemon->agents_path);
-	if (daemon->clients_fd >= 0)
+	if (daemon->clients_fd >= 0 && !daemon->clients_passed)
 		unlink(daemon->clients_path);
 	ob_fd_close(&daemon->agents_fd);
 	ob_fd_close(&daemon->clients_fd);

@@ -17,10 +17,13 @@
  */
 int ob_runtime_claim(struct ob_daemon *daemon, const char *dir, struct ob_error *err) OB_MUST_CHECK;
 
-/* Binds and listens on both sockets; what a dead overbookd left is replaced. Call with the lock held. */
+/*
+ * Takes the listening sockets that systemd has passed, and binds the ones that it has not; what a dead overbookd left is
+ * replaced. Call with the lock held.
+ */
 int ob_runtime_listen(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
 
-/* Removes the sockets and closes everything. The pid file stays: to remove it would race with a successor. */
+/* Removes the sockets that it has bound and closes everything. The pid file stays: to remove it would race with a successor. */
 void ob_runtime_close(struct ob_daemon *daemon);
 
 /* How many machines of this directory live: their lock file names a process that exists. */

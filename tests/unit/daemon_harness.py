@@ -9,6 +9,7 @@ process: Agent forks a child that connects, hands the connection to us and lives
 Nothing here sleeps to be in step: until() serves the agents' sockets until a condition holds, and fails after a while.
 At each step the worst that all machines together may cost is compared with the budget.
 """
+import fcntl
 import json
 import os
 import random
@@ -220,28 +221,58 @@ class Client:
         self.sock.close()
 
 
+def listener(path, kind):
+    """A listening socket as systemd makes it, at a descriptor that is in nobody's way."""
+    sock = socket.socket(socket.AF_UNIX, kind)
+    sock.bind(path)
+    if kind != socket.SOCK_DGRAM:
+        sock.listen()
+    high = fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 100)
+    sock.close()
+    return high
+
+
+def activate(command, descriptors, pid="$$", **options):
+    """Runs a command with descriptors passed as systemd does: from 3 on, with LISTEN_FDS and LISTEN_PID."""
+    def place():
+        for number, descriptor in enumerate(descriptors, 3):
+            os.dup2(descriptor, number)
+    shell = "export LISTEN_FDS=%d LISTEN_PID=%s; exec \"$@\"" % (len(descriptors), pid)
+    return subprocess.Popen(["sh", "-c", shell, "sh", *command], preexec_fn=place, pass_fds=range(3, 3 + len(descriptors)), **options)
+
+
 class Daemon:
-    def __init__(self, *args, directory=None):
-        self.args, self.agents, self.budget = args, [], None
+    def __init__(self, *args, directory=None, sockets=()):
+        """sockets: names of those that are passed to it, in this order."""
+        self.args, self.agents, self.budget, self.told, self.heard = args, [], None, "", 0
         self.dir = directory or tempfile.mkdtemp(prefix="overbookd-")
         self.peak, self.reserved, self.process = 0, {}, None
         self.log = open(self.dir + "/log", "ab+")
+        self.passed = [listener(self.dir + "/" + name, socket.SOCK_SEQPACKET if name == "agents.sock" else socket.SOCK_STREAM)
+                       for name in sockets]
         self.start()
 
-    def start(self):
+    def start(self, **environment):
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = self.dir + "/notify"
         if os.path.exists(path):
             os.unlink(path)
         self.notify.bind(path)
         self.notify.settimeout(20)
-        self.process = subprocess.Popen([OVERBOOKD, "--socket-dir", self.dir, *self.args], stderr=self.log,
-                                        env=dict(os.environ, NOTIFY_SOCKET=path, OVERBOOK_LOG="debug"))
+        command = [OVERBOOKD, "--socket-dir", self.dir, *self.args]
+        options = dict(stderr=self.log, env=dict(os.environ, NOTIFY_SOCKET=path, OVERBOOK_LOG="debug", **environment))
+        self.process = activate(command, self.passed, **options) if self.passed else subprocess.Popen(command, **options)
         try:
-            assert b"READY=1" in self.notify.recv(4096)
+            self.until_told("READY=1")
         except BaseException:
             self.process.kill()
             raise
+
+    def until_told(self, what):
+        """Waits until overbookd has told systemd so, after what was waited for last. All that it has told is in self.told."""
+        while what not in self.told[self.heard:]:
+            self.told += self.notify.recv(4096).decode() + "\n"
+        self.heard = len(self.told)
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
@@ -255,8 +286,7 @@ class Daemon:
         if alive:
             self.kill(signal.SIGTERM)
         code = self.process.returncode
-        self.log.close()
-        shutil.rmtree(self.dir)
+        self.close()
         assert alive and code == 0, "overbookd ended with %d" % code
 
     def abandon(self):
@@ -265,6 +295,11 @@ class Daemon:
             agent.die()
         self.process.kill()
         self.process.wait()
+        self.close()
+
+    def close(self):
+        for descriptor in self.passed:
+            os.close(descriptor)
         self.log.close()
         shutil.rmtree(self.dir)
 
@@ -276,6 +311,9 @@ class Daemon:
         """Lets agents read, answer and report once; watches the budget at each step."""
         live = [agent for agent in self.agents if agent.sock and not agent.closed]
         select.select([agent.sock for agent in live if not agent.deaf] + list(extra), [], [], seconds)
+        # overbookd waits when systemd does not read what it is told.
+        while self.notify.fileno() >= 0 and select.select([self.notify], [], [], 0)[0]:
+            self.told += self.notify.recv(4096).decode() + "\n"
         for agent in random.sample(live, len(live)):
             agent.pump()
             self.watch()

@@ -31,10 +31,10 @@ def test(function):
     return function
 
 
-def with_daemon(*args):
+def with_daemon(*args, **options):
     def wrap(function):
         def run():
-            daemon = Daemon(*args)
+            daemon = Daemon(*args, **options)
             try:
                 function(daemon)
             except BaseException:
@@ -98,6 +98,8 @@ def options_and_directories_are_checked():
     assert "--nonsense" in refused("--nonsense")
     assert "extra" in refused("extra")
     refused("--budget")
+    assert "exclude each other" in refused("--budget", "1G", "--config", "/etc/x")
+    assert "/nonexistent/x" in refused("--config", "/nonexistent/x", code=1)
     assert "absolute" in refused("--socket-dir", "here", code=1)
     assert "leaves room" in refused("--socket-dir", "/tmp/" + "x" * 200, code=1)
     assert "No such" in refused("--socket-dir", "/nonexistent/overbook", code=1)
@@ -110,6 +112,136 @@ def options_and_directories_are_checked():
         os.symlink(directory, directory + "/link")
         assert "not a directory" in refused("--socket-dir", directory + "/link", code=1)
     assert "usage" in subprocess.run([OVERBOOKD, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+@with_daemon("--budget", "1G", sockets=("overbookd.sock", "agents.sock"))
+def passed_sockets_are_used_and_outlive_it(daemon):
+    _, agent = daemon.admit("web", maximum_bytes=256 * MIB)
+    assert "on sockets of systemd's" in daemon.logged()
+    daemon.kill(signal.SIGTERM)
+    assert daemon.process.returncode == 0
+    daemon.until(lambda: agent.closed)
+    # Nobody is there, and yet nobody is turned away: both wait in the sockets.
+    agent.connect()
+    client = Client(daemon)
+    client.send("version")
+    daemon.start()
+    assert client.answer()["pid"] == daemon.process.pid
+    daemon.until(lambda: daemon.state("web") == "running")
+    daemon.kill()
+    daemon.until(lambda: agent.closed)
+    daemon.start()
+    agent.connect()
+    daemon.until(lambda: daemon.state("web") == "running" and agent.limit == 256 * MIB)
+    assert daemon.peak <= 1024 * MIB
+
+
+@with_daemon(sockets=("agents.sock",))
+def a_socket_that_was_not_passed_is_made(daemon):
+    daemon.admit("web", maximum_bytes=256 * MIB)
+    daemon.kill(signal.SIGTERM)
+    assert os.path.exists(daemon.dir + "/agents.sock") and not os.path.exists(daemon.dir + "/overbookd.sock")
+    daemon.start()
+
+
+@test
+def what_is_passed_is_checked():
+    with tempfile.TemporaryDirectory() as directory:
+        os.mkdir(directory + "/run")
+        stream, seqpacket = socket.SOCK_STREAM, socket.SOCK_SEQPACKET
+        streams = [daemon_harness.listener(directory + "/%d" % n, stream) for n in range(2)]
+        packets = [daemon_harness.listener(directory + "/%d" % n, seqpacket) for n in range(2, 4)]
+        datagram = daemon_harness.listener(directory + "/4", socket.SOCK_DGRAM)
+        abstract = daemon_harness.listener("\0overbook-test-%d" % os.getpid(), stream)
+        pair = socket.socketpair()
+        null = os.open("/dev/null", os.O_RDWR)
+
+        def refused(*descriptors):
+            process = daemon_harness.activate([OVERBOOKD, "--socket-dir", directory + "/run"], descriptors, stderr=subprocess.PIPE,
+                                              text=True)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 1 and err.count("\n") == 1, (process.returncode, err)
+            return err
+        assert "two listening sockets of type stream" in refused(*streams)
+        assert "two listening sockets of type seqpacket" in refused(*packets, streams[0])
+        assert "descriptor 4 is no listening unix socket" in refused(streams[0], datagram)
+        assert "descriptor 3 is no listening unix socket" in refused(pair[0].fileno())
+        assert "descriptor 5 is no listening unix socket" in refused(streams[0], packets[0], null)
+        assert "absolute path" in refused(abstract)
+        # Meant for another process: not looked at.
+        process = daemon_harness.activate([OVERBOOKD, "--socket-dir", directory + "/run", "--version"], [null], pid="1",
+                                          stdout=subprocess.DEVNULL)
+        assert process.wait(20) == 0
+        for descriptor in (*streams, *packets, datagram, abstract, null):
+            os.close(descriptor)
+
+
+@test
+def the_configuration_can_be_read_again():
+    with tempfile.NamedTemporaryFile("w") as config:
+        def write(text):
+            config.seek(0)
+            config.truncate()
+            config.write(text)
+            config.flush()
+        write("# memory for machines\n\n BUDGET = '512M' \nLOG=debug\n")
+        daemon = Daemon("--config", config.name)
+        try:
+            _, agent = daemon.admit("web", ram=2048 * MIB)
+            assert "STATUS=0 machines, budget 512 MiB" in daemon.told, daemon.told
+            daemon.until_told("STATUS=1 machine, budget 512 MiB")
+            daemon.until(lambda: agent.limit == 512 * MIB)
+
+            write('BUDGET="1G"\n')
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until_told("READY=1\nSTATUS=1 machine, budget 1 GiB")
+            assert "RELOADING=1\nMONOTONIC_USEC=" in daemon.told
+            daemon.until(lambda: agent.limit == 1024 * MIB)
+            assert daemon.call("ps")["budget_bytes"] == 1024 * MIB
+
+            for text, why in (("BUDGET=12x", "12x"), ("BUDGET=512M\nBUGDET=1G\n", 'line 2: there is no setting "BUGDET"'), ("512M", "NAME=VALUE"),
+                              ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
+                write(text)
+                before = len(daemon.told)
+                daemon.process.send_signal(signal.SIGHUP)
+                daemon.until_told("READY=1")
+                assert "budget 1 GiB; not reloaded: " in daemon.told[before:] and why in daemon.told[before:], daemon.told[before:]
+            assert daemon.call("ps")["budget_bytes"] == 1024 * MIB and agent.limit == 1024 * MIB
+
+            write("BUDGET=none\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until_told("READY=1")
+            daemon.until(lambda: agent.limit == 0)
+            daemon.kill(signal.SIGTERM)
+            write("nonsense\n")
+            refused = subprocess.run([OVERBOOKD, "--socket-dir", daemon.dir, "--config", config.name], capture_output=True, text=True, timeout=20)
+            assert refused.returncode == 1 and "line 1" in refused.stderr and refused.stderr.count("\n") == 1, refused
+            write("")
+            daemon.start()
+        except BaseException:
+            sys.stderr.write(daemon.logged())
+            daemon.abandon()
+            raise
+        daemon.stop()
+
+
+@with_daemon()
+def signals_end_it_in_order(daemon):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        daemon.process.send_signal(number)
+        daemon.until_told("STOPPING=1")
+        daemon.kill(0)
+        assert daemon.process.returncode == 0
+        assert not os.path.exists(daemon.dir + "/agents.sock") and not os.path.exists(daemon.dir + "/overbookd.sock")
+        daemon.start()
+
+
+@with_daemon()
+def feeds_the_watchdog(daemon):
+    daemon.kill(signal.SIGTERM)
+    daemon.start(WATCHDOG_USEC="200000")
+    for _ in range(3):
+        daemon.until_told("WATCHDOG=1")
 
 
 @with_daemon()

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The file is of the kind that lies in /etc/default: lines NAME=VALUE, a value perhaps in quotes, # in front of a comment.
+ * A line that is not understood makes the whole file invalid. At the start that is an error; at SIGHUP overbookd goes on
+ * with what it had, since to run by half of a file could mean to run without a budget.
+ */
+#include "daemon/config.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/units.h"
+#include "daemon/budget.h"
+
+int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err)
+{
+	uint64_t bytes;
+
+	if (!strcmp(text, "none")) {
+		*ret_bytes = OB_BUDGET_NONE;
+		return 0;
+	}
+	if (ob_size_parse(text, &bytes) < 0 || bytes < OB_LIMIT_MIN || bytes > INT64_MAX)
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 16M, such as 512M or 16G, nor \"none\"", what,
+				    text);
+	*ret_bytes = bytes;
+	return 0;
+}
+
+static int set_budget(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_budget("BUDGET", value, &config->budget_bytes, err);
+}
+
+static int set_log(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	static const struct {
+		const char *name;
+		enum ob_log_level level;
+	} levels[] = {
+		{ "error", OB_LOG_ERROR }, { "warning", OB_LOG_WARNING }, { "info", OB_LOG_INFO }, { "debug", OB_LOG_DEBUG },
+	};
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(levels); i++)
+		if (!strcmp(value, levels[i].name)) {
+			config->log_level = levels[i].level;
+			return 0;
+		}
+	return ob_error_set(err, EINVAL, "LOG \"%s\" is none of error, warning, info and debug", value);
+}
+
+static const struct {
+	const char *name;
+	int (*set)(struct ob_config *config, const char *value, struct ob_error *err);
+} settings[] = {
+	{ "BUDGET", set_budget },
+	{ "LOG", set_log },
+};
+
+/* Cuts white space off both ends. */
+static char *trim(char *text)
+{
+	size_t length;
+
+	while (isspace((unsigned char)*text))
+		text++;
+	length = strlen(text);
+	while (length && isspace((unsigned char)text[length - 1]))
+		text[--length] = '\0';
+	return text;
+}
+
+/* The value without the quotes around it. */
+static char *unquote(char *value)
+{
+	size_t length = strlen(value);
+
+	if (length >= 2 && (*value == '"' || *value == '\'') && value[length - 1] == *value) {
+		value[length - 1] = '\0';
+		value++;
+	}
+	return value;
+}
+
+static int read_line(struct ob_config *config, char *line, struct ob_error *err)
+{
+	char *value;
+
+	line = trim(line);
+	if (!*line || *line == '#')
+		return 0;
+	value = strchr(line, '=');
+	if (!value)
+		return ob_error_set(err, EINVAL, "\"%.64s\" is not NAME=VALUE", line);
+	*value++ = '\0';
+	line = trim(line);
+	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
+		if (!strcmp(line, settings[i].name))
+			return settings[i].set(config, unquote(trim(value)), err);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET and LOG are known", line);
+}
+
+int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)
+{
+	struct ob_config config = *ret_config;
+	char text[OB_CONFIG_MAX + 1], *rest = text, *line;
+	struct stat st;
+	int r = stat(path, &st) < 0 ? -errno : ob_read_text(path, text, sizeof(text));
+
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot read \"%s\"", path);
+	if (st.st_size > OB_CONFIG_MAX)
+		return ob_error_set(err, EFBIG, "\"%s\" is longer than the %d bytes that are read", path, OB_CONFIG_MAX);
+	if (strlen(text) != (size_t)r)
+		return ob_error_set(err, EINVAL, "\"%s\" is not a text file", path);
+	for (int number = 1; (line = strsep(&rest, "\n")); number++)
+		if (read_line(&config, line, err) < 0)
+			return ob_error_wrap(err, "\"%s\", line %d", path, number);
+	*ret_config = config;
+	return 0;
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What can be changed while overbookd runs: the file that --config names, read at the start and at each SIGHUP. */
+#ifndef OB_DAEMON_CONFIG_H
+#define OB_DAEMON_CONFIG_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define OB_CONFIG_MAX 16384 /* bytes of the file */
+
+struct ob_config {
+	uint64_t budget_bytes; /* OB_BUDGET_NONE: no budget */
+	enum ob_log_level log_level; /* 0: not said */
+};
+
+/* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */
+int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err) OB_MUST_CHECK;
+
+/* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
+int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What systemd is told (sd_notify(3), for Type=notify). Without systemd nothing of it happens. */
+#ifndef OB_DAEMON_NOTIFY_H
+#define OB_DAEMON_NOTIFY_H
+
+#include "daemon/daemon.h"
+
+/* Ready, also after a reload; problem is what went wrong with that, "" for nothing. */
+void ob_notify_ready(const struct ob_daemon *daemon, const char *problem);
+void ob_notify_reloading(void);
+void ob_notify_stopping(void);
+
+/* Tells how many machines there are, if that has changed. Once a second at most: systemd may be slow to read. */
+void ob_notify_machines(const struct ob_daemon *daemon);
+
+/* Feeds the watchdog if systemd asks for it (WatchdogSec=). 0 or -errno. */
+int ob_notify_watchdog(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
+
+/* "16 GiB" or "none" into buf, which has 16 bytes. Returns buf. */
+const char *ob_notify_budget(const struct ob_daemon *daemon, char *buf);
+
+#endif
