@@ -3,7 +3,9 @@
 # The units, as systemd reads them, and overbookd on a socket of systemd's own making. Speaks TAP; what needs a tool that is
 # not there is skipped. Usage: test_systemd.sh BUILDDIR/contrib OVERBOOKD OVERBOOK
 set -u
-units=$1 overbookd=$2 overbook=$3
+units=$1
+overbookd=$(realpath "$2")
+overbook=$(realpath "$3")
 dir=$(mktemp -d /tmp/overbook-test-XXXXXX) || exit 1
 pid=
 trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -rf "$dir"' EXIT
