@@ -4,6 +4,7 @@
  * system call that libc would have made. Only 64-bit hosts are supported, so off_t and off64_t are one.
  */
 #undef _FILE_OFFSET_BITS /* with it the headers would give mmap() and its like their 64-bit names: here both are defined */
+#undef _FORTIFY_SOURCE   /* with it they would define pread() and its like inline */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
