@@ -99,7 +99,7 @@ int demo_find_guest(struct demo *demo, struct ob_error *err)
 	snprintf(path, sizeof(path), "%s/../../guest", directory);
 	if (guest_in(demo, path))
 		return 0;
-	return ob_error_set(err, ENOENT, "there is no guest image: make one with scripts/guest-image.sh DIR, then say --guest DIR");
+	return ob_error_set(err, ENOENT, "there is no guest image: make one with scripts/guest-image.sh DIR from Overbook's sources, then say --guest DIR");
 }
 
 int demo_make_directory(struct demo *demo, struct ob_error *err)

@@ -2,9 +2,11 @@
 /* What the kernel can do, how it is set, and what on the host works against us. Everything is read from /proc and /sys. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -13,8 +15,18 @@
 #include "kern/probe.h"
 
 #define MAP_COUNT_GOOD 262144
+#define UFFD_GROUP     "overbook" /* contrib/host/60-overbook.rules */
 #define THP            "/sys/kernel/mm/transparent_hugepage/enabled"
 #define KSM            "/sys/kernel/mm/ksm/run"
+
+/* Whether the package's udev rule is in force. */
+static int uffd_is_our_groups(void)
+{
+	const struct group *group = getgrnam(UFFD_GROUP);
+	struct stat st;
+
+	return group && stat("/dev/userfaultfd", &st) == 0 && st.st_gid == group->gr_gid && (st.st_mode & 060) == 060;
+}
 
 static void check_kernel(struct ob_doctor_report *report)
 {
@@ -31,8 +43,9 @@ static void check_kernel(struct ob_doctor_report *report)
 	}
 	ob_doctor_add(report, "kernel", OB_DOCTOR_BAD, "%s", err.text);
 	if (r == -EPERM)
-		ob_doctor_advise(report, "the engine cannot start: machines run without Overbook",
-				 "setfacl -m u:$USER:rw /dev/userfaultfd   (or run as root)");
+		ob_doctor_advise(report, "the engine cannot start: machines run without Overbook", "%s",
+				 uffd_is_our_groups() ? "adduser $USER " UFFD_GROUP "   (and log in again; or run as root)"
+						      : "setfacl -m u:$USER:rw /dev/userfaultfd   (or run as root)");
 	else
 		ob_doctor_advise(report, "the engine cannot start: machines run without Overbook",
 				 "boot Linux 6.8 or newer (Debian 12: apt install -t bookworm-backports linux-image-amd64)");

@@ -21,6 +21,7 @@
 #define QEMU_OLDEST    501 /* 5.1: the first with free-page reporting */
 #define SWAP_SPACE_MIN (4 * OB_GIB)
 #define CLIENTS_SOCKET "overbookd.sock"
+#define UNIT_FILE      "/usr/lib/systemd/system/overbookd.socket" /* where the package puts it */
 
 static void check_agent(struct ob_doctor_report *report)
 {
@@ -175,8 +176,10 @@ static void check_daemon(struct ob_doctor_report *report)
 	ob_doctor_add(report, "overbookd", OB_DOCTOR_WARN, "does not answer at \"%s\": %s", address.sun_path,
 		      strerror(errno));
 	ob_doctor_advise(report, "no budget for the whole host: every machine has just its own --limit; ps, stats and limit "
-			 "do not work",
-			 "overbookd --budget SIZE");
+			 "do not work", "%s",
+			 access(UNIT_FILE, F_OK) ? "overbookd --budget SIZE"
+			 : geteuid() ? "systemctl --user enable --now overbookd.socket   (or: overbookd --budget SIZE)"
+				     : "systemctl enable --now overbookd.socket overbookd   (or: overbookd --budget SIZE)");
 }
 
 void ob_doctor_check_setup(struct ob_doctor_report *report, const char *qemu, const char *swap)
