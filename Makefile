@@ -7,6 +7,8 @@
 #   make check       every test that needs no special hardware
 #   make check-long  the same with all combinations, for as long as it takes
 #   make fuzz        look for new inputs that break something: TARGET=NAME (a fuzz_NAME.c of tests/fuzz) SECONDS=60
+#   make deb         the Debian package for this host's release, in build/deb (DEB_SUITES="bookworm trixie" for others)
+#   make check-package   builds it for Debian 12 and 13, and installs, uses and purges it in a small system of each
 #   make install     into meson's prefix
 #   make clean
 
@@ -41,10 +43,17 @@ check-long: deps
 fuzz:
 	@tests/fuzz/run.sh "$(TARGET)" "$(or $(SECONDS),60)" $(FUZZ_ARGS)
 
+deb:
+	@scripts/build-deb.sh $(BUILD)/deb $(DEB_SUITES)
+
+check-package: deps
+	@$(MAKE) --no-print-directory all guest
+	@scripts/check.sh $(BUILD) package
+
 install: all
 	meson install -C $(BUILD)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps guest demo check check-long fuzz install clean
+.PHONY: all deps guest demo check check-long deb check-package fuzz install clean
