@@ -78,11 +78,11 @@ overbook demo >"$dir/out" 2>&1
 result $? 'the demo says what it lacks'
 
 # A guest of 256 MiB that checks every byte, in 96 MiB: through an upgrade of the package and the end of overbookd.
-if [ ! -e /guest/vmlinuz ] || [ "$kernel" = old ]; then
+if [ ! -e /srv/guest/vmlinuz ] || [ "$kernel" = old ]; then
 	echo 'ok - a guest runs through an upgrade # SKIP there is no guest image, or the kernel is too old'
 else
 	overbook run --name web --limit 96M --require -- qemu-system-x86_64 -accel tcg -m 256M -nodefaults -no-user-config -display none \
-		-no-reboot -serial stdio -kernel /guest/vmlinuz -initrd /guest/initrd.gz \
+		-no-reboot -serial stdio -kernel /srv/guest/vmlinuz -initrd /srv/guest/initrd.gz \
 		-append 'console=ttyS0 quiet panic=-1 witness=anon=128,seconds=20' </dev/null >"$dir/guest.log" 2>&1 &
 	guest=$!
 	until_true grep -q 'WITNESS ready' "$dir/guest.log"

@@ -32,12 +32,42 @@ in_root() {
 	"$here/scripts/debian-root.sh" run "$root" "$@"
 }
 
+# Counts what a script inside has found.
+tell() { # FILE
+	while IFS= read -r line; do
+		case "$line" in
+		'ok - '*) count=$((count + 1)); echo "ok $count - $suite: ${line#ok - }" ;;
+		'not ok - '*) count=$((count + 1)); echo "not ok $count - $suite: ${line#not ok - }" ;;
+		*) echo "# ${line#\# }" ;;
+		esac
+	done <"$1"
+}
+
+# Boots the system with its own systemd, runs a program there, and ends it. Old control groups want to be asked for since 256.
+boot() { # PROGRAM WORD...
+	SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd-nspawn -q --register=no --keep-unit -D "$root" --boot --console=pipe \
+		</dev/null >"$work/boot.log" 2>&1 &
+	nspawn=$!
+	init=
+	for try in $(seq 600); do
+		[ -n "$init" ] || init=$(pgrep -P "$nspawn" | head -n 1)
+		[ -z "$init" ] || nsenter -t "$init" -m -u -i -n -p -C systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
+		kill -0 "$nspawn" || break
+		sleep 0.2
+	done
+	nsenter -t "${init:-$nspawn}" -m -u -i -n -p -C env -i LC_ALL=C.UTF-8 HOME=/root DEBIAN_FRONTEND=noninteractive \
+		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+	# As a machine that is told to halt at once, which nspawn takes for its end.
+	kill -s KILL "${init:-$nspawn}"
+	wait "$nspawn"
+}
+
 # Everything that lies in the system, without what apt, dpkg and others keep about themselves: kind, rights, owner, name, contents.
 snapshot() { # FILE
 	(cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o \
-		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./guest -o -name 'inside.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
+		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./srv/guest -o -name 'inside.sh' -o -name 'booted.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
 		-path './etc/passwd-' -o -path './etc/shadow-' \) -prune -o -printf '%y %m %U:%G %p %l\n' | sort
-	cd "$root" && find etc usr var/lib opt srv root home -xdev -type f ! -path 'var/lib/dpkg/*' ! -path 'var/lib/apt/*' ! -path etc/ld.so.cache \
+	cd "$root" && find etc usr var/lib opt root home -xdev -type f ! -path 'var/lib/dpkg/*' ! -path 'var/lib/apt/*' ! -path etc/ld.so.cache \
 		! -path 'etc/*-' -exec sha256sum {} + | sort -k 2) >"$1"
 }
 
@@ -49,8 +79,8 @@ result $? 'the package is built' "$work/log"
 # A host as people have one: what is not in here, apt brings with the package.
 "$here/scripts/debian-root.sh" make "$suite" "$root" systemd udev man-db bash-completion zsh qemu-system-x86 2>"$work/log"
 result $? 'a host is made' "$work/log"
-mkdir -p "$root/guest" && cp "$build/guest/vmlinuz" "$build/guest/initrd.gz" "$root/guest/" 2>/dev/null
-cp "$here/tests/package/inside.sh" "$deb" "$root/"
+mkdir -p "$root/srv/guest" && cp "$build/guest/vmlinuz" "$build/guest/initrd.gz" "$root/srv/guest/" 2>/dev/null
+cp "$here/tests/package/inside.sh" "$here/tests/package/booted.sh" "$deb" "$root/"
 package=/$(basename "$deb")
 in_root apt-get -q update >"$work/log" 2>&1
 snapshot "$work/before"
@@ -60,17 +90,22 @@ result $? 'apt installs it with what it depends on' "$work/log"
 
 in_root sh /inside.sh "$package" >"$work/inside" 2>&1
 grep -q '^ok' "$work/inside" || { result 1 'nothing could be tried in it' "$work/inside"; give_up; }
-while IFS= read -r line; do
-	case "$line" in
-	'ok - '*) count=$((count + 1)); echo "ok $count - $suite: ${line#ok - }" ;;
-	'not ok - '*) count=$((count + 1)); echo "not ok $count - $suite: ${line#not ok - }" ;;
-	*) echo "# ${line#\# }" ;;
-	esac
-done <"$work/inside"
+tell "$work/inside"
 
 { in_root apt-get -q -y purge overbook && in_root apt-get -q -y autoremove --purge; } >"$work/log" 2>&1
 result $? 'apt purges it' "$work/log"
 snapshot "$work/after"
 diff "$work/before" "$work/after" >"$work/log"
 result $? 'nothing of it is left' "$work/log"
+
+# The same system, booted: systemd with the unit's walls around overbookd.
+if command -v systemd-nspawn >/dev/null; then
+	in_root apt-get -q -y --no-install-recommends install "$package" >"$work/log" 2>&1
+	boot sh /booted.sh "$package" >"$work/inside" 2>&1
+	grep -q '^ok' "$work/inside" || result 1 'the system boots' "$work/inside"
+	tell "$work/inside"
+else
+	count=$((count + 1))
+	echo "ok $count - $suite: overbookd under systemd # SKIP systemd-nspawn is not installed (systemd-container)"
+fi
 echo "1..$count"
