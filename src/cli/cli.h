@@ -30,11 +30,16 @@ int ob_cmd_doctor(int argc, char **argv);
 int ob_cmd_demo(int argc, char **argv);
 int ob_cmd_version(int argc, char **argv);
 
+/* The program under another name: whether it is one of QEMU's place, and what it is then; argv is QEMU's. */
+int ob_cli_is_emulator(const char *called);
+int ob_cmd_qemu(int argc, char **argv);
+
 /* Prints "overbook: SUBCOMMAND: text" to stderr and returns code. */
 int ob_cli_fail(int code, const char *fmt, ...) OB_PRINTF(2, 3);
 
 /*
- * The directory for sockets and machines: $OVERBOOK_RUNDIR, or /run/overbook for root, or $XDG_RUNTIME_DIR/overbook.
+ * The directory for sockets and machines: $OVERBOOK_RUNDIR, or /run/overbook for root, or $XDG_RUNTIME_DIR/overbook,
+ * or /run/user/UID/overbook.
  * Returns NULL with the reason when there is none. The text is static.
  */
 const char *ob_cli_rundir(struct ob_error *err);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* `overbook`: finds the subcommand and hands over. */
+/* `overbook`: finds the subcommand and hands over. Called as overbook-qemu, or as QEMU, it is the wrapper of cmd_qemu.c. */
 #include <stdio.h>
 #include <string.h>
 
@@ -32,6 +32,10 @@ int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 
+	if (argc > 0 && ob_cli_is_emulator(argv[0])) {
+		ob_cli_set_command("qemu");
+		return ob_cmd_qemu(argc, argv);
+	}
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
 		print_help(stdout);
 		return OB_EXIT_OK;

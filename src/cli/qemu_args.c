@@ -12,6 +12,7 @@
 
 #include "cli/qemu_plan.h"
 #include "proto/env.h"
+#include "proto/wire.h"
 
 /* A text for the user that quotes his words: one line, whatever is in them. */
 static const char *one_line(struct ob_arena *arena, const char *fmt, va_list ap)
@@ -59,6 +60,20 @@ void ob_qemu_append(struct ob_qemu_planner *planner, const char *option, const c
 	va_end(ap);
 }
 
+/* The last one that is named, or NULL. */
+static const char *machine_type(const struct ob_qemu_opts *opts)
+{
+	const char *found = NULL;
+
+	for (size_t i = 0; i < opts->n_options; i++) {
+		const struct ob_qemu_option *option = &opts->option[i];
+		const char *type = option->kind == OB_QEMU_MACHINE ? ob_qemu_option_get(option, "type") : NULL;
+
+		found = type ? type : found;
+	}
+	return found;
+}
+
 static void find_machine(struct ob_qemu_planner *planner)
 {
 	const struct ob_qemu_plan_config *config = planner->config;
@@ -66,14 +81,9 @@ static void find_machine(struct ob_qemu_planner *planner)
 	char id[128];
 	int r;
 
-	planner->type = config->default_type;
-	for (size_t i = 0; i < planner->opts->n_options; i++) {
-		const struct ob_qemu_option *option = &planner->opts->option[i];
-		const char *type = option->kind == OB_QEMU_MACHINE ? ob_qemu_option_get(option, "type") : NULL;
-
-		if (type)
-			planner->type = type;
-	}
+	planner->type = machine_type(planner->opts);
+	if (!planner->type)
+		planner->type = config->default_type;
 	r = ob_qemu_machine_find(config->target, planner->type, &planner->machine, &err);
 	if (r == -ENOENT && config->ask_ram_id) {
 		r = config->ask_ram_id(config->context, planner->type, id, sizeof(id), &err);
@@ -123,6 +133,23 @@ void ob_qemu_plan_make(struct ob_qemu_opts *opts, const struct ob_qemu_plan_conf
 		return;
 	ob_qemu_add_devices(&planner);
 	write_line(&planner);
+}
+
+int ob_qemu_starts_machine(const struct ob_qemu_opts *opts)
+{
+	const char *type = machine_type(opts);
+
+	return !opts->prints_and_ends && !(type && !strcmp(type, "none"));
+}
+
+const char *ob_qemu_id(const struct ob_qemu_opts *opts)
+{
+	const char *id = NULL;
+
+	for (size_t i = 0; i < opts->n_options; i++)
+		if (!strcmp(opts->option[i].name, "id"))
+			id = opts->option[i].arg;
+	return id && ob_name_valid(id) ? id : NULL;
 }
 
 const char *ob_qemu_name(struct ob_qemu_opts *opts)

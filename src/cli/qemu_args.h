@@ -37,6 +37,7 @@ struct ob_qemu_plan_config {
 	const char *target; /* "x86_64" */
 	const char *default_type; /* of the program's machines; NULL: the target's usual one */
 	const char *dir; /* the machine's directory */
+	int keep_devices; /* add nothing that the guest can see: addresses, snapshots and migration stay as they were */
 	/* Asks the program for the RAM id of a type that is not known here (NULL: its default). NULL: nobody to ask. */
 	int (*ask_ram_id)(void *context, const char *type, char *ret_id, size_t size, struct ob_error *err);
 	void *context;
@@ -55,6 +56,12 @@ struct ob_qemu_plan {
 
 /* Makes the plan; opts are changed. When there are refusals nothing else in the plan counts. */
 void ob_qemu_plan_make(struct ob_qemu_opts *opts, const struct ob_qemu_plan_config *config, struct ob_qemu_plan *ret_plan);
+
+/* Whether the line starts a machine, and not just answers questions (-version, -cpu help, -machine none). */
+int ob_qemu_starts_machine(const struct ob_qemu_opts *opts);
+
+/* The argument of Proxmox's -id, if it is fit for ob_name_valid(), or NULL. */
+const char *ob_qemu_id(const struct ob_qemu_opts *opts);
 
 /* The machine's name from -name, fit for ob_name_valid(), or NULL when it has none. */
 const char *ob_qemu_name(struct ob_qemu_opts *opts);

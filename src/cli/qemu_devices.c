@@ -106,6 +106,8 @@ void ob_qemu_add_devices(struct ob_qemu_planner *planner)
 	keep_default_monitor(planner);
 	add_socket(planner, "qmp", OB_FILE_QMP);
 	ob_qemu_append(planner, "-mon", "chardev=" OB_QEMU_ID_PREFIX "qmp,mode=control");
+	if (planner->config->keep_devices)
+		return;
 	if (planner->machine.bus == OB_QEMU_BUS_NONE) {
 		ob_qemu_note(planner, "machine type \"%s\" has no bus that is known for virtio devices: no balloon, so "
 			     "memory that the guest "

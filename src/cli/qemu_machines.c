@@ -12,7 +12,7 @@
 
 struct machine_row {
 	const char *targets; /* names between spaces */
-	const char *prefix;  /* the type is this, or this and "-" and a version */
+	const char *prefix;  /* the type is this, or this and "-" and a version, or (Proxmox) this and "+pve0" */
 	struct ob_qemu_machine machine;
 };
 
@@ -61,7 +61,7 @@ static int has_prefix(const char *type, const char *prefix)
 {
 	size_t length = strlen(prefix);
 
-	return !strncmp(type, prefix, length) && (!type[length] || type[length] == '-');
+	return !strncmp(type, prefix, length) && (!type[length] || type[length] == '-' || type[length] == '+');
 }
 
 int ob_qemu_machine_find(const char *target, const char *type, struct ob_qemu_machine *ret_machine, struct ob_error *err)

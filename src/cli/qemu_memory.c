@@ -18,6 +18,7 @@
  * is private to the machine all the same, since the agent puts anonymous memory in its place.
  */
 #include <errno.h>
+#include <linux/magic.h>
 #include <string.h>
 
 #include "base/units.h"
@@ -26,6 +27,8 @@
 #define BACKEND_PREFIX "memory-backend-"
 #define CANONICAL      "x-use-canonical-path-for-ramblock-id"
 #define ALIGN_TEXT     "2M"
+#define HUGE           "huge page files cannot be reclaimed"
+#define BY_THEMSELVES  "(large pages come by themselves, see \"overbook doctor\")"
 #define RAM_ROUND      8192u /* QEMU rounds -m up to a multiple of this */
 
 /* What the line says about memory. */
@@ -89,15 +92,24 @@ static int parse_backend_size(struct ob_qemu_planner *planner, const struct ob_q
 	return -EINVAL;
 }
 
-/* The reason why a backend cannot be turned into a file of ours, or NULL. */
-static const char *why_not(const struct ob_qemu_option *option, const char *kind)
+static int lies_on_huge_pages(const struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
 {
+	const char *path = ob_qemu_option_get(option, "mem-path");
+
+	return path && ob_qemu_fs_type(planner->config, path) == HUGETLBFS_MAGIC;
+}
+
+/* The reason why a backend cannot be turned into a file of ours, or NULL. */
+static const char *why_not(const struct ob_qemu_planner *planner, const struct ob_qemu_option *option, const char *kind)
+{
+	if (ob_qemu_option_is_on(option, "hugetlb", 0))
+		return HUGE ": leave hugetlb out " BY_THEMSELVES;
+	if (!strcmp(kind, "file") && lies_on_huge_pages(planner, option))
+		return HUGE ": use ordinary memory " BY_THEMSELVES;
 	if (!strcmp(kind, "file"))
 		return "the file's contents would be part of the guest's memory: use memory-backend-ram, or leave the object out and give -m";
 	if (strcmp(kind, "ram") && strcmp(kind, "memfd") && strcmp(kind, "shm"))
 		return "this kind of memory is not known: use memory-backend-ram";
-	if (ob_qemu_option_is_on(option, "hugetlb", 0))
-		return "huge page files cannot be reclaimed: leave hugetlb out (large pages come by themselves, see \"overbook doctor\")";
 	if (ob_qemu_option_is_on(option, "prealloc", 0))
 		return "memory that is allocated beforehand leaves nothing to save: leave prealloc out and use --reservation";
 	if (option->file)
@@ -132,7 +144,7 @@ static void turn_backends(struct ob_qemu_planner *planner)
 		/* Enclave memory has been refused with a reason of its own. */
 		if (!kind || !strcmp(kind, "epc") || (id && is_for_ivshmem_only(planner, id)))
 			continue;
-		why = why_not(option, kind);
+		why = why_not(planner, option, kind);
 		if (why)
 			ob_qemu_refuse(planner, "%s: %s", ob_qemu_option_describe(planner->opts, option), why);
 		else if (!parse_backend_size(planner, option, &bytes))

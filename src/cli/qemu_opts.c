@@ -65,7 +65,7 @@ static const struct option_row rows[] = {
 	{ "cdrom", ARG, OB_QEMU_DISK }, { "chroot", ARG, OB_QEMU_CHROOT, NULL }, { "clock", ARG }, { "compat", ARG }, { "d", ARG | HELP }, { "debugcon", ARG },
 	{ "dfilter", ARG }, { "display", ARG | HELP }, { "dtb", ARG }, { "dump-vmstate", ARG }, { "echr", ARG }, { "fda", ARG, OB_QEMU_DISK },
 	{ "fdb", ARG, OB_QEMU_DISK }, { "fsdev", ARG }, { "fw_cfg", ARG }, { "g", ARG }, { "gdb", ARG }, { "global", ARG }, { "hda", ARG, OB_QEMU_DISK },
-	{ "hdachs", ARG }, { "hdb", ARG, OB_QEMU_DISK }, { "hdc", ARG, OB_QEMU_DISK }, { "hdd", ARG, OB_QEMU_DISK }, { "icount", ARG }, { "incoming", ARG }, { "initrd", ARG },
+	{ "hdachs", ARG }, { "hdb", ARG, OB_QEMU_DISK }, { "hdc", ARG, OB_QEMU_DISK }, { "hdd", ARG, OB_QEMU_DISK }, { "id", ARG }, { "icount", ARG }, { "incoming", ARG }, { "initrd", ARG },
 	{ "iscsi", ARG }, { "k", ARG }, { "kernel", ARG }, { "loadvm", ARG }, { "msg", ARG }, { "mtdblock", ARG, OB_QEMU_DISK },
 	{ "option-rom", ARG }, { "parallel", ARG }, { "pflash", ARG, OB_QEMU_DISK }, { "pidfile", ARG }, { "plugin", ARG }, { "prom-env", ARG },
 	{ "qtest", ARG }, { "qtest-log", ARG }, { "rotate", ARG }, { "rtc", ARG }, { "run-with", ARG | HELP | KEYS, OB_QEMU_RUN_WITH, NULL }, { "runas", ARG, OB_QEMU_RUNAS, NULL },

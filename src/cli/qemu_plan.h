@@ -19,6 +19,9 @@ void ob_qemu_refuse(struct ob_qemu_planner *planner, const char *fmt, ...) OB_PR
 void ob_qemu_note(struct ob_qemu_planner *planner, const char *fmt, ...) OB_PRINTF(2, 3);
 void ob_qemu_append(struct ob_qemu_planner *planner, const char *option, const char *fmt, ...) OB_PRINTF(3, 4);
 
+/* The magic number of the file system that a path lies on; 0: unknown. */
+long ob_qemu_fs_type(const struct ob_qemu_plan_config *config, const char *path);
+
 /* Every option that must not be there, a refusal each. */
 void ob_qemu_check_options(struct ob_qemu_planner *planner);
 /* Puts all of the guest's RAM behind files in the machine's directory, and adds it up. */

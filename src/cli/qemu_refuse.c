@@ -129,10 +129,12 @@ static void check_block(struct ob_qemu_planner *planner, const struct ob_qemu_op
 		refuse_option(planner, option, PINS_RAM ": use the block device of the kernel (host_device)");
 }
 
-static long fs_type_of(const char *path)
+long ob_qemu_fs_type(const struct ob_qemu_plan_config *config, const char *path)
 {
 	struct statfs fs;
 
+	if (config->fs_type)
+		return config->fs_type(path);
 	return statfs(path, &fs) == 0 ? (long)fs.f_type : 0;
 }
 
@@ -147,7 +149,6 @@ static int hides_io(long fs_type)
 /* With aio=threads the agent sees each read and keeps its pages in place; what the kernel does by itself it does not see. */
 static void check_async(struct ob_qemu_planner *planner, const struct ob_qemu_option *option)
 {
-	long (*fs_type)(const char *) = planner->config->fs_type ? planner->config->fs_type : fs_type_of;
 	int async = 0, hidden = 0;
 
 	for (size_t i = 0; i < option->n_props; i++) {
@@ -155,7 +156,7 @@ static void check_async(struct ob_qemu_planner *planner, const struct ob_qemu_op
 
 		async |= key_ends_in(key, "aio") && (!strcmp(value, "native") || !strcmp(value, "io_uring"));
 		if (key_ends_in(key, "file") || key_ends_in(key, "filename"))
-			hidden |= hides_io(fs_type(strncmp(value, "file:", 5) ? value : value + 5));
+			hidden |= hides_io(ob_qemu_fs_type(planner->config, strncmp(value, "file:", 5) ? value : value + 5));
 	}
 	if (async && hidden)
 		refuse_option(planner, option, "on this file system (NFS, 9p, FUSE, Ceph) asynchronous I/O is not seen, and a "

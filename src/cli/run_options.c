@@ -43,9 +43,9 @@ static int parse_size(const char *option, const char *text, uint64_t least, uint
 	char buf[16];
 
 	if (ob_size_parse(text, ret_bytes) < 0)
-		return ob_error_set(err, EINVAL, "--%s: \"%s\" is not a size: write it as 512M or 1.5G", option, text);
+		return ob_error_set(err, EINVAL, "%s: \"%s\" is not a size: write it as 512M or 1.5G", option, text);
 	if (*ret_bytes < least)
-		return ob_error_set(err, EINVAL, "--%s: %s is too little: at least %s is needed (a number without a unit "
+		return ob_error_set(err, EINVAL, "%s: %s is too little: at least %s is needed (a number without a unit "
 				    "counts bytes)", option, text,
 				    ob_size_format(buf, sizeof(buf), least));
 	return 0;
@@ -54,14 +54,14 @@ static int parse_size(const char *option, const char *text, uint64_t least, uint
 static int parse_name(const char *option, const char *text, const char **ret_name, struct ob_error *err)
 {
 	if (!ob_name_valid(text))
-		return ob_error_set(err, EINVAL, "--%s: \"%s\" is not a name: up to %d letters, digits and . _ -, the first "
+		return ob_error_set(err, EINVAL, "%s: \"%s\" is not a name: up to %d letters, digits and . _ -, the first "
 				    "a letter, a digit or _",
 				    option, text, OB_NAME_MAX);
 	*ret_name = text;
 	return 0;
 }
 
-static int parse_shares(const char *text, uint32_t *ret_shares, struct ob_error *err)
+static int parse_shares(const char *option, const char *text, uint32_t *ret_shares, struct ob_error *err)
 {
 	char *end;
 	unsigned long shares;
@@ -69,8 +69,28 @@ static int parse_shares(const char *text, uint32_t *ret_shares, struct ob_error 
 	errno = 0;
 	shares = strtoul(text, &end, 10);
 	if (!*text || text[strspn(text, "0123456789")] || errno || !shares || shares > OB_SHARES_MAX)
-		return ob_error_set(err, EINVAL, "--shares: \"%s\" must be a number from 1 to %d", text, OB_SHARES_MAX);
+		return ob_error_set(err, EINVAL, "%s: \"%s\" must be a number from 1 to %d", option, text, OB_SHARES_MAX);
 	*ret_shares = (uint32_t)shares;
+	return 0;
+}
+
+int ob_run_options_set(struct ob_run_options *options, const char *option, const char *value, struct ob_error *err)
+{
+	const char *key = option + strspn(option, "-");
+
+	if (!strcmp(key, "name"))
+		return parse_name(option, value, &options->name, err);
+	if (!strcmp(key, "domain"))
+		return parse_name(option, value, &options->domain, err);
+	if (!strcmp(key, "limit"))
+		return parse_size(option, value, OB_LIMIT_MIN, &options->limit_bytes, err);
+	if (!strcmp(key, "reservation"))
+		return parse_size(option, value, 1, &options->reservation_bytes, err);
+	if (!strcmp(key, "shares"))
+		return parse_shares(option, value, &options->shares, err);
+	if (strcmp(key, "swap"))
+		return -ENOENT;
+	options->swap = value;
 	return 0;
 }
 
@@ -78,18 +98,17 @@ static int parse_one(int letter, struct ob_run_options *options, struct ob_error
 {
 	switch (letter) {
 	case 'n':
-		return parse_name("name", optarg, &options->name, err);
+		return ob_run_options_set(options, "--name", optarg, err);
 	case 'd':
-		return parse_name("domain", optarg, &options->domain, err);
+		return ob_run_options_set(options, "--domain", optarg, err);
 	case 'l':
-		return parse_size("limit", optarg, OB_LIMIT_MIN, &options->limit_bytes, err);
+		return ob_run_options_set(options, "--limit", optarg, err);
 	case 'r':
-		return parse_size("reservation", optarg, 1, &options->reservation_bytes, err);
+		return ob_run_options_set(options, "--reservation", optarg, err);
 	case 's':
-		return parse_shares(optarg, &options->shares, err);
+		return ob_run_options_set(options, "--shares", optarg, err);
 	case 'w':
-		options->swap = optarg;
-		return 0;
+		return ob_run_options_set(options, "--swap", optarg, err);
 	case 'W':
 		options->no_swap = 1;
 		return 0;

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -43,9 +44,19 @@ void ob_cli_warn(const char *fmt, ...)
 	va_end(ap);
 }
 
+/* What XDG_RUNTIME_DIR would say: libvirt, for one, starts a user's machines without it. */
+static int find_user_dir(char *ret_path, size_t size)
+{
+	struct stat st;
+
+	snprintf(ret_path, size, "/run/user/%u", (unsigned)geteuid());
+	return !stat(ret_path, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+}
+
 const char *ob_cli_rundir(struct ob_error *err)
 {
 	static char dir[PATH_MAX];
+	char session[64];
 	const char *given = getenv("OVERBOOK_RUNDIR"), *user = getenv("XDG_RUNTIME_DIR");
 	int length;
 
@@ -55,6 +66,8 @@ const char *ob_cli_rundir(struct ob_error *err)
 		length = snprintf(dir, sizeof(dir), "/run/overbook");
 	else if (user && *user)
 		length = snprintf(dir, sizeof(dir), "%s/overbook", user);
+	else if (find_user_dir(session, sizeof(session)))
+		length = snprintf(dir, sizeof(dir), "%s/overbook", session);
 	else
 		return ob_error_set(err, ENOENT, "there is no directory for sockets: XDG_RUNTIME_DIR is not set; set "
 				    "OVERBOOK_RUNDIR to a directory "
