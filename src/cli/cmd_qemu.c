@@ -38,7 +38,7 @@
 /* What speaks to us alone: QEMU and its children are spared it. */
 static const char *const own_variables[] = {
 	"OVERBOOK_CONFIG",   "OVERBOOK_RUNDIR",  "OVERBOOK_ENABLED",
-	"OVERBOOK_OTHERWISE", "OVERBOOK_DEVICES", "OVERBOOK_EMULATOR",
+	"OVERBOOK_OTHERWISE", "OVERBOOK_DEVICES", "OVERBOOK_EMULATOR", NULL,
 };
 
 static const char *base_name(const char *path)
@@ -103,12 +103,6 @@ static void choose_swap(struct ob_run *run)
 		run->options.swap = SYSTEM_SWAP;
 }
 
-static void clear_own_variables(void)
-{
-	for (size_t i = 0; i < OB_ARRAY_LEN(own_variables); i++)
-		unsetenv(own_variables[i]);
-}
-
 static int exec_refused(struct ob_run *run, const struct ob_machine_settings *settings)
 {
 	if (!settings->plain || run->options.require)
@@ -130,7 +124,6 @@ static int run_machine(struct ob_run *run, struct ob_machine_settings *settings,
 	run->options = settings->options;
 	choose_rundir(settings);
 	r = ob_run_set_name(run, run->options.name ? run->options.name : name, &err);
-	clear_own_variables();
 	if (r < 0)
 		return ob_run_exec_without(run, err.text);
 	ob_run_make_plan(run);
@@ -167,10 +160,8 @@ static int run_words(struct ob_run *run, int argc, char **argv)
 		if (ob_qemu_opts_parse(&run->opts, argc + 1, run->user_argv, &err) < 0)
 			return ob_cli_fail(OB_EXIT_REFUSED, "%s", err.text);
 	}
-	if (settings.disabled || !ob_qemu_starts_machine(&run->opts)) {
-		clear_own_variables();
+	if (settings.disabled || !ob_qemu_starts_machine(&run->opts))
 		return ob_run_exec_plainly(run);
-	}
 	return run_machine(run, &settings, name);
 }
 
@@ -180,6 +171,7 @@ int ob_cmd_qemu(int argc, char **argv)
 	int code;
 
 	ob_run_init(&run);
+	run.private_variables = own_variables;
 	code = run_words(&run, argc, argv);
 	ob_run_free(&run);
 	return code;

@@ -98,11 +98,18 @@ static void clear_environment(void)
 		unsetenv(ob_run_variables[i]);
 }
 
+static int become(struct ob_run *run, char *const *argv)
+{
+	for (size_t i = 0; run->private_variables && run->private_variables[i]; i++)
+		unsetenv(run->private_variables[i]);
+	execv(run->binary.path, argv);
+	return ob_cli_fail(OB_EXIT_FAILED, "cannot execute \"%s\": %s", run->binary.path, strerror(errno));
+}
+
 int ob_run_exec_plainly(struct ob_run *run)
 {
 	clear_environment();
-	execv(run->binary.path, run->user_argv);
-	return ob_cli_fail(OB_EXIT_FAILED, "cannot execute \"%s\": %s", run->binary.path, strerror(errno));
+	return become(run, run->user_argv);
 }
 
 int ob_run_exec_without(struct ob_run *run, const char *why)
@@ -221,8 +228,7 @@ static int become_qemu(struct ob_run *run)
 		for (size_t i = 0; i < run->plan.n_notes; i++)
 			ob_cli_warn("%s", run->plan.notes[i]);
 		ob_run_set_environment(run);
-		execv(run->binary.path, run->plan.argv);
-		code = ob_cli_fail(OB_EXIT_FAILED, "cannot execute \"%s\": %s", run->binary.path, strerror(errno));
+		code = become(run, run->plan.argv);
 	}
 	ob_machine_dir_discard(&run->dir);
 	return code;

@@ -20,6 +20,7 @@ struct ob_run {
 	const char *require_word; /* how the user calls options.require */
 	int keep_devices;         /* add nothing that the guest can see */
 	int lenient; /* whatever the host lacks: QEMU runs without us, or without that, unless options.require */
+	const char *const *private_variables; /* for us alone: QEMU does not see them; NULL at its end, or none at all */
 	struct ob_machine_dir dir;
 	char agent[PATH_MAX];
 	char swap[PATH_MAX]; /* "": no swap store */
