@@ -9,6 +9,7 @@
 #   make fuzz        look for new inputs that break something: TARGET=NAME (a fuzz_NAME.c of tests/fuzz) SECONDS=60
 #   make deb         the Debian package for this host's release, in build/deb (DEB_SUITES="bookworm trixie" for others)
 #   make check-package   builds it for Debian 12 and 13, and installs, uses and purges it in a small system of each
+#   make check-libvirt  domains of a real libvirtd (as root: installs it)
 #   make install     into meson's prefix
 #   make clean
 
@@ -49,6 +50,10 @@ deb:
 check-package: deps
 	@$(MAKE) --no-print-directory all guest
 	@scripts/check.sh $(BUILD) package
+check-libvirt:
+	@scripts/install-deps.sh libvirt
+	@$(MAKE) --no-print-directory all guest
+	@scripts/check.sh $(BUILD) libvirt
 
 install: all
 	meson install -C $(BUILD)
@@ -57,3 +62,4 @@ clean:
 	rm -rf $(BUILD)
 
 .PHONY: all deps guest demo check check-long deb check-package fuzz install clean
+.PHONY: all deps guest demo check check-libvirt check-long install clean

@@ -3,12 +3,16 @@
 #
 # Sees to it that a Debian host can build, test and demonstrate Overbook: an x86-64 kernel of 6.8 or newer, and the Debian
 # packages below. As root it installs what is missing, and says so; otherwise it prints the command that does, and fails.
+# With the argument "libvirt" also what make check-libvirt needs.
 # Does nothing when nothing is missing. docs/dependencies.md says what each package is for.
 set -eu
 
 packages="gcc libc6-dev make meson ninja-build pkg-config python3
 libcmocka-dev libjansson-dev libsystemd-dev liblz4-dev liburing-dev libxxhash-dev libcap-ng-dev
 qemu-system-x86 cpio gzip xz-utils util-linux"
+libcmocka-dev libjansson-dev libsystemd-dev liblz4-dev libxxhash-dev libcap-ng-dev
+qemu-system-x86 qemu-utils cpio gzip xz-utils util-linux"
+[ "${1:-}" != libvirt ] || packages="$packages libvirt-daemon-system libvirt-clients"
 
 fail() {
 	echo "overbook: $*" >&2

@@ -74,3 +74,5 @@ _overbook() {
 }
 
 complete -F _overbook overbook
+# Its arguments are QEMU's: files.
+complete -o default overbook-qemu
