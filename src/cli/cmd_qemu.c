@@ -19,7 +19,6 @@
  * A machine is called by Proxmox's -id, else by -name.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -27,7 +26,6 @@
 
 #include "cli/cli.h"
 #include "cli/machine_settings.h"
-#include "cli/run_host.h"
 #include "cli/run_machine.h"
 #include "cli/rundir.h"
 

@@ -14,6 +14,7 @@ may lie where he may not look.
 A Domain is a machine of the guest tests that libvirt starts: its console is a pair of FIFOs, its pid is libvirt's.
 """
 import contextlib
+import glob
 import os
 import pwd
 import shutil
@@ -70,6 +71,11 @@ def missing(user):
     return None
 
 
+def partitions():
+    """The cgroups, of either version, in which libvirt makes those of its machines."""
+    return set(glob.glob("/sys/fs/cgroup/machine*") + glob.glob("/sys/fs/cgroup/*/machine*"))
+
+
 class Libvirt(harness.Host):
     """What System and Session share."""
 
@@ -121,9 +127,9 @@ class Libvirt(harness.Host):
             file.writelines(f"{key} = {value}\n" for key, value in settings.items() if value is not None)
         os.chmod(path, 0o644)
 
-    def start_libvirtd(self):
+    def start_libvirtd(self, words=None):
         with open(self.path("libvirtd.log"), "ab") as log:
-            self.server = subprocess.Popen(self.server_words(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self.server = subprocess.Popen(words or self.server_words(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                            env=self.server_environment(), preexec_fn=harness.die_with_parent)
 
         def answers():
@@ -174,6 +180,7 @@ class System(Libvirt):
         os.mknod(self.path("userfaultfd"), stat.S_IFCHR | 0o660, node.st_rdev)
         os.chown(self.path("userfaultfd"), 0, self.user.pw_gid)
         os.chmod(self.path("userfaultfd"), 0o660)
+        self.cgroups = partitions()
         devices = ["null", "full", "zero", "random", "urandom", "ptmx", "kvm"] + (["userfaultfd"] if acl else [])
         with open(self.path("qemu.conf"), "w") as file:
             file.write("cgroup_device_acl = [ " + ", ".join(f'"/dev/{name}"' for name in devices) + " ]\n"
@@ -183,6 +190,14 @@ class System(Libvirt):
     def server_words(self):
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh", self.directory,
                 self.config_directory]
+
+    def restart_libvirtd(self):
+        """In the namespace that is there, which virtlogd keeps; machines go on meanwhile."""
+        self.server.terminate()
+        self.server.wait(harness.PATIENCE)
+        with open(self.path("virtlogd.pid")) as file:
+            keeper = file.read().strip()
+        self.start_libvirtd(["nsenter", f"--target={keeper}", "--mount", "libvirtd", "-p", self.path("libvirtd.pid")])
 
     def server_environment(self):
         return {"PATH": SYSTEM_PATH, "LC_ALL": "C", "HOME": "/root"}
@@ -201,6 +216,10 @@ class System(Libvirt):
         with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
             with open(self.path("virtlogd.pid")) as file:
                 os.kill(int(file.read()), signal.SIGTERM)
+        # libvirt leaves the cgroup that it had its machines' cgroups in.
+        for path in partitions() - self.cgroups:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
 
 
 class Session(Libvirt):

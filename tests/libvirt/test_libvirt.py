@@ -27,7 +27,7 @@ def system(acl=True):
 
 
 def started(host, name="web", **options):
-    domain = host.domain(name, **MANAGED, witness=LOAD, **options)
+    domain = host.domain(name, **{**MANAGED, "witness": LOAD, **options})
     domain.create()
     domain.wait_ready()
     domain.wait_progress(2000)
@@ -47,7 +47,7 @@ def expect_goes_on(domain):
 
 @on(system())
 def lifecycle(host):
-    """A domain with nothing but our emulator in it: start, list, suspend, resume, reset, destroy, all under its limit"""
+    """A domain with nothing but our emulator in it: start, list, suspend, resume, reset, a new libvirtd, destroy, all under its limit"""
     host.set_up(limit="96M", require="yes")
     host.start_daemon()
     domain = started(host)
@@ -65,6 +65,9 @@ def lifecycle(host):
     mark = domain.console.mark()
     domain.virsh("reset")
     domain.wait_ready(since=mark)
+    host.restart_libvirtd()
+    assert domain.state() == "running"
+    domain.wait_progress(1000)
     domain.check()
     domain.expect_limit_held()
     assert "running QEMU without" not in domain.said(), domain.said()
@@ -188,8 +191,9 @@ def plugged_in(host):
     """A disk and memory are plugged in: no device of ours lies where libvirt believes it is free"""
     host.set_up(limit="96M", require="yes")
     host.start_daemon()
-    domain = started(host, xml="<maxMemory slots='2' unit='MiB'>512</maxMemory>",
-                     cpu="<vcpu>1</vcpu><cpu><numa><cell id='0' cpus='0' memory='192' unit='MiB'/></numa></cpu>")
+    # With room to grow, the guest's kernel keeps 64 MiB for itself (swiotlb).
+    domain = started(host, memory=320, xml="<maxMemory slots='2' unit='MiB'>1024</maxMemory>",
+                     cpu="<vcpu>1</vcpu><cpu><numa><cell id='0' cpus='0' memory='320' unit='MiB'/></numa></cpu>")
     disk = host.make_disk("lib/plugged.raw", 16)
     domain.virsh("attach-disk", disk, "vdb", "--live")
     with open(host.path("dimm.xml"), "w") as file:

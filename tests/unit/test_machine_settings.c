@@ -82,8 +82,10 @@ static void the_nearer_goes_before_the_farther(void **state)
 {
 	struct ob_machine_settings settings;
 
-	write_file("machines.conf", 0644, "# for all\n\nlimit = 50%\n shares=10 \nswap = /srv/swap\nrequire = yes\nrundir = /run/x\n");
-	write_file("machines/web.conf", 0600, "limit = 1.5G\nswap = none\ndomain = a\nname = other\ndevices = add\notherwise = plain");
+	write_file("machines.conf", 0644, "# for all\n\nlimit = 50%\n shares=10 \nswap = /srv/swap\n"
+		   "require = yes\nrundir = /run/x\n");
+	write_file("machines/web.conf", 0600, "limit = 1.5G\nswap = none\ndomain = a\nname = other\n"
+		   "devices = add\notherwise = plain");
 	settings = read_for("web");
 	assert_true(settings.options.limit_bytes == 1536 * OB_MIB && !settings.limit_percent);
 	assert_true(settings.options.no_swap && !settings.options.swap);
