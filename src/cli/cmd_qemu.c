@@ -30,8 +30,8 @@
 #include "cli/rundir.h"
 
 #define PREFIX         "overbook-"
-#define SYSTEM_RUNDIR  "/run/overbook"
-#define SYSTEM_SWAP    "/var/lib/overbook/swap"
+#define SYSTEM_RUNDIR  "/run/overbook-libvirt" /* root's is /run/overbook: a directory belongs to one user */
+#define SYSTEM_SWAP    "/var/lib/overbook-libvirt"
 
 /* What speaks to us alone: QEMU and its children are spared it. */
 static const char *const own_variables[] = {
@@ -85,7 +85,7 @@ static int find_emulator(struct ob_run *run, const struct ob_machine_settings *s
 	return r;
 }
 
-/* The sockets: where the settings or the user's session say, else where the system's overbookd is. */
+/* The sockets: where the settings or the user's session say, else where that of libvirt's own user is. */
 static void choose_rundir(const struct ob_machine_settings *settings)
 {
 	if (settings->rundir)
@@ -94,10 +94,10 @@ static void choose_rundir(const struct ob_machine_settings *settings)
 		setenv("OVERBOOK_RUNDIR", SYSTEM_RUNDIR, 1);
 }
 
-/* The system's directory, where it has been opened to us; else the default of `overbook run`. */
+/* That of libvirt's own user, if we are he; else the default of `overbook run`. */
 static void choose_swap(struct ob_run *run)
 {
-	if (!run->options.swap && !run->options.no_swap && !access(SYSTEM_SWAP, W_OK | X_OK))
+	if (!run->options.swap && !run->options.no_swap && geteuid() && !access(SYSTEM_SWAP, W_OK | X_OK))
 		run->options.swap = SYSTEM_SWAP;
 }
 
