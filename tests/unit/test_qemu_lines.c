@@ -42,6 +42,7 @@ static const struct {
 	{ "libvirt-prealloc", "prealloc", 0, NULL, "allocated beforehand" },
 	{ "libvirt-probe", NULL, 0, NULL, NULL },
 	{ "libvirt-q35", "q35", 256 * OB_MIB, "pc.ram", NULL },
+	{ "libvirt-revert", "web", 192 * OB_MIB, "pc.ram", NULL },
 	{ "libvirt-session", "session", 256 * OB_MIB, "pc.ram", NULL },
 	{ "libvirt-uefi", "uefi", 256 * OB_MIB, "pc.ram", NULL },
 	{ "libvirt-vhostuser", "vhostuser", 0, NULL, "maps guest RAM by itself" },
