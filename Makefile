@@ -50,6 +50,7 @@ deb:
 check-package: deps
 	@$(MAKE) --no-print-directory all guest
 	@scripts/check.sh $(BUILD) package
+
 check-libvirt:
 	@scripts/install-deps.sh libvirt
 	@$(MAKE) --no-print-directory all guest
@@ -61,5 +62,4 @@ install: all
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps guest demo check check-long deb check-package fuzz install clean
-.PHONY: all deps guest demo check check-libvirt check-long install clean
+.PHONY: all deps guest demo check check-long deb check-libvirt check-package fuzz install clean
