@@ -10,6 +10,7 @@
 #   make deb         the Debian package for this host's release, in build/deb (DEB_SUITES="bookworm trixie" for others)
 #   make check-package   builds it for Debian 12 and 13, and installs, uses and purges it in a small system of each
 #   make check-libvirt  domains of a real libvirtd (as root: installs it)
+#   make check-compat  all tests on Debian 13 and its QEMU, in a chroot that it makes (as root; debootstrap, network once)
 #   make install     into meson's prefix
 #   make clean
 
@@ -56,10 +57,14 @@ check-libvirt:
 	@$(MAKE) --no-print-directory all guest
 	@scripts/check.sh $(BUILD) libvirt
 
+check-compat: deps
+	@$(MAKE) --no-print-directory all guest
+	@scripts/check-compat.sh $(BUILD)
+
 install: all
 	meson install -C $(BUILD)
 
 clean:
 	rm -rf $(BUILD)
 
-.PHONY: all deps guest demo check check-long deb check-libvirt check-package fuzz install clean
+.PHONY: all deps guest demo check check-long deb check-compat check-libvirt check-package fuzz install clean

@@ -6,7 +6,8 @@
 #     check.sh BUILDDIR SUITE...
 #
 # The last line is "N passed, M failed", with ", K skipped" behind it when tests were skipped. The exit status is 0 only
-# if nothing failed and something passed. OVERBOOK_TEST_LONG=1 lets the tests take their time.
+# if nothing failed and something passed. OVERBOOK_TEST_LONG=1 lets the tests take their time. OVERBOOK_TEST_WRAPPER is put
+# before the words of each test.
 #
 # Cases are counted from what meson writes: each TAP line is one, as is each test program that speaks by its exit status.
 # A program that ends badly although all its cases passed counts as one more failure.
@@ -24,7 +25,8 @@ multiplier=1
 
 rm -f "$build/meson-logs/testlog.junit.xml" "$build/meson-logs/testlog.json"
 status=0
-meson test -C "$build" --print-errorlogs --timeout-multiplier "$multiplier" $suites || status=$?
+meson test -C "$build" --print-errorlogs --timeout-multiplier "$multiplier" \
+	${OVERBOOK_TEST_WRAPPER:+--wrapper "$OVERBOOK_TEST_WRAPPER"} $suites || status=$?
 exec python3 - "$build/meson-logs" "$status" <<'PYTHON'
 import json
 import sys

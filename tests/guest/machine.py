@@ -54,9 +54,11 @@ def unusable_reason(paths):
         if not os.path.exists(path):
             return f"{path} has not been built"
     script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "scripts", "guest-image.sh")
-    made = subprocess.run([script, paths.image], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if made.returncode:
-        return "no guest image: " + made.stderr.strip().splitlines()[-1]
+    # In a chroot the compiler and the packages are others than those that the image is from.
+    if not os.environ.get("OVERBOOK_TEST_IMAGE_AS_IS"):
+        made = subprocess.run([script, paths.image], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if made.returncode:
+            return "no guest image: " + made.stderr.strip().splitlines()[-1]
     checks = json.loads(subprocess.run([paths.overbook, "doctor", "--json"], capture_output=True, text=True).stdout)["checks"]
     bad = [check["found"] for check in checks if check["id"] == "kernel" and check["status"] != "ok"]
     return bad[0] if bad else None
