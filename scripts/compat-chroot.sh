@@ -28,7 +28,7 @@ fail() {
 	exit 1
 }
 
-# mount_and_become DIR PROGRAM...: the inner half, already in a mount namespace of its own.
+# enter DIR PROGRAM...: the inner half, already in a mount namespace of its own.
 enter() {
 	directory=$1
 	shift
@@ -44,7 +44,13 @@ enter() {
 	done
 	unset OVERBOOK_CACHE XDG_CACHE_HOME XDG_RUNTIME_DIR
 	export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8
-	exec chroot "$root" /usr/bin/env -C "$directory" "$@"
+	# A program that is elsewhere in there (python3 of a virtual environment) is looked up by its name.
+	program=$1
+	shift
+	case $program in
+	/*) [ -e "$root$program" ] || program=${program##*/} ;;
+	esac
+	exec chroot "$root" /usr/bin/env -C "$directory" "$program" "$@"
 }
 
 run() {

@@ -69,6 +69,11 @@ int ob_ram_unmap(void *addr, size_t length);
 /* fallocate(PUNCH_HOLE) on a placeholder. */
 int ob_ram_punch(int fd, off_t offset, off_t length);
 
+/* --- stream.c --- */
+
+/* What makes a migration stream that begins with these bytes leave guest RAM out; NULL: nothing, or it is no stream. */
+const char *ob_stream_without_ram(const void *data, size_t length);
+
 /* --- link.c --- */
 
 /* Starts the thread that talks to overbookd. Returns 0 or -errno. */

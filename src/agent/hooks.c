@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <linux/vfio.h>
+#include <linux/vhost.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -18,6 +20,22 @@
 
 #include "agent/agent.h"
 #include "base/log.h"
+
+/* iommufd's ABI, which Debian 12's headers do not have: include/uapi/linux/iommufd.h of 6.2 (map) and 6.14 (map file). */
+struct iommufd_map {
+	uint32_t size, flags, ioas_id, reserved;
+	uint64_t user_va, length, iova;
+};
+struct iommufd_map_file {
+	uint32_t size, flags, ioas_id;
+	int32_t fd;
+	uint64_t start, length, iova;
+};
+#define IOMMUFD_MAP      _IO(';', 0x85)
+#define IOMMUFD_MAP_FILE _IO(';', 0x8f)
+
+#define PINS "QEMU wants to plug in a device that pins all guest RAM (VFIO), so that nothing could be reclaimed: refused; use a "\
+	     "virtio device"
 
 _Static_assert(sizeof(long) == 8, "preadv and its like take the offset in one register");
 
@@ -119,12 +137,31 @@ static void mark_vector(struct ob_engine *engine, const struct iovec *iov, int n
 		mark(engine, iov[i].iov_base, iov[i].iov_len);
 }
 
+/* Whether what is about to be written begins a migration stream that must not be (stream.c); then says so and sets errno. */
+static int is_bad_stream(const struct ob_engine *engine, const void *data, size_t length)
+{
+	const char *why;
+
+	if (OB_LIKELY(length < sizeof(uint32_t)) || ob_engine_covers(engine, data, length))
+		return 0;
+	why = ob_stream_without_ram(data, length);
+	if (OB_LIKELY(!why))
+		return 0;
+	ob_log_limited(OB_LOG_ERROR, "%s would leave this machine's memory behind: refused; migrate without", why);
+	errno = EPERM;
+	return 1;
+}
+
 static ssize_t do_io(long number, int fd, void *buf, size_t size, off_t offset)
 {
 	struct ob_engine *engine = ob_agent_engine();
 	long r;
 
-	if (!engine || !ob_engine_covers(engine, buf, size))
+	if (!engine)
+		return syscall(number, fd, buf, size, offset);
+	if (number == SYS_pwrite64 && is_bad_stream(engine, buf, size))
+		return -1;
+	if (!ob_engine_covers(engine, buf, size))
 		return syscall(number, fd, buf, size, offset);
 	ob_engine_io_begin(engine, buf, size);
 	r = syscall(number, fd, buf, size, offset);
@@ -139,6 +176,8 @@ static ssize_t do_vector_io(long number, int fd, const struct iovec *iov, int n,
 
 	if (!engine || n < 0)
 		return syscall(number, fd, iov, n, offset, 0L, flags);
+	if ((number == SYS_pwritev || number == SYS_pwritev2) && n && is_bad_stream(engine, iov->iov_base, iov->iov_len))
+		return -1;
 	mark_vector(engine, iov, n, ob_engine_io_begin);
 	r = syscall(number, fd, iov, n, offset, 0L, flags);
 	mark_vector(engine, iov, n, ob_engine_io_end);
@@ -222,22 +261,65 @@ OB_EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off_t offs
 
 /* --- what cannot work and must not be tried --- */
 
+/* Migration to a file or a program. */
+OB_EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
+{
+	struct ob_engine *engine = ob_agent_engine();
+
+	if (engine && n > 0 && is_bad_stream(engine, iov->iov_base, iov->iov_len))
+		return -1;
+	return syscall(SYS_writev, fd, iov, n);
+}
+
+static int is_ram(uint64_t addr, uint64_t length)
+{
+	return ob_engine_covers(ob_agent_engine(), (void *)(uintptr_t)addr, length);
+}
+
 /*
+ * What an ioctl would do to guest RAM that must not be done; NULL: nothing.
+ *
  * A second userfaultfd context on RAM that the engine looks after cannot work, and where the engine has not registered yet it
  * would shut the engine out. QEMU's handshake is refused, so that it says itself that postcopy or the background
- * snapshot is not available, before anything has been moved.
+ * snapshot is not available, before anything has been moved. The others come from devices that are plugged in while the
+ * machine runs; on its command line `overbook run` refuses them.
  */
+static const char *why_not_ioctl(unsigned long request, const void *arg)
+{
+	const struct vfio_iommu_type1_dma_map *vfio = arg;
+	const struct iommufd_map *map = arg;
+	const struct iommufd_map_file *file = arg;
+
+	switch (request) {
+	case UFFDIO_API:
+		return "QEMU's postcopy migration and background snapshot cannot be used on memory that Overbook looks after: "
+		       "refused; precopy migration, savevm and dump-guest-memory work";
+	case VFIO_IOMMU_MAP_DMA:
+		return is_ram(vfio->vaddr, vfio->size) ? PINS : NULL;
+	case IOMMUFD_MAP:
+		return is_ram(map->user_va, map->length) ? PINS : NULL;
+	case IOMMUFD_MAP_FILE:
+		return ob_ram_is_placeholder(file->fd) ? PINS : NULL;
+	case VHOST_SCSI_SET_ENDPOINT:
+		return "QEMU wants to plug in a vhost-scsi device, for which the kernel writes into guest RAM without a mark that "
+		       "could be seen: refused; use virtio-scsi";
+	default:
+		return NULL;
+	}
+}
+
 OB_EXPORT int ioctl(int fd, unsigned long request, ...)
 {
+	const char *why;
 	va_list ap;
 	void *arg;
 
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	if (OB_UNLIKELY(request == UFFDIO_API) && ob_agent_engine()) {
-		ob_log_limited(OB_LOG_WARNING, "QEMU's postcopy migration and background snapshot cannot be used on memory that "
-			       "Overbook looks after: refused; precopy migration, savevm and dump-guest-memory work");
+	why = ob_agent_engine() ? why_not_ioctl(request, arg) : NULL;
+	if (OB_UNLIKELY(why)) {
+		ob_log_limited(OB_LOG_WARNING, "%s", why);
 		errno = EOPNOTSUPP;
 		return -1;
 	}
@@ -263,10 +345,17 @@ static int sends_placeholder(const struct msghdr *msg)
 	return 0;
 }
 
-/* Whoever gets the placeholder's descriptor (a vhost-user back end, plugged in at run time) would map an empty file. */
+/*
+ * Whoever gets the placeholder's descriptor (a vhost-user back end, plugged in at run time) would map an empty file. And
+ * migration to a socket.
+ */
 OB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	if (OB_UNLIKELY(msg->msg_controllen) && ob_agent_engine() && sends_placeholder(msg)) {
+	struct ob_engine *engine = ob_agent_engine();
+
+	if (engine && msg->msg_iovlen && is_bad_stream(engine, msg->msg_iov->iov_base, msg->msg_iov->iov_len))
+		return -1;
+	if (OB_UNLIKELY(msg->msg_controllen) && engine && sends_placeholder(msg)) {
 		ob_log(OB_LOG_ERROR, "QEMU wants to hand its RAM to another process (vhost-user?), which cannot work under "
 		       "Overbook: refused");
 		errno = EPERM;

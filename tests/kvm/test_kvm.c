@@ -255,8 +255,8 @@ int main(void)
 	char why[800];
 
 	if (!kvm_works(why, sizeof(why))) {
-		print_message("1..0 # SKIP no guest can run here: %s\n", why);
-		return 77;
+		printf("1..0 # SKIP no guest can run here: %s\n", why);
+		return 0;
 	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
