@@ -272,6 +272,7 @@ class Machine:
         machine                     QEMU's machine type and its properties
         arguments                   more of QEMU's words
         options                     more words of `overbook run`
+        prefix                      words before `overbook run`: a program that becomes it
         environment                 more of the environment
         append                      more of the kernel's command line
         daemonize                   start it with -daemonize
@@ -280,11 +281,11 @@ class Machine:
     """
 
     def __init__(self, host, name, memory=256, limit=None, processors=1, witness=None, disk=None, machine="pc", arguments=(),
-                 options=(), environment=None, append="", daemonize=False, hot_plug_mib=0,
+                 options=(), prefix=(), environment=None, append="", daemonize=False, hot_plug_mib=0,
                  require=True, swap=True):
         self.host, self.name = host, name
         self.memory, self.limit = memory * MIB, limit * MIB if limit else 0
-        self.overbook, self.daemonize = True, daemonize
+        self.overbook, self.daemonize, self.prefix = True, daemonize, list(prefix)
         self.environment = {**host.environment, **(environment or {})}
         self.options = [*(["--require"] if require else []), *(["--swap", host.swap] if swap else ["--no-swap"]), *options]
         self.process = self.meter = self.pidfd = self._qmp = None
@@ -320,7 +321,7 @@ class Machine:
         if not self.overbook:
             return self.line
         limit = ["--limit", str(self.limit)] if self.limit else []
-        return [self.host.paths.overbook, "run", "--name", self.name, *limit, *self.options, "--", *self.line]
+        return [*self.prefix, self.host.paths.overbook, "run", "--name", self.name, *limit, *self.options, "--", *self.line]
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -524,7 +525,7 @@ class Meter:
 
 def dry_run(machine):
     """The command line that `overbook run` would execute for a machine."""
-    words = [machine.host.paths.overbook, "run", "--dry-run", "--json", *machine.command_line()[2:]]
+    words = [machine.host.paths.overbook, "run", "--dry-run", "--json", *machine.command_line()[len(machine.prefix) + 2:]]
     done = subprocess.run(words, capture_output=True, text=True, env=machine.environment, check=True)
     return json.loads(done.stdout)["argv"]
 

@@ -13,7 +13,7 @@ BUSY = dict(anon=100)
 
 def without_the_daemon(host):
     """A machine without overbookd keeps its limit, and an overbookd that comes later finds it"""
-    machine = host.machine("alone", memory=192, limit=96, witness=BUSY)
+    machine = host.machine("alone", memory=208, limit=96, witness=BUSY)
     machine.wait_ready()
     machine.wait_progress(5000)
     failed = host.run("ps", check=False)
@@ -29,10 +29,10 @@ def without_the_daemon(host):
 def commands(host):
     """ps, stats, limit down and up in flight, release, and a limit again"""
     host.start_daemon()
-    machine = host.machine("guest", memory=192, witness=BUSY)
+    machine = host.machine("guest", memory=208, witness=BUSY)
     machine.wait_ready()
     row = host.rows()["guest"]
-    assert row["state"] == "running" and row["pid"] == machine.pid and row["limit_bytes"] == 0 and row["ram_bytes"] == 192 * MIB, row
+    assert row["state"] == "running" and row["pid"] == machine.pid and row["limit_bytes"] == 0 and row["ram_bytes"] == 208 * MIB, row
     assert "guest" in host.run("ps").stdout and "faults" in host.run("stats", "guest").stdout
     for mib in (120, 64, 160, 80):
         host.run("limit", "guest", f"{mib}M", "--wait")
@@ -59,7 +59,7 @@ def commands(host):
 def daemon_killed(host):
     """kill -9 of overbookd in full flight: no machine notices, and the next overbookd finds both"""
     host.start_daemon("--budget", "224M")
-    machines = [host.machine(name, memory=192, witness=dict(anon=100, seed=seed)) for seed, name in enumerate(("one", "two"), 1)]
+    machines = [host.machine(name, memory=208, witness=dict(anon=100, seed=seed)) for seed, name in enumerate(("one", "two"), 1)]
     for machine in machines:
         machine.wait_ready()
     for _ in range(2):
@@ -86,7 +86,7 @@ def daemon_killed(host):
 def stopped_by_signal(host):
     """SIGSTOP and SIGCONT of QEMU: overbookd goes on answering, and the guest goes on"""
     host.start_daemon()
-    machine = host.machine("guest", memory=192, limit=96, witness=BUSY)
+    machine = host.machine("guest", memory=208, limit=96, witness=BUSY)
     machine.wait_ready()
     for _ in range(3):
         machine.wait_progress(1000)

@@ -5,19 +5,15 @@ or the machine stops and says why; it never goes on with a wrong byte, and that 
 Faults come from OVERBOOK_FAULT (src/base/fault.h). The test runs in a mount namespace of its own where it may, for a small
 file system.
 """
-import ctypes
-import os
-import subprocess
 import sys
 
 import machine as harness
+import mounts
 import tap
 
 MIB = harness.MIB
-CLONE_NEWNS = 0x20000
-MS_REC, MS_PRIVATE, MS_REMOUNT = 0x4000, 1 << 18, 32
 SWAP_FULL, SWAP_ERROR, STOPPED = 1, 2, 8
-MANAGED = dict(memory=192, limit=64)
+MANAGED = dict(memory=208, limit=64)
 BUSY = dict(anon=100, rate=20000)
 
 
@@ -99,31 +95,21 @@ def failing_writes(kind, fault):
     return case
 
 
-def mount(options, path, flags=0):
-    if harness.libc.mount(b"tmpfs", path.encode(), b"tmpfs", ctypes.c_ulong(flags), options.encode()):
-        tap.skip(f"cannot mount a tmpfs: {os.strerror(ctypes.get_errno())}")
-
-
 def full_store(host):
     """A full swap directory: the limit is exceeded visibly and nothing is lost; with room again it is kept again"""
-    if harness.libc.unshare(CLONE_NEWNS) or harness.libc.mount(None, b"/", None, ctypes.c_ulong(MS_REC | MS_PRIVATE), None):
-        tap.skip(f"no mount namespace of its own: {os.strerror(ctypes.get_errno())}")
-    mount("size=16m", host.swap)
-    try:
+    with mounts.small_file_system(host.swap, "size=16m"):
         machine = start(host, witness=dict(anon=100, random=100, zero=0, rate=20000))
         machine.wait_ready()
         full = machine.wait_stats(lambda s: s["degraded"] & SWAP_FULL and s["over_limit_bytes"], "the store is full, visibly")
         tap.comment(f"{full['stats']['over_limit_bytes'] >> 20} MiB above the limit with the store full")
         machine.wait_progress(2000)
         machine.check()
-        mount("size=256m", host.swap, MS_REMOUNT)
+        mounts.resize(host.swap, "size=256m")
         machine.wait_stats(lambda s: not s["degraded"] and not s["over_limit_bytes"], "the limit is kept again")
         machine.wait_progress(2000)
         machine.check()
         assert machine.host_bytes() <= machine.limit * harness.LIMIT_SLACK
         machine.kill()
-    finally:
-        subprocess.run(["umount", "-l", host.swap], check=False)
 
 
 def troubled_kernel(host):
@@ -140,7 +126,7 @@ def troubled_kernel(host):
 def short_of_swap(host):
     """Without a swap store the compressed pool is all there is, and nothing is lost"""
     host.start_daemon()
-    machine = host.machine("guest", memory=192, witness=BUSY, swap=False)
+    machine = host.machine("guest", memory=208, witness=BUSY, swap=False)
     machine.wait_ready()
     host.run("limit", "guest", "96M")
     machine.wait_stats(lambda s: s["compressed_bytes"] > 0, "pages are compressed")

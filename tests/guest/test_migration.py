@@ -6,7 +6,7 @@ import sys
 import machine as harness
 import tap
 
-MANAGED = dict(memory=192, limit=96)
+MANAGED = dict(memory=208, limit=96)
 LOAD = dict(anon=80, rate=3000)
 
 

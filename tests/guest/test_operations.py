@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What people do to a running QEMU, done while a good part of guest memory is evicted.
 
-Unless said otherwise the machine has 192 MiB and a limit of 96, and its witness holds 100 MiB, written once: so tests that
+Unless said otherwise the machine has 208 MiB and a limit of 96, and its witness holds 100 MiB, written once: so tests that
 read guest memory from outside know what every page must hold.
 """
 import os
 import random
 import signal
+import socket
 import sys
 
 import elfdump
@@ -15,11 +16,12 @@ import machine as harness
 import pattern
 import qmp
 import tap
+import vhost_user
 
 MIB = harness.MIB
 ANON_MIB = 100
 STILL = dict(anon=ANON_MIB, rate=0)
-MANAGED = dict(memory=192, limit=96)
+MANAGED = dict(memory=208, limit=96)
 
 
 def start_roomy(host, **options):
@@ -211,12 +213,13 @@ def expect_refused(machine, action, reason):
     machine.wait_said(reason)
 
 
+def turn_on(machine, *names, state=True):
+    machine.qmp.command("migrate-set-capabilities", capabilities=[{"capability": name, "state": state} for name in names])
+
+
 def capabilities(host):
     """Background snapshot and postcopy are refused with the reason"""
     machine = start(host)
-
-    def turn_on(machine, capability):
-        machine.qmp.command("migrate-set-capabilities", capabilities=[{"capability": capability, "state": True}])
     reason = "postcopy migration and background snapshot cannot be used"
     expect_refused(machine, lambda: turn_on(machine, "background-snapshot"), reason)
     machine.check()
@@ -224,5 +227,91 @@ def capabilities(host):
     expect_refused(waiting, lambda: turn_on(waiting, "postcopy-ram"), reason)
 
 
+def without_ram(host):
+    """A migration or snapshot that would leave memory behind fails with the reason; one with it works afterwards"""
+    machine = start(host, disk=dict(mib=64, form="qcow2", options="cache=writeback"), witness=dict(anon=ANON_MIB))
+    path = host.path("stream.sock")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(4)
+
+    def fails(number, uri):
+        machine.qmp.command("migrate", uri=uri)
+        harness.wait_until(lambda: machine.qmp.command("query-migrate").get("status") in ("completed", "failed"), "it has ended")
+        assert machine.qmp.command("query-migrate")["status"] == "failed", f"{uri}: memory was left behind"
+        assert machine.qmp.command("query-status")["status"] == "running"
+    turn_on(machine, "x-ignore-shared")
+    for number, uri in enumerate((f"exec:cat >{host.path('state')}", f"unix:{path}")):
+        fails(number, uri)
+        machine.wait_said("the migration capability x-ignore-shared would leave this machine's memory behind: refused")
+    said = machine.qmp.hmp("savevm one")
+    assert said, "savevm left the memory out"
+    tap.comment("savevm: " + said.strip())
+    turn_on(machine, "x-ignore-shared", state=False)
+    assert machine.qmp.hmp("savevm two") == ""
+    # By the human monitor, which users type into.
+    assert machine.qmp.hmp(f"migrate -d \"exec:cat >{host.path('state')}\"") == ""
+    harness.wait_until(lambda: machine.qmp.command("query-migrate").get("status") == "completed", "it has migrated")
+    assert os.stat(host.path("state")).st_size > ANON_MIB * MIB // 2
+    machine.qmp.command("cont")
+    machine.wait_progress(1000)
+    machine.check()
+    listener.close()
+
+
+def checkpoint_restart(host):
+    """The mode cpr-transfer, which leaves memory to descriptors, is refused with the reason (QEMU 10 and newer)"""
+    machine = start_roomy(host)
+    if not modes_of(machine) & {"cpr-transfer"}:
+        tap.skip("this QEMU has no such mode")
+    sockets = []
+    for name in ("main", "cpr"):
+        sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        sockets[-1].bind(host.path(name + ".sock"))
+        sockets[-1].listen(1)
+    channels = [{"channel-type": name, "addr": {"transport": "socket", "type": "unix", "path": host.path(name + ".sock")}}
+                for name in ("main", "cpr")]
+    machine.qmp.command("migrate-set-parameters", mode="cpr-transfer")
+    try:
+        machine.qmp.command("migrate", channels=channels)
+        harness.wait_until(lambda: machine.qmp.command("query-migrate").get("status") == "failed", "it has failed")
+    except qmp.QmpError as refusal:
+        tap.comment(f"QEMU: {refusal}")
+    machine.qmp.command("migrate-set-parameters", mode="normal")
+    machine.check()
+    assert machine.qmp.command("query-status")["status"] == "running"
+    for listener in sockets:
+        listener.close()
+
+
+def modes_of(machine):
+    """The migration modes that this QEMU has."""
+    for entry in machine.qmp.command("query-qmp-schema"):
+        values = set(entry.get("values", ()))
+        if entry["meta-type"] == "enum" and {"normal", "cpr-reboot"} <= values:
+            return values
+    return set()
+
+
+def vhost_user_later(host):
+    """A vhost-user device that is plugged in later gets no memory, with the reason, and the guest goes on"""
+    machine = start(host)
+    path = host.path("vhost.sock")
+    other_side = vhost_user.BackEnd(path)
+    machine.qmp.command("chardev-add", id="vhost", backend={"type": "socket", "data": {
+        "addr": {"type": "unix", "data": {"path": path}}, "server": False}})
+    machine.qmp.command("netdev_add", type="vhost-user", id="net", chardev="vhost")
+    try:
+        machine.qmp.command("device_add", driver="virtio-net-pci", id="nic", netdev="net")
+    except qmp.QmpError as refusal:
+        tap.comment(f"QEMU: {refusal}")
+    machine.wait_said("QEMU wants to hand its RAM to another process")
+    assert vhost_user.GET_FEATURES in other_side.requests and not other_side.memory_descriptors, other_side.requests
+    machine.check()
+    machine.expect_evicted()
+    other_side.close()
+
+
 sys.exit(tap.main([stop_and_continue, read_from_outside, snapshots, resets, snapshot_and_sandbox, daemonized, ends, hot_plug,
-                   balloon, free_page_reporting, capabilities]))
+                   balloon, free_page_reporting, capabilities, without_ram,
+                   checkpoint_restart, vhost_user_later]))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A host that runs out of memory altogether, played by a memory cgroup around one machine that is smaller than what the
+machine may cost. A second machine, and overbookd, are outside of it and must not notice."""
+import signal
+import sys
+
+import machine as harness
+import memory_group
+import tap
+
+MIB = harness.MIB
+# Enough for QEMU to boot the guest in, not for what its witness then fills.
+ROOM = 40 * MIB
+
+
+def start_both(host, group):
+    """The machine in the group, whose witness goes on filling its memory, and its neighbour."""
+    host.start_daemon()
+    neighbour = host.machine("neighbour", memory=160, limit=64, witness=dict(anon=50))
+    neighbour.wait_ready()
+    machine = host.machine("squeezed", memory=256, limit=192, prefix=group.prefix(),
+                           witness=dict(anon=150, random=100, zero=0, rate=20000))
+    machine.wait_word("start")
+    return machine, neighbour
+
+
+def limit_closely(group):
+    """A limit a little above what is used, which a moment later may be more."""
+    def tried():
+        try:
+            group.limit(group.used() + ROOM)
+            return True
+        except OSError:
+            return False
+    harness.wait_until(tried, "the group has its limit")
+
+
+def killed_as_a_whole(host):
+    """When the kernel kills for want of memory, the machine ends as a whole, and nobody else notices"""
+    with memory_group.memory_group(waits=False) as group:
+        machine, neighbour = start_both(host, group)
+        limit_closely(group)
+        assert machine.wait_end() == -signal.SIGKILL, machine.said()
+        harness.wait_until(lambda: set(host.rows()) == {"neighbour"}, "overbookd has noticed the end")
+        neighbour.wait_progress(1000)
+        neighbour.check()
+        neighbour.expect_limit_held()
+
+
+def outlived(host):
+    """When the kernel makes it wait for memory, the machine goes on once there is some, with every byte right"""
+    with memory_group.memory_group(waits=True) as group:
+        machine, neighbour = start_both(host, group)
+        for _ in range(3):
+            limit_closely(group)
+            harness.wait_until(lambda: group.is_short() or machine.console.mark() and is_ready(machine), "memory is short")
+            assert group.is_short(), "the machine got ready without ever running short"
+            # overbookd answers meanwhile, and the neighbour runs.
+            assert set(host.rows()) == {"squeezed", "neighbour"}
+            neighbour.wait_progress(500)
+            group.limit(group.used() + ROOM // 2)
+        group.limit(None)
+        machine.wait_ready()
+        machine.wait_progress(2000)
+        machine.check()
+        s = machine.stats()["stats"]
+        assert s["internal_errors"] == 0, f"{s['internal_errors']} internal errors: {machine.said()}"
+        neighbour.check()
+        neighbour.expect_limit_held()
+
+
+def is_ready(machine):
+    return any(word.name == "ready" for word in machine.console.words)
+
+
+sys.exit(tap.main([killed_as_a_whole, outlived]))
