@@ -68,11 +68,14 @@ class MemoryGroup:
 
 
 @contextlib.contextmanager
-def memory_group(waits):
+def memory_group(host, waits):
+    """The host's machines are ended with it."""
     group = MemoryGroup(waits)
     try:
         yield group
     finally:
         with contextlib.suppress(OSError):
             group.limit(None)
+        for machine in host.machines:
+            machine.kill()
         group.remove()

@@ -161,7 +161,7 @@ def no_address_space(host):
 
 def full_run_directory(host):
     """A full run directory: `overbook run` says so in one line and leaves nothing; with room it works"""
-    for options, keep in (("nr_inodes=12", 0), ("size=64k", 1)):
+    for options, keep in (("nr_inodes=16,mode=700", 0), ("size=64k,mode=700", 1)):
         with mounts.small_file_system(host.rundir, options):
             host.start_daemon()
             fill_up(host.rundir)

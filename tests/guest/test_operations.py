@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 
 import elfdump
@@ -261,36 +262,26 @@ def without_ram(host):
 
 def checkpoint_restart(host):
     """The mode cpr-transfer, which leaves memory to descriptors, is refused with the reason (QEMU 10 and newer)"""
-    machine = start_roomy(host)
-    if not modes_of(machine) & {"cpr-transfer"}:
-        tap.skip("this QEMU has no such mode")
-    sockets = []
+    version = subprocess.run([harness.QEMU, "--version"], capture_output=True, text=True, check=True).stdout.split()[3]
+    if int(version.split(".")[0]) < 10:
+        tap.skip(f"QEMU {version} has no such mode")
+    machine = start_roomy(host, machine="pc,aux-ram-share=on")
+    listeners, channels = [], []
     for name in ("main", "cpr"):
-        sockets.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        sockets[-1].bind(host.path(name + ".sock"))
-        sockets[-1].listen(1)
-    channels = [{"channel-type": name, "addr": {"transport": "socket", "type": "unix", "path": host.path(name + ".sock")}}
-                for name in ("main", "cpr")]
+        path = host.path(name + ".sock")
+        listeners.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listeners[-1].bind(path)
+        listeners[-1].listen(1)
+        channels.append({"channel-type": name, "addr": {"transport": "socket", "type": "unix", "path": path}})
     machine.qmp.command("migrate-set-parameters", mode="cpr-transfer")
-    try:
-        machine.qmp.command("migrate", channels=channels)
-        harness.wait_until(lambda: machine.qmp.command("query-migrate").get("status") == "failed", "it has failed")
-    except qmp.QmpError as refusal:
-        tap.comment(f"QEMU: {refusal}")
-    machine.qmp.command("migrate-set-parameters", mode="normal")
-    machine.check()
-    assert machine.qmp.command("query-status")["status"] == "running"
-    for listener in sockets:
+    machine.qmp.command("migrate", channels=channels)
+    machine.wait_said("the migration modes cpr-transfer and cpr-exec would leave this machine's memory behind: refused")
+    # The other side, which got no state, goes; so QEMU 10 sees the failure.
+    for listener in listeners:
         listener.close()
-
-
-def modes_of(machine):
-    """The migration modes that this QEMU has."""
-    for entry in machine.qmp.command("query-qmp-schema"):
-        values = set(entry.get("values", ()))
-        if entry["meta-type"] == "enum" and {"normal", "cpr-reboot"} <= values:
-            return values
-    return set()
+    harness.wait_until(lambda: machine.qmp.command("query-migrate").get("status") == "failed", "the migration has failed")
+    harness.wait_until(lambda: machine.qmp.command("query-status")["status"] == "running", "the guest goes on")
+    machine.check()
 
 
 def vhost_user_later(host):
@@ -305,7 +296,11 @@ def vhost_user_later(host):
         machine.qmp.command("device_add", driver="virtio-net-pci", id="nic", netdev="net")
     except qmp.QmpError as refusal:
         tap.comment(f"QEMU: {refusal}")
+    # The guest's driver starts the device; for certain when it finds it at a boot.
+    since = machine.console.mark()
+    machine.qmp.command("system_reset")
     machine.wait_said("QEMU wants to hand its RAM to another process")
+    machine.wait_ready(since)
     assert vhost_user.GET_FEATURES in other_side.requests and not other_side.memory_descriptors, other_side.requests
     machine.check()
     machine.expect_evicted()
