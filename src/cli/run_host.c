@@ -6,8 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "base/units.h"
 
 #define AGENT_FILE "liboverbook-agent.so"
 
@@ -107,4 +110,17 @@ int ob_host_find_swap(const char *given, int make, char *ret_path, size_t size, 
 		return ob_error_set(err, ENAMETOOLONG, "swap directory \"%s\": its path is too long", path);
 	memcpy(ret_path, real, strlen(real) + 1);
 	return 0;
+}
+
+int ob_host_check_file_size(uint64_t ram_bytes, struct ob_error *err)
+{
+	struct rlimit limit;
+	char allowed[16], needed[16];
+
+	if (getrlimit(RLIMIT_FSIZE, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= ram_bytes)
+		return 0;
+	ob_size_format(allowed, sizeof(allowed), limit.rlim_cur);
+	ob_size_format(needed, sizeof(needed), ram_bytes);
+	return ob_error_set(err, EFBIG, "files may have %s at most here (ulimit -f), and guest memory of %s is behind an empty "
+			    "file of that size: raise the limit", allowed, needed);
 }

@@ -4,6 +4,7 @@
 #define OB_CLI_RUN_HOST_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
@@ -18,5 +19,8 @@ int ob_host_default_swap(char *ret_path, size_t size, struct ob_error *err) OB_M
  * 0700) where make is set. Returns 0, or -errno with the reason.
  */
 int ob_host_find_swap(const char *given, int make, char *ret_path, size_t size, struct ob_error *err) OB_MUST_CHECK;
+
+/* Whether RLIMIT_FSIZE lets QEMU make its RAM file; it would be killed at the attempt. Returns 0, or -EFBIG with the reason. */
+int ob_host_check_file_size(uint64_t ram_bytes, struct ob_error *err) OB_MUST_CHECK;
 
 #endif

@@ -166,6 +166,8 @@ static int check_host(struct ob_run *run, struct ob_error *err)
 	struct ob_kern_features features;
 	int r = ob_kern_probe(&features, err);
 
+	if (r == 0)
+		r = ob_host_check_file_size(run->plan.ram_bytes, err);
 	return r < 0 ? r : ob_host_find_agent(run->agent, sizeof(run->agent), err);
 }
 

@@ -136,13 +136,17 @@ def failing_start(host):
 
 
 def tight_limits(host):
-    """Under small rlimits (locked memory, descriptors, the size of files) a machine works, and says when its store cannot grow"""
+    """Under small rlimits (locked memory, descriptors) a machine works; one on the size of files is refused with the reason"""
     host.start_daemon()
-    prefix = ["prlimit", "--memlock=0:0", "--nofile=64:64", f"--fsize={16 * MIB}:{16 * MIB}", "--core=0:0", "--"]
-    machine = host.machine("guest", memory=192, limit=64, witness=STILL, prefix=prefix)
-    machine.wait_ready()
-    machine.wait_stats(lambda s: s["degraded"] and s["over_limit_bytes"], "the store cannot grow, visibly")
+    small = ["prlimit", f"--fsize={64 * MIB}:{64 * MIB}", "--"]
+    refused = host.machine("refused", **MANAGED, witness=STILL, prefix=small)
+    assert refused.wait_end() == 5 and "ulimit -f" in refused.said() and len(refused.said().splitlines()) == 1, refused.said()
+    prefix = ["prlimit", "--memlock=0:0", "--nofile=48:48", f"--fsize={256 * MIB}:{256 * MIB}", "--core=0:0", "--"]
+    machine = start(host, prefix=prefix)
     machine.check()
+    machine.expect_evicted()
+    machine.qmp.command("quit")
+    assert machine.wait_end() == 0, machine.said()
 
 
 def no_address_space(host):

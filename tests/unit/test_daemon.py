@@ -23,6 +23,8 @@ from daemon_harness import (EINPROGRESS, HELLO, MIB, NOT_STARTED, POLL, RANGES, 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
 
+CAP_SYS_RESOURCE = 24
+
 tests = []
 
 
@@ -251,6 +253,11 @@ def keeps_no_privilege(daemon):
     for sets in ("CapInh", "CapPrm", "CapEff", "CapAmb") + (("CapBnd",) if os.geteuid() == 0 else ()):
         assert int(lines[sets], 16) == 0, (sets, lines[sets])
     assert lines["NoNewPrivs"] == "1"
+    with open("/proc/self/status") as status:
+        mine = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    if mine >> CAP_SYS_RESOURCE & 1:
+        with open("/proc/%d/oom_score_adj" % daemon.process.pid) as score:
+            assert int(score.read()) <= -900
     for name in ("overbookd.sock", "agents.sock", "overbookd.pid"):
         assert os.stat(daemon.dir + "/" + name).st_mode & 0o077 == 0
 
