@@ -64,6 +64,12 @@ def unusable_reason(paths):
     return bad[0] if bad else None
 
 
+def qemu_version():
+    """The first number of QEMU's version."""
+    said = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout
+    return int(said.split()[3].split(".")[0])
+
+
 def wait_until(condition, what, timeout=PATIENCE):
     """Polls until condition() is true, and returns what it gave."""
     deadline = time.monotonic() + timeout

@@ -102,4 +102,28 @@ def fails_and_goes_on(host):
     source.expect_limit_held()
 
 
-sys.exit(tap.main([through_a_file, from_plain_qemu, live, fails_and_goes_on]))
+def mapped(host):
+    """Into a file with a place for each page, by several threads with direct I/O, and back (QEMU 10 and newer)"""
+    if harness.qemu_version() < 10:
+        tap.skip("this QEMU cannot")
+    host.start_daemon()
+    uri = f"file:{host.path('state')}"
+
+    def set_up(machine):
+        machine.qmp.command("migrate-set-capabilities", capabilities=[{"capability": name, "state": True}
+                                                                      for name in ("mapped-ram", "multifd")])
+        machine.qmp.command("migrate-set-parameters", multifd_channels=3, direct_io=True)
+    source = started(host)
+    set_up(source)
+    migrate(source, uri)
+    source.expect_evicted()
+    end(source)
+    target = host.machine("target", **MANAGED, witness=LOAD, arguments=["-incoming", "defer"])
+    set_up(target)
+    target.qmp.command("migrate-incoming", uri=uri)
+    expect_runs(target, source)
+    target.expect_evicted()
+    target.expect_limit_held()
+
+
+sys.exit(tap.main([through_a_file, from_plain_qemu, live, fails_and_goes_on, mapped]))

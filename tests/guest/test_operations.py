@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 
 import elfdump
@@ -262,9 +261,8 @@ def without_ram(host):
 
 def checkpoint_restart(host):
     """The mode cpr-transfer, which leaves memory to descriptors, is refused with the reason (QEMU 10 and newer)"""
-    version = subprocess.run([harness.QEMU, "--version"], capture_output=True, text=True, check=True).stdout.split()[3]
-    if int(version.split(".")[0]) < 10:
-        tap.skip(f"QEMU {version} has no such mode")
+    if harness.qemu_version() < 10:
+        tap.skip("this QEMU has no such mode")
     machine = start_roomy(host, machine="pc,aux-ram-share=on")
     listeners, channels = [], []
     for name in ("main", "cpr"):

@@ -10,6 +10,7 @@ import threading
 GET_FEATURES, GET_PROTOCOL_FEATURES, GET_QUEUE_NUM, SET_MEM_TABLE, ADD_MEM_REG = 1, 15, 17, 5, 37
 VERSION, REPLY, NEED_REPLY = 1, 4, 8
 VIRTIO_F_VERSION_1, PROTOCOL_FEATURES = 1 << 32, 1 << 30
+COMMON = 1 << 15 | 1 << 17 | 1 << 28 | 1 << 29  # merged buffers, a control queue, indirect descriptors, event indices
 
 
 class BackEnd:
@@ -47,7 +48,7 @@ class BackEnd:
         self.requests.append(request)
         if request in (SET_MEM_TABLE, ADD_MEM_REG):
             self.memory_descriptors += len(descriptors)
-        answers = {GET_FEATURES: VIRTIO_F_VERSION_1 | PROTOCOL_FEATURES, GET_PROTOCOL_FEATURES: 0, GET_QUEUE_NUM: 1}
+        answers = {GET_FEATURES: VIRTIO_F_VERSION_1 | PROTOCOL_FEATURES | COMMON, GET_PROTOCOL_FEATURES: 0, GET_QUEUE_NUM: 1}
         if request in answers or flags & NEED_REPLY:
             peer.sendall(struct.pack("<IIIQ", request, VERSION | REPLY, 8, answers.get(request, 0)))
         return True
