@@ -23,22 +23,25 @@ done
 multiplier=1
 [ -z "${OVERBOOK_TEST_LONG:-}" ] || multiplier=20
 
-rm -f "$build/meson-logs/testlog.junit.xml" "$build/meson-logs/testlog.json"
+# Meson names its log after the wrapper.
+log=$build/meson-logs/testlog
+[ -z "${OVERBOOK_TEST_WRAPPER:-}" ] || log=$log-$(basename "${OVERBOOK_TEST_WRAPPER%% *}")
+rm -f "$log.junit.xml" "$log.json"
 status=0
 meson test -C "$build" --print-errorlogs --timeout-multiplier "$multiplier" \
 	${OVERBOOK_TEST_WRAPPER:+--wrapper "$OVERBOOK_TEST_WRAPPER"} $suites || status=$?
-exec python3 - "$build/meson-logs" "$status" <<'PYTHON'
+exec python3 - "$log" "$status" <<'PYTHON'
 import json
 import sys
 import xml.etree.ElementTree as ET
 
-logs, status = sys.argv[1], int(sys.argv[2])
+log, status = sys.argv[1], int(sys.argv[2])
 passed = skipped = 0
 failed = []
 
 try:
-    suites = ET.parse(logs + "/testlog.junit.xml").getroot()
-    with open(logs + "/testlog.json") as lines:
+    suites = ET.parse(log + ".junit.xml").getroot()
+    with open(log + ".json") as lines:
         programs = [json.loads(line) for line in lines if line.strip()]
 except (OSError, ET.ParseError, ValueError) as error:
     print(f"The tests did not run: {error}")
@@ -72,7 +75,7 @@ if failed:
     print("\nFailed:")
     for name in failed:
         print("  " + name)
-    print(f"The log is {logs}/testlog.txt")
+    print(f"The log is {log}.txt")
 print(f"{passed} passed, {len(failed)} failed" + (f", {skipped} skipped" if skipped else ""))
 sys.exit(1 if failed or not passed else 0)
 PYTHON

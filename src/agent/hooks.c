@@ -34,8 +34,8 @@ struct iommufd_map_file {
 #define IOMMUFD_MAP      _IO(';', 0x85)
 #define IOMMUFD_MAP_FILE _IO(';', 0x8f)
 
-#define PINS "QEMU wants to plug in a device that pins all guest RAM (VFIO), so that nothing could be reclaimed: refused; use a "\
-	     "virtio device"
+#define PINS "QEMU wants to plug in a device that pins all guest RAM (VFIO), so that nothing could be reclaimed: refused; "\
+	     "use a virtio device"
 
 _Static_assert(sizeof(long) == 8, "preadv and its like take the offset in one register");
 
