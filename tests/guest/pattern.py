@@ -7,7 +7,7 @@ WORDS = PAGE // 8
 MASK = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15
 FACTOR = 0xD6E8FEB86659FD93
-AREAS = {"anon": 0, "fork": 1, "tmpfs": 2, "cache": 3, "direct": 4}
+AREAS = {"anon": 0, "fork": 1, "tmpfs": 2, "cache": 3, "direct": 4, "grown": 5}
 
 
 def mix64(x):

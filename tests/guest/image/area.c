@@ -4,6 +4,7 @@
  *
  *     anon    private anonymous memory, read and written in place
  *     fork    the same; work.c forks children that check their copy of it
+ *     grown   anonymous memory as well, asked for while the guest runs (memory that was plugged in is used by it); once a boot
  *     tmpfs   a file in tmpfs: even pages through a shared mapping, odd ones by pread and pwrite
  *     cache   the front of the disk through the page cache, by pread and pwrite
  *     direct  the part of the disk behind that, by O_DIRECT
@@ -171,7 +172,7 @@ void area_write_pages(struct area *area, size_t first, size_t count, struct io_b
 
 size_t area_free_pages(struct area *area, size_t first, size_t count)
 {
-	if (area->kind != AREA_ANON || !count)
+	if ((area->kind != AREA_ANON && area->kind != AREA_GROWN) || !count)
 		return 0;
 	if (madvise(area->map + first * PAGE_BYTES, count * PAGE_BYTES, MADV_DONTNEED) < 0) {
 		io_failed(area, "madvise", first, -1);
@@ -318,4 +319,12 @@ int areas_create(void)
 	    add_disk("direct", AREA_DIRECT, params.direct_mib, params.cache_mib << 20) < 0)
 		return -1;
 	return 0;
+}
+
+int area_grow(uint64_t mib)
+{
+	for (unsigned a = 0; a < area_count; a++)
+		if (areas[a].kind == AREA_GROWN)
+			return -1;
+	return !mib || mib + 24 > available_mib() ? -1 : add_memory("grown", AREA_GROWN, mib);
 }

@@ -28,10 +28,11 @@
  * OUTPUT, on the console: lines "WITNESS word key=value key=value ...", no spaces in values, numbers decimal unless
  * said. Other lines (the kernel's) may come between, so look for "WITNESS " in a line. The words:
  *
- *     start     threads= processors= memory_bytes=           it runs; filling begins
+ *     start     threads= processors= memory_bytes= boot=     it runs; filling begins. boot is another (hexadecimal) at each boot
+ *               of the guest, and comes back with the memory of a snapshot or a migration
  *     refused   what= ...                                     parameters cannot be met; the guest goes down
  *     ready     touched_bytes= seconds=                       all pages are filled
- *     status    seconds= filled= pages_checked= pages_written= pages_wrong= io_errors= forks= direct_pages= net_bytes= slowest_us=
+ *     status    boot= seconds= filled= pages_checked= pages_written= pages_wrong= io_errors= forks= direct_pages= net_bytes= slowest_us=
  *               once a second from the start; totals, except slowest_us: the slowest step since the last status line;
  *               filled=0 until ready
  *     wrong     area= page= offset= version= want= got= looks=   a wrong word (want, got hexadecimal); looks is zero, stale
@@ -39,7 +40,9 @@
  *     error     what= ... errno=                              an I/O error or the like; counted in io_errors
  *     checked   pages= wrong= touched_bytes=                  answers "check": every page has been read once
  *     touched   pages= wrong= touched_bytes=                  answers "touch": every page has been written once
- *     freed     pages= wrong= touched_bytes=                  answers "free N": N percent of anon given back to the kernel
+ *     freed     pages= wrong= touched_bytes=                  answers "free N": N percent of anon (and grown) given back to the kernel
+ *     grown     pages= wrong= touched_bytes=                  answers "grow N": N MiB of anonymous memory more, filled; once a boot.
+ *               "refused what=grow" where that cannot be
  *     corrupted area= page= offset=                           answers "corrupt": a byte was made wrong on purpose (tests of
  *               the witness itself); then corrupted-done pages= ... Say "rate 0" before it, or the page may be
  *               written anew before a check sees it.
@@ -49,7 +52,7 @@
  *               the last line; the guest then powers off ("stop", "seconds") or resets ("reboot")
  *     exit      status=                                       printed by init: 0 orderly, else the witness died
  *
- * INPUT, lines on the console: check, touch, free N, corrupt, rate N, stop, reboot. One order at a time: one that comes
+ * INPUT, lines on the console: check, touch, free N, grow N, corrupt, rate N, stop, reboot. One order at a time: one that comes
  * while another is being carried out, or before ready, waits (at most 8 are kept; more are answered by unknown).
  */
 #include "witness.h"
@@ -76,6 +79,7 @@ struct params params = {
 };
 struct counters *counters;
 static uint64_t initial_rate = RATE_MAX;
+static char boot_id[9] = "unknown";
 
 static const struct key {
 	const char *name;
@@ -198,18 +202,29 @@ static int read_params(int argc, char **argv)
 	return 0;
 }
 
+static void read_boot_id(void)
+{
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+	if (f && fscanf(f, "%8[0-9a-f]", boot_id) != 1)
+		strcpy(boot_id, "unknown");
+	if (f)
+		fclose(f);
+}
+
 static void report_totals(const char *word, double seconds, int with_status, int filled)
 {
-	char tail[64] = "", head[32] = "";
+	char tail[64] = "", head[32] = "", boot[32] = "";
 
 	if (with_status) {
+		snprintf(boot, sizeof(boot), " boot=%s", boot_id);
 		snprintf(head, sizeof(head), " filled=%d", filled);
 		snprintf(tail, sizeof(tail), " slowest_us=%llu",
 			 (unsigned long long)atomic_exchange(&counters->slowest_ns, 0) / 1000);
 	}
-	report("%s seconds=%.1f%s pages_checked=%llu pages_written=%llu pages_wrong=%llu io_errors=%llu forks=%llu "
+	report("%s%s seconds=%.1f%s pages_checked=%llu pages_written=%llu pages_wrong=%llu io_errors=%llu forks=%llu "
 	       "direct_pages=%llu net_bytes=%llu%s",
-	       word, seconds, head, (unsigned long long)counters->checked, (unsigned long long)counters->written,
+	       word, boot, seconds, head, (unsigned long long)counters->checked, (unsigned long long)counters->written,
 	       (unsigned long long)counters->wrong, (unsigned long long)counters->io_errors, (unsigned long long)counters->forks,
 	       (unsigned long long)counters->direct_pages, (unsigned long long)counters->net_bytes, tail);
 }
@@ -236,6 +251,11 @@ static void obey(struct session *s, const char *line)
 		give_order(s, ORDER_STOP, 100);
 	} else if (!strncmp(line, "free ", 5) && !number(line + 5, &n) && n <= 100) {
 		give_order(s, ORDER_FREE, (unsigned)n);
+	} else if (!strncmp(line, "grow ", 5) && !number(line + 5, &n) && n <= 1 << 20) {
+		if (area_grow(n) < 0)
+			report("refused what=grow mib=%llu", (unsigned long long)n);
+		else
+			give_order(s, ORDER_GROW, 100);
 	} else {
 		report("unknown command=%.32s", line);
 	}
@@ -277,7 +297,8 @@ static void read_input(struct session *s)
 static int finish_order(struct session *s)
 {
 	static const char *const words[] = {
-		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_CORRUPT] = "corrupted-done",
+		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_GROW] = "grown",
+		[ORDER_CORRUPT] = "corrupted-done",
 	};
 	uint64_t pages, wrong;
 
@@ -354,6 +375,7 @@ int main(int argc, char **argv)
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
 	set_console();
+	read_boot_id();
 	if (read_params(argc, argv) < 0)
 		return 2;
 	workers_set_rate(initial_rate);
@@ -364,8 +386,8 @@ int main(int argc, char **argv)
 	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (counters == MAP_FAILED)
 		return 2;
-	report("start threads=%llu processors=%ld memory_bytes=%llu", (unsigned long long)params.threads, processors,
-	       (unsigned long long)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES);
+	report("start threads=%llu processors=%ld memory_bytes=%llu boot=%s", (unsigned long long)params.threads, processors,
+	       (unsigned long long)sysconf(_SC_PHYS_PAGES) * PAGE_BYTES, boot_id);
 	if (areas_create() < 0)
 		return 2;
 	if (workers_start() < 0 || (params.net && net_start() < 0)) {

@@ -10,9 +10,9 @@
 #include "pattern.h"
 
 #define THREADS_MAX 16
-#define AREAS_MAX   6
+#define AREAS_MAX   8
 
-enum area_kind { AREA_ANON, AREA_FORK, AREA_TMPFS, AREA_CACHE, AREA_DIRECT };
+enum area_kind { AREA_ANON, AREA_FORK, AREA_TMPFS, AREA_CACHE, AREA_DIRECT, AREA_GROWN };
 
 struct params {
 	struct pattern_mix mix;
@@ -50,6 +50,8 @@ uint64_t now_ns(void);
 
 /* Makes the areas that params ask for, empty. Returns 0, or -1 after a line "refused". */
 int areas_create(void);
+/* One more area of anonymous memory, while no worker carries out an order. Returns 0, or -1 where there is no room. */
+int area_grow(uint64_t mib);
 
 /* The identity of a page over all areas, as it goes into its content. */
 static inline uint64_t area_page_id(const struct area *area, size_t page)
@@ -70,7 +72,7 @@ uint64_t areas_touched_bytes(void);
 struct io_buffer *io_buffer_create(void);
 
 /* Orders to all workers; one at a time. */
-enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_CORRUPT, ORDER_STOP };
+enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_GROW, ORDER_CORRUPT, ORDER_STOP };
 
 /* Starts the workers: they fill their pages, then play. Returns 0 or -1. */
 int workers_start(void);

@@ -149,6 +149,27 @@ static void step(struct worker *w)
 		;
 }
 
+static void cut_slice(struct worker *w, struct area *area)
+{
+	size_t share = area->pages / params.threads;
+
+	if (share)
+		w->slice[w->slices++] = (struct slice){ .area = area, .first = w->index * share, .count = share };
+}
+
+/* Takes its part of the newest area, and fills it. */
+static uint64_t grow(struct worker *w)
+{
+	struct slice *s = &w->slice[w->slices];
+	unsigned before = w->slices;
+
+	cut_slice(w, &areas[area_count - 1]);
+	if (w->slices == before)
+		return 0;
+	area_write_pages(s->area, s->first, s->count, w->buffers);
+	return s->count;
+}
+
 /* Flips one bit behind the witness's back: it must find it itself. */
 static uint64_t corrupt(struct worker *w)
 {
@@ -192,6 +213,8 @@ static int carry_out(struct worker *w)
 
 	if (order_now == ORDER_CORRUPT)
 		pages = corrupt(w);
+	if (order_now == ORDER_GROW)
+		pages = grow(w);
 	for (unsigned i = 0; i < w->slices; i++)
 		pages += carry_out_on(w, &w->slice[i]);
 	atomic_fetch_add(&order_pages, pages);
@@ -243,15 +266,6 @@ static void *worker_main(void *context)
 	}
 }
 
-static void cut_slices(struct worker *w)
-{
-	for (unsigned a = 0; a < area_count; a++) {
-		size_t share = areas[a].pages / params.threads;
-
-		if (share)
-			w->slice[w->slices++] = (struct slice){ .area = &areas[a], .first = w->index * share, .count = share };
-	}
-}
 
 int workers_start(void)
 {
@@ -267,7 +281,8 @@ int workers_start(void)
 		w->index = i;
 		w->random = params.mix.seed * 0x9e3779b97f4a7c15ull + i + 1;
 		w->buffers = io_buffer_create();
-		cut_slices(w);
+		for (unsigned a = 0; a < area_count; a++)
+			cut_slice(w, &areas[a]);
 		if (!w->buffers || pthread_create(&w->thread, NULL, worker_main, w))
 			return -1;
 	}
