@@ -203,6 +203,7 @@ class Console:
         self.input = os.open(path + ".in", os.O_RDWR | os.O_CLOEXEC)
         self.output = os.open(path + ".out", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
         self.log = open(log, "w", errors="replace")
+        self.forget = False
         self.stop_read, self.stop_write = os.pipe2(os.O_CLOEXEC)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -222,6 +223,8 @@ class Console:
         while True:
             ready = select.select([self.output, self.stop_read], [], [])[0]
             if self.output in ready:
+                if self.forget:
+                    rest, self.forget = b"", False
                 *lines, rest = (rest + os.read(self.output, 65536)).split(b"\n")
                 for line in lines:
                     self._take(line.decode(errors="replace").strip("\r"))
@@ -243,6 +246,11 @@ class Console:
                 if name in ("wrong", "error", "refused", "unknown") or (name == "exit" and word.values.get("status") != "0"):
                     self.trouble.append(text)
             self.changed.notify_all()
+
+    def cut(self):
+        """The machine stands still, and will speak on from somewhere else: half a line is not to be joined to another half."""
+        wait_until(lambda: not select.select([self.output], [], [], 0)[0], "the console has been read")
+        self.forget = True
 
     def say(self, line):
         os.write(self.input, line.encode() + b"\n")
@@ -284,12 +292,14 @@ class Machine:
         daemonize                   start it with -daemonize
         hot_plug_mib                up to how much memory it can grow
         require, swap               whether `overbook run` is given --require, and a swap directory
+        paths                       Overbook's programs, where they are not the host's
     """
 
     def __init__(self, host, name, memory=256, limit=None, processors=1, witness=None, disk=None, machine="pc", arguments=(),
                  options=(), prefix=(), environment=None, append="", daemonize=False, hot_plug_mib=0,
-                 require=True, swap=True):
+                 require=True, swap=True, paths=None):
         self.host, self.name = host, name
+        self.paths = paths or host.paths
         self.memory, self.limit = memory * MIB, limit * MIB if limit else 0
         self.overbook, self.daemonize, self.prefix = True, daemonize, list(prefix)
         self.environment = {**host.environment, **(environment or {})}
@@ -327,7 +337,7 @@ class Machine:
         if not self.overbook:
             return self.line
         limit = ["--limit", str(self.limit)] if self.limit else []
-        return [*self.prefix, self.host.paths.overbook, "run", "--name", self.name, *limit, *self.options, "--", *self.line]
+        return [*self.prefix, self.paths.overbook, "run", "--name", self.name, *limit, *self.options, "--", *self.line]
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -375,11 +385,20 @@ class Machine:
     @property
     def qmp(self):
         if not self._qmp:
-            wait_until(lambda: not self.alive() or self._listens(), "QEMU's monitor is there")
-            self._qmp = qmp.Qmp(self.qmp_path, PATIENCE)
+            wait_until(lambda: not self.alive() or self.listens(), "QEMU's monitor is there")
+            self._qmp = wait_until(lambda: self.connect(self.qmp_path), "QEMU's monitor answers")
         return self._qmp
 
-    def _listens(self):
+    def connect(self, path):
+        """A monitor; None while QEMU has made its socket and does not listen yet."""
+        try:
+            return qmp.Qmp(path, PATIENCE)
+        except ConnectionRefusedError:
+            if self.alive():
+                return None
+            raise
+
+    def listens(self):
         try:
             return stat.S_ISSOCK(os.stat(self.qmp_path).st_mode)
         except FileNotFoundError:
@@ -531,7 +550,7 @@ class Meter:
 
 def dry_run(machine):
     """The command line that `overbook run` would execute for a machine."""
-    words = [machine.host.paths.overbook, "run", "--dry-run", "--json", *machine.command_line()[len(machine.prefix) + 2:]]
+    words = [machine.paths.overbook, "run", "--dry-run", "--json", *machine.command_line()[len(machine.prefix) + 2:]]
     done = subprocess.run(words, capture_output=True, text=True, env=machine.environment, check=True)
     return json.loads(done.stdout)["argv"]
 
