@@ -175,6 +175,7 @@ class Torture:
                 self.host.wait_operations(op.get("after", 0))
                 if self.host.leaving or self.gave_up:
                     return
+                self.host.expect_budget()
                 number = self.schedule.begin(0, op)
                 recent.append(f"{number} {json.dumps(op)}")
                 began = time.monotonic()

@@ -61,6 +61,17 @@ class TortureHost(harness.Host):
         if self.up and self.daemon.poll() is not None:
             raise AssertionError(f"overbookd has ended with status {self.daemon.returncode}")
 
+    def expect_budget(self):
+        """The limits of the machines that have one come inside the budget: before overbookd is disturbed again."""
+        if not self.budget:
+            return
+
+        def inside():
+            rows = [row for row in self.rows().values() if row["state"] in ("running", "stopped")]
+            limits = [row["limit_bytes"] for row in rows]
+            return self.leaving or all(limits) and sum(limits) <= self.budget * harness.MIB
+        harness.wait_until(inside, f"the limits come inside the budget of {self.budget} MiB")
+
     def wait_operations(self, count, also=lambda: False):
         """Until the machines have been through so many more operations, or one waits for overbookd, or all is over."""
         with self.changed:
