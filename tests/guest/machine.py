@@ -393,10 +393,9 @@ class Machine:
         """A monitor; None while QEMU has made its socket and does not listen yet."""
         try:
             return qmp.Qmp(path, PATIENCE)
-        except ConnectionRefusedError:
-            if self.alive():
-                return None
-            raise
+        except (ConnectionError, FileNotFoundError):
+            assert self.alive(), f"{self.name} has ended: {tail(self.log, 3)}"
+            return None
 
     def listens(self):
         try:
@@ -556,15 +555,20 @@ def dry_run(machine):
 
 
 def plain_line(argv):
-    """The same machine as a line of QEMU without Overbook: its devices stay, its RAM backend and sockets go."""
+    """The same machine as a line of QEMU without Overbook: its devices stay, its RAM backend and sockets go, and what lies
+    behind a DIMM is QEMU's own memory again."""
+    ram = next(word for word in argv if word.startswith("memory-backend=")).removeprefix("memory-backend=")
     line = []
     for option, value in zip(argv, argv[1:] + [""]):
-        if option == "-object" and value.startswith("memory-backend-file,") or option == "-machine" and "memory-backend=" in value:
+        file = value.startswith("memory-backend-file,") and dict(pair.split("=", 1) for pair in value.split(",")[1:])
+        if option == "-object" and file and file["id"] == ram or option == "-machine" and "memory-backend=" in value:
             line.append(None)
         elif option == "-mon" and "overbook-qmp" in value or option == "-chardev" and "id=overbook-" in value:
             line.append(None)
         elif line and line[-1] is None:
             line[-1:] = []
-        else:
+        elif option == "-object" and file:
+            line += [option, f"memory-backend-ram,id={file['id']},size={file['size']}"]
+        elif not option.startswith("memory-backend-file,"):
             line.append(option.replace("chardev=overbook-guest,", ""))
     return line

@@ -516,8 +516,8 @@ def plug_device(slot, driver, place):
         path = slot.host.path(f"m{slot.number}-{place}.raw")
         with open(path, "wb") as file:
             file.truncate(16 * MIB)
-        machine.qmp.command("blockdev-add", driver="file", node_name="file-" + place, filename=path)
-        words, more = ["-blockdev", f"driver=file,node-name=file-{place},filename={path}"], dict(drive="file-" + place)
+        machine.qmp.command("blockdev-add", driver="file", node_name="file-" + place, filename=path, read_only=True)
+        words, more = ["-blockdev", f"driver=file,node-name=file-{place},filename={path},read-only=on"], dict(drive="file-" + place)
     if driver == "virtio-net-pci":
         machine.qmp.command("netdev_add", type="user", id="net-" + place)
         words, more = ["-netdev", f"user,id=net-{place}"], dict(netdev="net-" + place)
