@@ -5,12 +5,12 @@
 #   make demo        install what is missing, build, and see several guests in less memory than they use
 #                    (DEMO_ARGS="--machines 8 --budget 1G" for other figures)
 #   make check       every test that needs no special hardware
+#   make check-long  the same with all combinations and an hour of torture, for as long as it takes
 #   make fuzz        look for new inputs that break something: TARGET=NAME (a fuzz_NAME.c of tests/fuzz) SECONDS=60
 #   make deb         the Debian package for this host's release, in build/deb (DEB_SUITES="bookworm trixie" for others)
 #   make check-package   builds it for Debian 12 and 13, and installs, uses and purges it in a small system of each
 #   make check-libvirt  domains of a real libvirtd (as root: installs it)
 #   make check-compat  all tests on Debian 13 and its QEMU, in a chroot that it makes (as root; debootstrap, network once)
-#   make check-long  the same with all combinations and an hour of torture, for as long as it takes
 #   make torture     random machines to which everything happens, every byte checked (HOURS=2 or MINUTES=10, MACHINES=3,
 #                    SEED=7, REPLAY=schedule.jsonl)
 #   make install     into meson's prefix
