@@ -44,6 +44,11 @@ void ob_chunk_lock(struct ob_chunk *chunk)
 	__atomic_fetch_sub(&chunk->waiters, 1, __ATOMIC_RELAXED);
 }
 
+int ob_chunk_try_lock(struct ob_chunk *chunk)
+{
+	return pthread_mutex_trylock(&chunk->lock) == 0;
+}
+
 void ob_chunk_lock_background(struct ob_chunk *chunk)
 {
 	for (unsigned i = 0; i < BACKGROUND_PATIENCE && ob_load(&chunk->waiters); i++)

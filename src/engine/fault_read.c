@@ -26,6 +26,7 @@
 #include "kern/uffd.h"
 
 #define LEAD_PAGES   8u   /* of a window, that are read together with the page that is wanted */
+#define READ_NS_MAX  (2 * OB_NS_PER_MS) /* one that took longer says no more than that */
 #define SPAN_FACTOR  3u   /* how far behind the wanted page neighbours are looked for, in windows */
 
 void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages)
@@ -34,6 +35,11 @@ void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages
 		return;
 	ob_cost_tables(engine, (int64_t)((pages - *touched) * OB_PAGE_SIZE));
 	*touched = pages;
+}
+
+void ob_read_note(struct ob_engine *engine, uint64_t ns)
+{
+	ob_store(&engine->read_ns, (ob_load(&engine->read_ns) * 7 + OB_MIN(ns, READ_NS_MAX)) / 8);
 }
 
 int ob_reads_create(struct ob_engine *engine)
@@ -241,8 +247,10 @@ void ob_read_settle(struct ob_engine *engine, struct ob_read *read)
 	ob_cost_add(engine, (int64_t)came - n);
 	if (came > (unsigned)read->has_fault)
 		ob_count(engine, prefetched_pages, came - (unsigned)read->has_fault);
-	if (read->has_fault)
+	if (read->has_fault) {
+		ob_read_note(engine, fetched_ns - read->locked_ns);
 		settle_fault(engine, read, fetched_ns, first);
+	}
 	give_read(engine, read);
 	__atomic_fetch_sub(&region->reads, 1, __ATOMIC_RELEASE);
 }

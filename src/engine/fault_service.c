@@ -3,8 +3,9 @@
  * Fault service: answers the page faults of guest and host on memory that the engine has taken out of circulation.
  *
  * Theory of operation. A few workers share one userfaultfd. One of them at a time holds event_lock, waits and takes a
- * batch of events; then it lets the next one wait and answers its batch, so a slow read from the store does not keep
- * others from being answered. Whoever waits also takes the reads from the store that have ended. follow.c says on which
+ * batch of events. A single event it answers at once and waits again: handing the lock over would wake another thread,
+ * which costs more than most answers. When there are several, or it would have to wait (for a chunk's lock, for a read), it
+ * hands over first, so that nothing slow keeps others from being answered. Whoever waits also takes the reads from the store that have ended. follow.c says on which
  * processor a worker runs.
  *
  * An answer depends on the page's word alone, read under its chunk's lock:
@@ -46,6 +47,8 @@
 #define RETRY_NS        (20 * OB_NS_PER_MS) /* after the kernel was out of memory */
 #define UNREADABLE_NS   OB_NS_PER_SEC
 #define ENTRY_PAGES     4u /* a fault so near its chunk's start may have come from the chunk below */
+#define FEW_PAGES       8u
+#define QUICK_READ_NS   (500 * OB_NS_PER_US)
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
 _Static_assert(offsetof(struct ob_stats, fault_swapped_install_ns) ==
@@ -336,16 +339,43 @@ int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 	return fill_swapped(engine, place, page, window, buffer, ret_fetched_ns);
 }
 
+/* Lets another worker take events: this one is about to wait, or has a queue before it. */
+static void hand_over(struct ob_worker *worker)
+{
+	if (worker->holds_events)
+		pthread_mutex_unlock(&worker->engine->event_lock);
+	worker->holds_events = 0;
+}
+
+static int reads_are_quick(const struct ob_engine *engine)
+{
+	return ob_load(&engine->read_ns) < QUICK_READ_NS;
+}
+
+/*
+ * Whether a read may as well be waited for: all faults come from one thread, which waits for this one, nothing much comes
+ * along, and the store answers quickly. To start it and be told of its end would cost two more switches.
+ */
+static int alone(const struct ob_engine *engine, unsigned window)
+{
+	return ob_load(&engine->follow.is_led) && window <= FEW_PAGES && reads_are_quick(engine);
+}
+
 static int serve_away(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
 	int is_swapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_SWAPPED;
 	unsigned window = window_of(engine, place);
 	uint64_t fetched_ns = locked_ns;
-	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
+	int r = is_swapped && !alone(engine, window) ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
-	if (r == 1)
+	if (r == 1) {
+		if (is_swapped && !reads_are_quick(engine))
+			hand_over(worker);
 		r = ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns);
+		if (is_swapped)
+			ob_read_note(engine, fetched_ns - locked_ns);
+	}
 	else if (r == 0)
 		return UNDER_WAY;
 	if (r == -EALREADY)
@@ -477,7 +507,10 @@ static void serve(struct ob_worker *worker, struct ob_pending *fault)
 		ob_uffd_wake(engine->uffd, fault->address, OB_PAGE_SIZE);
 		r = 0;
 	} else {
-		ob_chunk_lock(place.chunk);
+		if (!ob_chunk_try_lock(place.chunk)) {
+			hand_over(worker);
+			ob_chunk_lock(place.chunk);
+		}
 		r = serve_locked(worker, &place, fault);
 		ob_chunk_unlock(place.chunk);
 	}
@@ -549,7 +582,8 @@ static void wait_for_work(struct ob_worker *worker, struct work *work)
 	};
 	uint64_t drained;
 
-	if (look(engine, work))
+	/* A single thread that has just been answered must run before it can fault again. */
+	if (!engine->follow.is_led && look(engine, work))
 		return;
 	if (poll(fds, OB_ARRAY_LEN(fds), -1) < 0)
 		return;
@@ -587,11 +621,14 @@ void *ob_fault_thread(void *context)
 
 		work.count = 0;
 		work.ended = NULL;
-		pthread_mutex_lock(&engine->event_lock);
+		if (!worker->holds_events)
+			pthread_mutex_lock(&engine->event_lock);
+		worker->holds_events = 1;
 		wait_for_work(worker, &work);
 		now = ob_now_ns();
 		ob_follow_note(worker, work.faults, work.count);
-		pthread_mutex_unlock(&engine->event_lock);
+		if (work.count > 1)
+			hand_over(worker);
 		settle_reads(engine, work.ended);
 		for (int i = 0; i < work.count; i++) {
 			struct ob_pending fault = { .address = work.faults[i].address, .arrived_ns = now };
@@ -603,5 +640,6 @@ void *ob_fault_thread(void *context)
 		if (work.count > 0)
 			ob_follow(worker, now);
 	}
+	hand_over(worker);
 	return NULL;
 }

@@ -7,8 +7,8 @@
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
- *     regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
- *                                          ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock (leaves)
+ *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
+ *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock (leaves)
  *
  * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
  * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
@@ -88,6 +88,7 @@ struct ob_worker {
 	cpu_set_t allowed;    /* processors that it may run on, as at its start */
 	int may_bind, bound;  /* bound: to this one; -1: to none */
 	uint64_t followed_ns;
+	int holds_events;     /* has event_lock */
 };
 
 /* Whose faults there are; under event_lock. */
@@ -212,6 +213,7 @@ struct ob_engine {
 	struct ob_worker worker[OB_FAULT_THREADS_MAX];
 
 	struct ob_follow follow;
+	uint64_t read_ns;             /* atomic: how long a read for a fault takes, on average of late */
 
 	struct ob_swap_queue *read_queue; /* NULL: no store */
 	pthread_mutex_t reads_lock;
@@ -282,8 +284,9 @@ static inline uint64_t ob_place_end(const struct ob_place *place)
 	return place->chunk_first + place->chunk->pages;
 }
 
-/* Locks a chunk in a hurry; or in the background, letting those in a hurry go first. */
+/* Locks a chunk in a hurry; or in the background, letting those in a hurry go first. Or not at all: returns whether it did. */
 void ob_chunk_lock(struct ob_chunk *chunk);
+int ob_chunk_try_lock(struct ob_chunk *chunk);
 void ob_chunk_lock_background(struct ob_chunk *chunk);
 void ob_chunk_unlock(struct ob_chunk *chunk);
 
@@ -390,6 +393,8 @@ struct ob_read *ob_reads_ended(struct ob_engine *engine);
 void ob_read_settle(struct ob_engine *engine, struct ob_read *read);
 /* One page of a read that has ended, its chunk locked: installs it, or leaves it as it was. was_read: 0 or why not. */
 int ob_read_settle_page(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *bytes, int was_read);
+/* A read for a fault took so long. */
+void ob_read_note(struct ob_engine *engine, uint64_t ns);
 /* A buffer is used up to `pages` pages from now on: charges what it has not been charged for. */
 void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages);
 
