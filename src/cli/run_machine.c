@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cli.h"
@@ -27,6 +28,9 @@
 #include "cli/rundir.h"
 #include "kern/probe.h"
 #include "proto/env.h"
+
+#define ASK_AGAIN    10 /* times, when overbookd ended while it was asked */
+#define ASK_AGAIN_NS 300000000l
 
 #define AGENTS_SOCKET "agents.sock" /* overbookd's, in RUNDIR, for when it does not answer and cannot say so itself */
 
@@ -198,6 +202,12 @@ static int ask_for_room(struct ob_run *run)
 	uint64_t limit_bytes = 0;
 	int r = ob_client_admit(&admission, &limit_bytes, run->socket, sizeof(run->socket), &err);
 
+	/* An overbookd that ends before it has answered has admitted nobody: its successor is asked, if there is one. */
+	for (unsigned tries = 0; (r == -EPIPE || r == -ECONNRESET) && tries < ASK_AGAIN; tries++) {
+		nanosleep(&(struct timespec){ .tv_nsec = ASK_AGAIN_NS }, NULL);
+		err = (struct ob_error){ 0 };
+		r = ob_client_admit(&admission, &limit_bytes, run->socket, sizeof(run->socket), &err);
+	}
 	if (r == -EPERM)
 		return ob_cli_fail(OB_EXIT_REFUSED, "%s", err.text);
 	if (r < 0 && r != -ECONNREFUSED && (!run->lenient || run->options.require))

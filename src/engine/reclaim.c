@@ -83,7 +83,8 @@ static int reclaim_round(struct ob_reclaimer *re)
 		freed += ob_evict_shrink_pool(re);
 	ob_clock_fill_bench(engine);
 	freed += empty_bench(re);
-	if (freed && !ob_load(&engine->swap_retry_ns))
+	/* A few slots that came free are no cure while the limit gives way. */
+	if (freed && !ob_load(&engine->swap_retry_ns) && !ob_cost_over(engine, (int64_t)ob_load(&engine->limit_bytes)))
 		ob_degraded_set(engine, OB_DEGRADED_SWAP_FULL | OB_DEGRADED_SWAP_ERROR, 0);
 	if (!freed && (ob_load(&engine->degraded) & OB_DEGRADED_SWAP_FULL) && ob_load(&engine->cached_pages) > 0 &&
 	    ob_evict_drop_cached(engine)) {
