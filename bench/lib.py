@@ -130,6 +130,7 @@ class Bench:
         """setups: parts that can be run alone, with --setup."""
         parser = argparse.ArgumentParser(prog=f"bench/{name}", description=about)
         parser.add_argument("--quick", action="store_true", help="the same rows with fewer repeats, in under three minutes")
+        parser.add_argument("--rounds", type=int, metavar="N", help="so many repeats of each row, instead of the bench's own number")
         parser.add_argument("--json", metavar="FILE", help="write the result there")
         parser.add_argument("--build", metavar="DIR", help="the build tree (default: build in the source tree; made if missing)")
         if setups:
