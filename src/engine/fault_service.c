@@ -5,8 +5,9 @@
  * Theory of operation. A few workers share one userfaultfd. One of them at a time holds event_lock, waits and takes a
  * batch of events. A single event it answers at once and waits again: handing the lock over would wake another thread,
  * which costs more than most answers. When there are several, or it would have to wait (for a chunk's lock, for a read), it
- * hands over first, so that nothing slow keeps others from being answered. Whoever waits also takes the reads from the store that have ended. follow.c says on which
- * processor a worker runs.
+ * hands over first. There is one exception: where all faults come from one thread and the store has been answering within
+ * half a millisecond, a short read is waited for with the lock held (alone()); somebody else's fault then waits that long.
+ * Whoever waits also takes the reads from the store that have ended. follow.c says on which processor a worker runs.
  *
  * An answer depends on the page's word alone, read under its chunk's lock:
  *

@@ -4,7 +4,7 @@
  *
  * Theory of operation. A fault puts its thread to sleep and wakes a worker; the answer does the reverse. Where both share
  * a processor these are two plain switches. Where they do not, each is an interrupt to another processor, which idles and
- * must first be woken: several times dearer on bare metal, and ten times on a virtual machine, while the faulting thread's
+ * must first be woken, which is dear, above all on a virtual machine (five to ten times there), while the faulting thread's
  * own processor has nothing to do meanwhile. Spinning on another processor would avoid half of that, and burn the processor.
  *
  * So while nearly all faults come from one thread (7 of 8 in a window of 64), a worker binds itself to the processor on
