@@ -119,7 +119,11 @@ class Zswap:
         if not self.found["enabled"]:
             return
         if compressor:
-            write_text(f"{ZSWAP}/compressor", compressor)
+            # Before zswap has been on for the first time the kernel takes any name.
+            try:
+                write_text(f"{ZSWAP}/compressor", compressor)
+            except OSError as reason:
+                raise Unequal(f"zswap has no {compressor} here: {reason.strerror}") from None
         write_text(f"{ZSWAP}/enabled", "Y" if compressor else "N")
 
 

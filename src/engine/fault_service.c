@@ -187,18 +187,16 @@ static int serve_benched(struct ob_engine *engine, struct ob_place *place, struc
 	return 0;
 }
 
-int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, void *bytes, enum ob_transition transition,
-		     uint64_t bits)
+int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, void *bytes, unsigned *ret_came)
 {
-	uint64_t done;
+	uint64_t done = 0;
 	int r;
 
 	ob_lift_mutate(bytes);
-	r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), bytes, OB_PAGE_SIZE, &done);
-	if (r == 0)
-		ob_page_move(engine, place->chunk, ob_place_word(place, page), transition, bits);
-	else if (r != -ENOMEM && r != -EAGAIN)
-		ob_engine_internal_error(engine, "UFFDIO_COPY", r, ob_place_ram(place, page));
+	r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), bytes, n * OB_PAGE_SIZE, &done);
+	if (r < 0 && r != -ENOMEM && r != -EAGAIN)
+		ob_engine_internal_error(engine, "UFFDIO_COPY", r, ob_place_ram(place, page) + done);
+	*ret_came = (unsigned)(done / OB_PAGE_SIZE);
 	return r;
 }
 
@@ -217,55 +215,45 @@ static int unpack(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 	return done || !n ? (int)done : -EBADMSG;
 }
 
-static void unpacked(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+/* Brings n compressed pages with one call. Returns how many came, or -errno if not even the first. */
+static int fill_unpacked(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer, uint64_t *ret_fetched_ns)
 {
-	uint64_t *word = ob_place_word(place, page);
-	uint32_t handle = ob_page_handle(*word);
+	int r = unpack(engine, place, page, n, buffer);
+	unsigned came = 0;
 
-	ob_page_move(engine, place->chunk, word, OB_T_DECOMPRESS, 0);
-	ob_pool_free(engine->pool, handle);
-}
+	if (ret_fetched_ns)
+		*ret_fetched_ns = ob_now_ns();
+	if (r > 0)
+		r = ob_fault_copy_in(engine, place, page, (unsigned)r, buffer, &came);
+	for (unsigned i = 0; i < came; i++) {
+		uint64_t *word = ob_place_word(place, page + i);
+		uint32_t handle = ob_page_handle(*word);
 
-/* Brings the neighbours of a page that has come, with one call. Returns how many came. */
-static unsigned fill_neighbours(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer)
-{
-	int got = unpack(engine, place, page, n, buffer);
-	uint64_t done = 0;
-	int r;
-
-	if (got <= 0)
-		return 0;
-	ob_lift_mutate(buffer);
-	r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), buffer, (uint64_t)got * OB_PAGE_SIZE, &done);
-	if (r < 0 && r != -ENOMEM && r != -EAGAIN)
-		ob_engine_internal_error(engine, "UFFDIO_COPY", r, ob_place_ram(place, page));
-	for (unsigned i = 0; i < done / OB_PAGE_SIZE; i++)
-		unpacked(engine, place, page + i);
-	return (unsigned)(done / OB_PAGE_SIZE);
+		ob_page_move(engine, place->chunk, word, OB_T_DECOMPRESS, 0);
+		ob_pool_free(engine->pool, handle);
+	}
+	return came ? (int)came : r;
 }
 
 /* The page that somebody waits for first, by itself, so that he goes on while the rest comes. */
 static int fill_compressed(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
 			   uint64_t *ret_fetched_ns)
 {
-	uint64_t end = OB_MIN(page + OB_MIN(window, OB_FILL_MAX), ob_place_end(place)), word = *ob_place_word(place, page);
+	uint64_t end = OB_MIN(page + OB_MIN(window, OB_FILL_MAX), ob_place_end(place));
 	unsigned n = ob_fault_charge(engine, ob_page_run(place, page, end)), came = 0;
 	int r;
 
 	if (!n)
 		return -ENOSPC;
-	r = unpack(engine, place, page, 1, buffer);
-	if (ret_fetched_ns)
-		*ret_fetched_ns = ob_now_ns();
-	if (r > 0)
-		r = ob_fault_copy_in(engine, place, page, buffer, OB_T_DECOMPRESS, 0);
-	if (r == 0) {
-		ob_pool_free(engine->pool, ob_page_handle(word));
-		came = 1 + fill_neighbours(engine, place, page + 1, n - 1, buffer);
+	r = fill_unpacked(engine, place, page, 1, buffer, ret_fetched_ns);
+	if (r > 0) {
+		int more = n > 1 ? fill_unpacked(engine, place, page + 1, n - 1, buffer, NULL) : 0;
+
+		came = 1 + (unsigned)OB_MAX(more, 0);
 		ob_count(engine, prefetched_pages, came - 1);
 	}
 	ob_cost_add(engine, (int64_t)came - n);
-	return r;
+	return OB_MIN(r, 0);
 }
 
 /* How many pages from `page` on lie in slots that follow each other. */
@@ -312,15 +300,20 @@ static int fill_swapped(struct ob_engine *engine, struct ob_place *place, uint64
 	ob_chunk_lock(place->chunk);
 	if (ret_fetched_ns)
 		*ret_fetched_ns = ob_now_ns();
-	for (unsigned i = 0; i < n; i++) {
-		int r = ob_read_settle_page(engine, place, page + i, buffer + i * OB_PAGE_SIZE,
-				    got < 0 ? got : (int)i < got ? 0 : -EAGAIN);
+	for (unsigned i = 0; i < n;) {
+		/* The first by itself, as above; it alone was asked for if the run could not be read. */
+		unsigned run = i ? n - i : 1;
+		int was_read = got < 0 ? got : (int)i < got ? 0 : -EAGAIN, r;
+		unsigned now = ob_read_settle_run(engine, place, page + i, run, buffer + i * OB_PAGE_SIZE, was_read, &r);
 
-		came += r == 0;
+		came += now;
 		if (i == 0)
-			first = r;
-		else if (r < 0) /* who waits for a neighbour must ask again by himself */
-			wake_page(engine, place, page + i);
+			first = now ? 0 : r;
+		i += now;
+		if (now == run)
+			continue;
+		if (i++) /* who waits for a neighbour must ask again by himself */
+			wake_page(engine, place, page + i - 1);
 	}
 	ob_cost_add(engine, (int64_t)came - n);
 	if (came > 1)
@@ -558,7 +551,7 @@ void ob_fault_room(struct ob_engine *engine)
 struct work {
 	struct ob_uffd_fault faults[EVENTS_MAX];
 	int count;             /* of faults; -1: the engine stops */
-	struct ob_read *ended; /* reads from the store */
+	struct ob_read_run *ended; /* reads from the store */
 };
 
 /* Looks for work without sleeping. Returns whether there is some. */
@@ -599,13 +592,13 @@ static void wait_for_work(struct ob_worker *worker, struct work *work)
 	look(engine, work);
 }
 
-static void settle_reads(struct ob_engine *engine, struct ob_read *ended)
+static void settle_reads(struct ob_engine *engine, struct ob_read_run *ended)
 {
 	while (ended) {
-		struct ob_read *read = ended;
+		struct ob_read_run *run = ended;
 
-		ended = read->next;
-		ob_read_settle(engine, read);
+		ended = run->next;
+		ob_read_settle(engine, run);
 	}
 }
 

@@ -38,6 +38,7 @@
 #define OB_WINDOW_MAX        64u /* pages that one read from the store brings back at most */
 #define OB_FILL_MAX          32u /* ... and that one fault decompresses, or reads in the foreground */
 #define OB_READS_MAX         32u /* reads from the store under way */
+#define OB_READ_RUNS         16u /* parts that one is made of at most */
 #define OB_QUEUE_END         UINT32_MAX
 #define OB_BATCH_PAGES       64u /* pages that one write to the store takes at most */
 #define OB_BATCHES           4u  /* ... of which so many are under way for each reclaimer */
@@ -98,14 +99,24 @@ struct ob_follow {
 	int is_led;                 /* nearly all of late were the leader's */
 };
 
+struct ob_read;
+
+/* A part of a read: pages that lie in slots that follow each other. */
+struct ob_read_run {
+	struct ob_swap_request request; /* first: what the queue gives back is this */
+	struct ob_read *read;
+	struct ob_read_run *next;       /* in a list of those that have ended */
+	unsigned from;                  /* the first of its pages, in those of the read */
+};
+
 /* A read from the store that is under way: some pages of one chunk, BUSY meanwhile. */
 struct ob_read {
-	struct ob_swap_request request; /* first: what the queue gives back is this */
-	struct ob_read *next;           /* in a list of free ones, or of ended ones */
+	struct ob_read_run run[OB_READ_RUNS];
+	unsigned runs_left;             /* atomic: that have not been settled */
+	struct ob_read *next;           /* in the list of free ones */
 	uint32_t region, chunk;
-	uint16_t page[OB_WINDOW_MAX];   /* numbers in the chunk, in the order of the slots */
-	int has_fault;                  /* somebody waits for the first page; else it is read ahead */
-	struct ob_pending fault;
+	uint16_t page[OB_WINDOW_MAX];   /* numbers in the chunk */
+	struct ob_pending fault;        /* waits for the first page */
 	uint64_t locked_ns;             /* when the fault got its chunk's lock */
 	char *buffer;                   /* OB_WINDOW_MAX pages */
 	unsigned touched;               /* pages of the buffer that cost memory */
@@ -360,9 +371,8 @@ int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 void ob_fault_room(struct ob_engine *engine);
 /* Charges n pages, or one when there is no room for more. Returns how many. */
 unsigned ob_fault_charge(struct ob_engine *engine, unsigned n);
-/* Copies a page that is in a buffer in; the cost of it is charged. bits: what the word keeps. 0 or -errno. */
-int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, void *bytes, enum ob_transition transition,
-		     uint64_t bits);
+/* Copies n pages that are in a buffer in, with one call. 0 when all came, or why the first of the others did not; the words are the caller's. */
+int ob_fault_copy_in(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, void *bytes, unsigned *ret_came);
 /* A fault could not be answered because of r: it waits, and is tried again. */
 void ob_fault_defer(struct ob_engine *engine, struct ob_pending *fault, int r);
 /* A fault that may have waited has been answered. */
@@ -383,16 +393,21 @@ void ob_follow(struct ob_worker *worker, uint64_t now);
 int ob_reads_create(struct ob_engine *engine);
 void ob_reads_destroy(struct ob_engine *engine);
 /*
- * Chunk locked. Starts to read the swapped page that a fault is for, and those around it that lie in the slots behind it.
+ * Chunk locked. Starts to read the swapped page that a fault is for, and up to window - 1 that lie behind it in the guest.
  * Returns 0: under way, or settled already; 1: no read can be started in the background; or -errno, as ob_fault_fill().
  */
 int ob_read_start(struct ob_engine *engine, struct ob_place *place, unsigned window, const struct ob_pending *fault,
 		  uint64_t locked_ns);
-/* Reads that have ended, as a list; event_lock is held. Then settles one, with no lock held. */
-struct ob_read *ob_reads_ended(struct ob_engine *engine);
-void ob_read_settle(struct ob_engine *engine, struct ob_read *read);
-/* One page of a read that has ended, its chunk locked: installs it, or leaves it as it was. was_read: 0 or why not. */
-int ob_read_settle_page(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *bytes, int was_read);
+/* Parts of reads that have ended, as a list; event_lock is held. Then settles one, with no lock held. */
+struct ob_read_run *ob_reads_ended(struct ob_engine *engine);
+void ob_read_settle(struct ob_engine *engine, struct ob_read_run *run);
+/*
+ * n pages that follow each other and were read into `bytes`, their chunk locked: checks each, and installs them with one call.
+ * was_read: 0 or why not. Returns how many came, from the first on; the next one, if any, is as it was before the read, and
+ * *ret_r says why; those behind it are still BUSY, and settled by another call.
+ */
+unsigned ob_read_settle_run(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *bytes, int was_read,
+			    int *ret_r);
 /* A read for a fault took so long. */
 void ob_read_note(struct ob_engine *engine, uint64_t ns);
 /* A buffer is used up to `pages` pages from now on: charges what it has not been charged for. */

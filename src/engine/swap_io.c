@@ -66,30 +66,53 @@ static void end(struct ob_swap_request *request, int r)
 	request->result = r;
 }
 
-int ob_swap_start(struct ob_swap_queue *queue, struct ob_swap_request *request)
+/* Gives requests to the ring. Returns how many it took, from the first on. */
+static unsigned submit(struct ob_swap_queue *queue, struct ob_swap_request *const *requests, unsigned n)
 {
-	struct ob_ring_request ring_request = {
-		.fd = ob_swap_fd(queue->swap),
-		.write = request->write,
-		.buffer = request->buffer,
-		.length = request->pages * PAGE_BYTES,
-		.offset = request->slot * PAGE_BYTES,
-		.cookie = request,
-	};
+	struct ob_ring_request ring_requests[OB_SWAP_START_MAX];
+	int taken;
 
-	request->injected = ob_fault(request->write ? OB_FP_swap_write : OB_FP_swap_read);
-	if (request->injected < 0) {
-		request->result = request->injected;
-		return 1;
+	if (!queue->ring || !n)
+		return 0;
+	for (unsigned i = 0; i < n; i++)
+		ring_requests[i] = (struct ob_ring_request){
+			.fd = ob_swap_fd(queue->swap),
+			.write = requests[i]->write,
+			.buffer = requests[i]->buffer,
+			.length = requests[i]->pages * PAGE_BYTES,
+			.offset = requests[i]->slot * PAGE_BYTES,
+			.cookie = requests[i],
+		};
+	__atomic_fetch_add(&queue->under_way, n, __ATOMIC_RELAXED);
+	taken = ob_ring_submit(queue->ring, ring_requests, n);
+	taken = OB_MAX(taken, 0);
+	__atomic_fetch_sub(&queue->under_way, n - (unsigned)taken, __ATOMIC_RELAXED);
+	return (unsigned)taken;
+}
+
+uint32_t ob_swap_start_many(struct ob_swap_queue *queue, struct ob_swap_request *const *requests, unsigned n)
+{
+	struct ob_swap_request *good[OB_SWAP_START_MAX];
+	uint32_t ended = 0;
+	unsigned count = 0, number[OB_SWAP_START_MAX];
+
+	for (unsigned i = 0; i < n; i++) {
+		struct ob_swap_request *request = requests[i];
+
+		request->injected = ob_fault(request->write ? OB_FP_swap_write : OB_FP_swap_read);
+		if (request->injected < 0) {
+			request->result = request->injected;
+			ended |= 1u << i;
+			continue;
+		}
+		number[count] = i;
+		good[count++] = request;
 	}
-	if (queue->ring) {
-		__atomic_fetch_add(&queue->under_way, 1, __ATOMIC_RELAXED);
-		if (ob_ring_submit(queue->ring, &ring_request) == 0)
-			return 0;
-		__atomic_fetch_sub(&queue->under_way, 1, __ATOMIC_RELAXED);
+	for (unsigned i = submit(queue, good, count); i < count; i++) {
+		end(good[i], carry_out(queue, good[i]));
+		ended |= 1u << number[i];
 	}
-	end(request, carry_out(queue, request));
-	return 1;
+	return ended;
 }
 
 /* A request that ended early is carried out once more, here. */

@@ -15,6 +15,7 @@
 
 #include "base/compiler.h"
 #include "engine/swap.h"
+#include "kern/ring.h"
 
 struct ob_swap_request {
 	uint32_t slot;
@@ -37,8 +38,19 @@ void ob_swap_queue_destroy(struct ob_swap_queue *queue);
 int ob_swap_queue_event(const struct ob_swap_queue *queue);
 void ob_swap_queue_reset_event(struct ob_swap_queue *queue);
 
-/* Starts a request. Returns 1 when it has ended already, 0 when ob_swap_reap() will give it back. */
-int ob_swap_start(struct ob_swap_queue *queue, struct ob_swap_request *request) OB_MUST_CHECK;
+#define OB_SWAP_START_MAX OB_RING_SUBMIT_MAX
+
+/*
+ * Starts up to OB_SWAP_START_MAX requests together. Returns a mask of those that have ended already; ob_swap_reap() will give
+ * the others back, and may have done so to another thread by now.
+ */
+uint32_t ob_swap_start_many(struct ob_swap_queue *queue, struct ob_swap_request *const *requests, unsigned n) OB_MUST_CHECK;
+
+/* Starts one. Returns 1 when it has ended already. */
+static inline int ob_swap_start(struct ob_swap_queue *queue, struct ob_swap_request *request)
+{
+	return (int)ob_swap_start_many(queue, &request, 1);
+}
 
 /* A request that has ended, or NULL. */
 struct ob_swap_request *ob_swap_reap(struct ob_swap_queue *queue);

@@ -85,39 +85,54 @@ static void prepare(struct io_uring_sqe *sqe, const struct ob_ring_request *requ
 	io_uring_sqe_set_data(sqe, request->cookie);
 }
 
-/* Gives what is queued to the kernel. What it will not take now is turned into a request for nothing, so that nothing stays behind. */
-static int give(struct ob_ring *ring, struct io_uring_sqe *sqe)
+/*
+ * Gives what is queued to the kernel, the last n of it the caller's. What it will not take now is turned into requests for
+ * nothing, so that nothing stays behind. Returns how many of the n it took, or -errno if none.
+ */
+static int give(struct ob_ring *ring, struct io_uring_sqe *const *sqes, unsigned n)
 {
+	unsigned left;
 	int r;
 
 	do
 		r = io_uring_submit(&ring->uring);
 	while (r == -EINTR);
-	if (r >= 0 && !io_uring_sq_ready(&ring->uring))
-		return 0;
-	io_uring_prep_nop(sqe);
-	io_uring_sqe_set_data(sqe, NULL);
-	return r < 0 ? r : -EAGAIN;
+	left = io_uring_sq_ready(&ring->uring);
+	left = OB_MIN(left, n);
+	for (unsigned i = n - left; i < n; i++) {
+		io_uring_prep_nop(sqes[i]);
+		io_uring_sqe_set_data(sqes[i], NULL);
+	}
+	return left < n ? (int)(n - left) : r < 0 ? r : -EAGAIN;
 }
 
-int ob_ring_submit(struct ob_ring *ring, const struct ob_ring_request *request)
+/* Takes room for up to n requests under way. Returns for how many there was. */
+static unsigned take_room(struct ob_ring *ring, unsigned n)
 {
-	struct io_uring_sqe *sqe;
+	unsigned before = __atomic_fetch_add(&ring->under_way, n, __ATOMIC_RELAXED);
+	unsigned room = before < ring->depth ? OB_MIN(ring->depth - before, n) : 0;
+
+	__atomic_fetch_sub(&ring->under_way, n - room, __ATOMIC_RELAXED);
+	return room;
+}
+
+int ob_ring_submit(struct ob_ring *ring, const struct ob_ring_request *requests, unsigned n)
+{
+	struct io_uring_sqe *sqes[OB_RING_SUBMIT_MAX];
+	unsigned room = take_room(ring, OB_MIN(n, OB_RING_SUBMIT_MAX)), count = 0;
 	int r = -EBUSY;
 
-	if (__atomic_add_fetch(&ring->under_way, 1, __ATOMIC_RELAXED) > ring->depth) {
-		__atomic_fetch_sub(&ring->under_way, 1, __ATOMIC_RELAXED);
+	if (!room)
 		return -EBUSY;
-	}
 	pthread_mutex_lock(&ring->lock);
-	sqe = io_uring_get_sqe(&ring->uring);
-	if (sqe) {
-		prepare(sqe, request);
-		r = give(ring, sqe);
+	while (count < room && (sqes[count] = io_uring_get_sqe(&ring->uring))) {
+		prepare(sqes[count], &requests[count]);
+		count++;
 	}
+	if (count)
+		r = give(ring, sqes, count);
 	pthread_mutex_unlock(&ring->lock);
-	if (r < 0)
-		__atomic_fetch_sub(&ring->under_way, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_sub(&ring->under_way, room - (unsigned)OB_MAX(r, 0), __ATOMIC_RELAXED);
 	return r;
 }
 

@@ -14,6 +14,8 @@
 
 #include "base/compiler.h"
 
+#define OB_RING_SUBMIT_MAX 32u /* requests that one call takes at most */
+
 struct ob_ring;
 
 /* depth: requests under way at most, 1 to 256. Returns 0, -ENOSYS or -EPERM (no rings here), or another -errno. */
@@ -34,8 +36,11 @@ struct ob_ring_request {
 	void *cookie;
 };
 
-/* Queues a request and gives it to the kernel. Returns 0, -EBUSY (depth requests are under way), or -errno: then it was not taken. */
-int ob_ring_submit(struct ob_ring *ring, const struct ob_ring_request *request) OB_MUST_CHECK;
+/*
+ * Queues n requests and gives them to the kernel with one call. Returns how many it took, from the first on; or -EBUSY (there
+ * are depth requests under way), or another -errno: then it took none.
+ */
+int ob_ring_submit(struct ob_ring *ring, const struct ob_ring_request *requests, unsigned n) OB_MUST_CHECK;
 
 /* Takes one request that has ended, if there is one. Returns 1, or 0. *ret_result is bytes done, or -errno. */
 int ob_ring_reap(struct ob_ring *ring, void **ret_cookie, int *ret_result);
