@@ -125,12 +125,32 @@ static int try_open(struct ob_engine *engine, struct ob_place *place)
 	return 0;
 }
 
-/* Fills n pages of one state with the zero page. The cost of all n is charged; what is not filled is given back. */
-static int fill_zero(struct ob_engine *engine, struct ob_place *place, unsigned n)
+/*
+ * Fills n pages with zeros. Who wants to write gets a page of his own at once: to write to the kernel's zero page would be
+ * another fault. *ret_done as in uffd.h.
+ */
+static int put_zeros(struct ob_engine *engine, uint64_t ram, unsigned n, int is_write, uint64_t *ret_done)
+{
+	static const char zeros[OB_PAGE_SIZE] __attribute__((aligned(OB_PAGE_SIZE)));
+	uint64_t more = 0;
+	int r;
+
+	if (!is_write)
+		return ob_uffd_zeropage(engine->uffd, ram, n * OB_PAGE_SIZE, ret_done);
+	r = ob_uffd_copy(engine->uffd, ram, zeros, OB_PAGE_SIZE, ret_done);
+	if (r < 0 || n == 1)
+		return r;
+	r = ob_uffd_zeropage(engine->uffd, ram + OB_PAGE_SIZE, (n - 1) * OB_PAGE_SIZE, &more);
+	*ret_done += more;
+	return r;
+}
+
+/* Fills n pages of one state with zeros. The cost of all n is charged; what is not filled is given back. */
+static int fill_zero(struct ob_engine *engine, struct ob_place *place, unsigned n, int is_write)
 {
 	enum ob_transition transition = touch_of(ob_page_state(*ob_place_word(place, place->page)));
 	uint64_t done = 0;
-	int r = ob_uffd_zeropage(engine->uffd, ob_place_ram(place, place->page), n * OB_PAGE_SIZE, &done);
+	int r = put_zeros(engine, ob_place_ram(place, place->page), n, is_write, &done);
 	unsigned filled = (unsigned)(done / OB_PAGE_SIZE);
 
 	if (r == -EEXIST && !filled) {
@@ -162,7 +182,7 @@ static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct o
 	n = ob_fault_charge(engine, ob_page_run(place, place->page, end));
 	if (!n)
 		return -ENOSPC;
-	r = fill_zero(engine, place, n);
+	r = fill_zero(engine, place, n, fault->is_write);
 	if (r < 0)
 		return r;
 	if (is_zero)
@@ -625,7 +645,7 @@ void *ob_fault_thread(void *context)
 			hand_over(worker);
 		settle_reads(engine, work.ended);
 		for (int i = 0; i < work.count; i++) {
-			struct ob_pending fault = { .address = work.faults[i].address, .arrived_ns = now };
+			struct ob_pending fault = { .address = work.faults[i].address, .is_write = work.faults[i].is_write, .arrived_ns = now };
 
 			serve(worker, &fault);
 		}

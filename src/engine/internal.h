@@ -78,6 +78,7 @@ struct ob_pending {
 	uint64_t address;
 	uint64_t arrived_ns;
 	uint64_t retry_ns;   /* 0: as soon as there is room */
+	int is_write;
 	int stalled;         /* has been counted as waiting for room */
 	int unreadable;      /* counted in engine->unreadable */
 };
