@@ -6,7 +6,7 @@
  * batch of events. A single event it answers at once and waits again: handing the lock over would wake another thread,
  * which costs more than most answers. When there are several, or it would have to wait (for a chunk's lock, for a read), it
  * hands over first. There is one exception: where all faults come from one thread and the store has been answering within
- * half a millisecond, a short read is waited for with the lock held (alone()); somebody else's fault then waits that long.
+ * half a millisecond, the end of a read is waited for with the lock held, for 2 ms at most; somebody else's fault then waits that long.
  * Whoever waits also takes the reads from the store that have ended. follow.c says on which processor a worker runs.
  *
  * An answer depends on the page's word alone, read under its chunk's lock:
@@ -48,8 +48,8 @@
 #define RETRY_NS        (20 * OB_NS_PER_MS) /* after the kernel was out of memory */
 #define UNREADABLE_NS   OB_NS_PER_SEC
 #define ENTRY_PAGES     4u /* a fault so near its chunk's start may have come from the chunk below */
-#define FEW_PAGES       8u
 #define QUICK_READ_NS   (500 * OB_NS_PER_US)
+#define PATIENCE_NS     (2 * OB_NS_PER_MS)
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
 _Static_assert(offsetof(struct ob_stats, fault_swapped_install_ns) ==
@@ -361,30 +361,16 @@ static void hand_over(struct ob_worker *worker)
 	worker->holds_events = 0;
 }
 
-static int reads_are_quick(const struct ob_engine *engine)
-{
-	return ob_load(&engine->read_ns) < QUICK_READ_NS;
-}
-
-/*
- * Whether a read may as well be waited for: all faults come from one thread, which waits for this one, nothing much comes
- * along, and the store answers quickly. To start it and be told of its end would cost two more switches.
- */
-static int alone(const struct ob_engine *engine, unsigned window)
-{
-	return ob_load(&engine->follow.is_led) && window <= FEW_PAGES && reads_are_quick(engine);
-}
-
 static int serve_away(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
 	int is_swapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_SWAPPED;
 	unsigned window = window_of(engine, place);
 	uint64_t fetched_ns = locked_ns;
-	int r = is_swapped && !alone(engine, window) ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
+	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
 	if (r == 1) {
-		if (is_swapped && !reads_are_quick(engine))
+		if (is_swapped)
 			hand_over(worker);
 		r = ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns);
 		if (is_swapped)
@@ -509,6 +495,30 @@ void ob_fault_answered(struct ob_engine *engine, struct ob_pending *fault)
 		ob_count(engine, stall_ns, ob_now_ns() - fault->arrived_ns);
 }
 
+static void settle_reads(struct ob_engine *engine, struct ob_read_run *ended)
+{
+	while (ended) {
+		struct ob_read_run *run = ended;
+
+		ended = run->next;
+		ob_read_settle(engine, run);
+	}
+}
+
+/*
+ * A read has been started. Where all faults come from one thread, which waits for this one, and the store answers quickly, it may
+ * as well be waited for: to be told of its end would cost two more switches. But not long: others may fault meanwhile.
+ */
+static void wait_briefly(struct ob_worker *worker)
+{
+	struct ob_engine *engine = worker->engine;
+
+	if (!worker->holds_events || !ob_load(&engine->follow.is_led) || ob_load(&engine->read_ns) > QUICK_READ_NS)
+		return;
+	ob_swap_wait_quietly(engine->read_queue, PATIENCE_NS);
+	settle_reads(engine, ob_reads_ended(engine));
+}
+
 static void serve(struct ob_worker *worker, struct ob_pending *fault)
 {
 	struct ob_engine *engine = worker->engine;
@@ -533,8 +543,10 @@ static void serve(struct ob_worker *worker, struct ob_pending *fault)
 		ob_fault_defer(engine, fault, r);
 		return;
 	}
-	if (r == UNDER_WAY)
+	if (r == UNDER_WAY) {
+		wait_briefly(worker);
 		return;
+	}
 	ob_fault_answered(engine, fault);
 }
 
@@ -610,16 +622,6 @@ static void wait_for_work(struct ob_worker *worker, struct work *work)
 	if (fds[3].revents)
 		ob_swap_queue_reset_event(engine->read_queue);
 	look(engine, work);
-}
-
-static void settle_reads(struct ob_engine *engine, struct ob_read_run *ended)
-{
-	while (ended) {
-		struct ob_read_run *run = ended;
-
-		ended = run->next;
-		ob_read_settle(engine, run);
-	}
 }
 
 void *ob_fault_thread(void *context)

@@ -162,3 +162,16 @@ int ob_ring_wait(struct ob_ring *ring)
 	while (r == -EINTR);
 	return r;
 }
+
+int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t timeout_ns)
+{
+	struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000), .tv_nsec = (long long)(timeout_ns % 1000000000) };
+	struct io_uring_cqe *cqe;
+	int quiet = io_uring_cq_eventfd_toggle(&ring->uring, false) == 0, r;
+
+	r = io_uring_wait_cqe_timeout(&ring->uring, &cqe, &timeout);
+	/* What ends from now on sets the event; what has ended before is reaped. */
+	if (quiet && io_uring_cq_eventfd_toggle(&ring->uring, true) < 0)
+		return -EIO;
+	return r;
+}

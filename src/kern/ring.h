@@ -48,4 +48,10 @@ int ob_ring_reap(struct ob_ring *ring, void **ret_cookie, int *ret_result);
 /* Waits until a request has ended. Returns 0, or -errno. */
 int ob_ring_wait(struct ob_ring *ring);
 
+/*
+ * The same for at most timeout_ns, and without the event being set by what ends meanwhile; by one thread at a time, the one that
+ * reaps. It must reap afterwards, whatever is returned: 0, -ETIME, or another -errno.
+ */
+int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t timeout_ns);
+
 #endif
