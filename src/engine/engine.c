@@ -176,7 +176,7 @@ static int open_stores(struct ob_engine *engine, struct ob_error *err)
 
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot draw a key for page hashes");
-	r = ob_pool_create(POOL_ARENA, engine->self, ob_cost_pool, engine, &engine->pool);
+	r = ob_pool_create(OB_MIN(POOL_ARENA, ob_memory_address_space() / 8), engine->self, ob_cost_pool, engine, &engine->pool);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot make the compressed pool");
 	if (!engine->config.swap_dir)

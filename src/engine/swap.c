@@ -19,7 +19,6 @@
 #define EXTENT_BYTES  (EXTENT_SLOTS * PAGE_BYTES)
 #define EXTENT_WORDS  (EXTENT_SLOTS / 64)
 #define MAX_EXTENTS   ((1u << OB_SLOT_BITS) / EXTENT_SLOTS)
-#define HASHES_BYTES  ((uint64_t)MAX_EXTENTS * EXTENT_SLOTS * sizeof(struct ob_hash)) /* of address space */
 #define TABLE_BYTES   (EXTENT_SLOTS * sizeof(struct ob_hash)) /* of memory, an extent that is on disk */
 
 struct extent {
@@ -38,6 +37,7 @@ struct ob_swap {
 	struct extent *extents;     /* likewise */
 	pthread_mutex_t lock;       /* taking slots, which extents are present */
 	pthread_mutex_t grow_lock;  /* growing; before lock */
+	uint32_t max_extents;       /* for which there are tables */
 	uint32_t extent_count;      /* below it lie all that were ever used */
 	uint32_t next_slot;
 	uint32_t free_slots;        /* of extents on disk; atomic */
@@ -46,6 +46,11 @@ struct ob_swap {
 	void (*cost)(void *context, int64_t delta_bytes);
 	void *context;
 };
+
+static uint64_t hashes_bytes(const struct ob_swap *swap)
+{
+	return (uint64_t)swap->max_extents * EXTENT_SLOTS * sizeof(struct ob_hash);
+}
 
 static int open_unnamed(const char *dir, int flags)
 {
@@ -83,11 +88,26 @@ static int open_store(struct ob_swap *swap, const char *dir, struct ob_error *er
 	return 0;
 }
 
+/* Reserves the tables; where there is not so much address space (ulimit -v), for a smaller store. */
+static int reserve_tables(struct ob_swap *swap)
+{
+	uint64_t room = ob_memory_address_space() / 8 / (EXTENT_SLOTS * sizeof(struct ob_hash));
+	void *hashes = NULL, *extents = NULL;
+	int r;
+
+	swap->max_extents = (uint32_t)OB_MIN(room, MAX_EXTENTS);
+	r = ob_memory_reserve(hashes_bytes(swap), 0, &hashes);
+	swap->hashes = hashes;
+	if (r == 0)
+		r = ob_memory_reserve(swap->max_extents * sizeof(struct extent), 0, &extents);
+	swap->extents = extents;
+	return r;
+}
+
 int ob_swap_create(const char *dir, const struct ob_hash_key *key, void (*cost)(void *context, int64_t delta_bytes),
 		   void *context, struct ob_swap **ret_swap, struct ob_error *err)
 {
 	struct ob_swap *swap = calloc(1, sizeof(*swap));
-	void *hashes = NULL, *extents = NULL;
 	int r;
 
 	if (!swap)
@@ -98,11 +118,7 @@ int ob_swap_create(const char *dir, const struct ob_hash_key *key, void (*cost)(
 	swap->context = context;
 	pthread_mutex_init(&swap->lock, NULL);
 	pthread_mutex_init(&swap->grow_lock, NULL);
-	r = ob_memory_reserve(HASHES_BYTES, 0, &hashes);
-	swap->hashes = hashes;
-	if (r == 0)
-		r = ob_memory_reserve((size_t)MAX_EXTENTS * sizeof(struct extent), 0, &extents);
-	swap->extents = extents;
+	r = reserve_tables(swap);
 	if (r < 0)
 		ob_error_sys(err, -r, "cannot reserve address space for the swap store");
 	else
@@ -120,8 +136,8 @@ void ob_swap_destroy(struct ob_swap *swap)
 	if (!swap)
 		return;
 	ob_fd_close(&swap->fd);
-	ob_memory_unreserve(swap->hashes, HASHES_BYTES);
-	ob_memory_unreserve(swap->extents, (size_t)MAX_EXTENTS * sizeof(struct extent));
+	ob_memory_unreserve(swap->hashes, hashes_bytes(swap));
+	ob_memory_unreserve(swap->extents, swap->max_extents * sizeof(struct extent));
 	pthread_mutex_destroy(&swap->lock);
 	pthread_mutex_destroy(&swap->grow_lock);
 	free(swap);
@@ -146,7 +162,7 @@ static int extent_allocate(struct ob_swap *swap, uint32_t i)
 	return 0;
 }
 
-/* The first extent with a free slot at or after `from`, among those on disk; MAX_EXTENTS when all are full. */
+/* The first extent with a free slot at or after `from`, among those on disk; max_extents when all are full. */
 static uint32_t find_room(const struct ob_swap *swap, uint32_t from)
 {
 	for (uint32_t n = 0; n < swap->extent_count; n++) {
@@ -155,7 +171,7 @@ static uint32_t find_room(const struct ob_swap *swap, uint32_t from)
 		if (swap->extents[i].present && load(&swap->extents[i].used) < EXTENT_SLOTS)
 			return i;
 	}
-	return MAX_EXTENTS;
+	return swap->max_extents;
 }
 
 /* Puts one more extent on disk; grow_lock is held, so nobody else changes which are present. */
@@ -166,7 +182,7 @@ static int add_extent(struct ob_swap *swap)
 
 	for (i = 0; i < swap->extent_count && swap->extents[i].present; i++)
 		;
-	if (i == MAX_EXTENTS)
+	if (i == swap->max_extents)
 		return -ENOSPC;
 	r = extent_allocate(swap, i);
 	if (r < 0)
@@ -228,8 +244,8 @@ int ob_swap_alloc(struct ob_swap *swap, uint32_t want, uint32_t *ret_slot)
 
 	pthread_mutex_lock(&swap->lock);
 	next = swap->next_slot / EXTENT_SLOTS;
-	i = swap->extent_count ? find_room(swap, next % swap->extent_count) : MAX_EXTENTS;
-	if (i != MAX_EXTENTS) {
+	i = swap->extent_count ? find_room(swap, next % swap->extent_count) : swap->max_extents;
+	if (i != swap->max_extents) {
 		struct extent *extent = &swap->extents[i];
 		uint32_t in = slot_in(extent, i == next ? swap->next_slot % EXTENT_SLOTS : 0), n = take_run(extent, in, want);
 
@@ -365,5 +381,5 @@ int ob_swap_is_direct(const struct ob_swap *swap)
 void ob_swap_ranges(const struct ob_swap *swap, uint64_t ret_tables[2])
 {
 	ret_tables[0] = (uint64_t)(uintptr_t)swap->hashes;
-	ret_tables[1] = ret_tables[0] + HASHES_BYTES;
+	ret_tables[1] = ret_tables[0] + hashes_bytes(swap);
 }

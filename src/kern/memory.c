@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,4 +85,11 @@ unsigned ob_memory_drop_ranges(int self, const struct iovec *ranges, unsigned n)
 	while (done < n && ob_memory_drop(ranges[done].iov_base, ranges[done].iov_len) == 0)
 		done++;
 	return done;
+}
+
+uint64_t ob_memory_address_space(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? limit.rlim_cur : UINT64_MAX;
 }

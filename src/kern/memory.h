@@ -33,4 +33,7 @@ unsigned ob_memory_drop_ranges(int self, const struct iovec *ranges, unsigned n)
 /* A pidfd of this process, or -errno. */
 int ob_memory_self(void);
 
+/* The process's address space at most (RLIMIT_AS), in bytes; UINT64_MAX: no limit. */
+uint64_t ob_memory_address_space(void);
+
 #endif
