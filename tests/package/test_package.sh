@@ -43,6 +43,13 @@ tell() { # FILE
 	done <"$1"
 }
 
+# Whoever is process 1 of its namespace among the children of systemd-nspawn, which has others while it starts.
+init_below() { # PID
+	for child in $(pgrep -P "$1"); do
+		! grep -qs '^NSpid:.*[[:space:]]1$' "/proc/$child/status" || echo "$child"
+	done
+}
+
 # Boots the system with its own systemd, runs a program there, and ends it. Old control groups want to be asked for since 256.
 boot() { # PROGRAM WORD...
 	SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1 systemd-nspawn -q --register=no --keep-unit -D "$root" --boot --console=pipe \
@@ -50,22 +57,26 @@ boot() { # PROGRAM WORD...
 	nspawn=$!
 	init=
 	for try in $(seq 600); do
-		[ -n "$init" ] || init=$(pgrep -P "$nspawn" | head -n 1)
-		[ -z "$init" ] || nsenter -t "$init" -m -u -i -n -p -C systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
+		init=$(init_below "$nspawn")
+		if [ -n "$init" ] && nsenter -t "$init" -m -u -i -n -p -C systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded'; then
+			break
+		fi
 		kill -0 "$nspawn" || break
 		sleep 0.2
 	done
-	nsenter -t "${init:-$nspawn}" -m -u -i -n -p -C env -i LC_ALL=C.UTF-8 HOME=/root DEBIAN_FRONTEND=noninteractive \
+	[ -z "$init" ] || nsenter -t "$init" -m -u -i -n -p -C env -i LC_ALL=C.UTF-8 HOME=/root DEBIAN_FRONTEND=noninteractive \
 		PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 	# As a machine that is told to halt at once, which nspawn takes for its end.
 	kill -s KILL "${init:-$nspawn}"
 	wait "$nspawn"
 }
 
-# Everything that lies in the system, without what apt, dpkg and others keep about themselves: kind, rights, owner, name, contents.
+# Everything that lies in the system, without what apt, dpkg, systemctl and others keep about themselves: kind, rights, owner,
+# name, contents.
 snapshot() { # FILE
 	(cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o \
-		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./srv/guest -o -name 'inside.sh' -o -name 'booted.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
+		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./srv/guest -o -path ./run/systemd/systemd-units-load -o \
+		-name 'inside.sh' -o -name 'booted.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
 		-path './etc/passwd-' -o -path './etc/shadow-' \) -prune -o -printf '%y %m %U:%G %p %l\n' | sort
 	cd "$root" && find etc usr var/lib opt root home -xdev -type f ! -path 'var/lib/dpkg/*' ! -path 'var/lib/apt/*' ! -path etc/ld.so.cache \
 		! -path 'etc/*-' -exec sha256sum {} + | sort -k 2) >"$1"
@@ -102,7 +113,7 @@ result $? 'nothing of it is left' "$work/log"
 if command -v systemd-nspawn >/dev/null; then
 	in_root apt-get -q -y --no-install-recommends install "$package" >"$work/log" 2>&1
 	boot sh /booted.sh "$package" >"$work/inside" 2>&1
-	grep -q '^ok' "$work/inside" || result 1 'the system boots' "$work/inside"
+	grep -q '^ok' "$work/inside" || result 1 'the system boots' "$work/boot.log"
 	tell "$work/inside"
 else
 	count=$((count + 1))
