@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Writes and reads the messages of wire.h. Two cursors, one that writes and one that reads, know the bounds; each message
- * is a short list of fields on top of them. A cursor that has run over its end stays there and answers zeros, so that
- * only the end result needs a check. No I/O, no allocation, no global state; any bytes may be given to ob_wire_decode().
+ * is a short list of fields on top of them (the table `kinds`). A cursor that has run over its end stays there and answers
+ * zeros, so that only the end result needs a check. No I/O, no allocation, no global state; any bytes may be given to ob_wire_decode().
  */
 #include "proto/wire.h"
 
@@ -11,6 +11,7 @@
 
 #define STATS_FIELDS (sizeof(struct ob_stats) / sizeof(uint64_t))
 #define ERRNO_MAX    4095
+#define CPU_MAX      1000 /* permille of a processor */
 
 struct writer {
 	uint8_t *at, *end;
@@ -22,16 +23,12 @@ struct reader {
 	const char *wrong; /* what broke the rules first, NULL while nothing has */
 };
 
-static const char *const type_names[] = {
-	[OB_WIRE_HELLO] = "HELLO",         [OB_WIRE_STATS] = "STATS",     [OB_WIRE_RANGES] = "RANGES",
-	[OB_WIRE_STOPPED] = "STOPPED",     [OB_WIRE_REPLY] = "REPLY",     [OB_WIRE_SET_LIMIT] = "SET_LIMIT",
-	[OB_WIRE_RELEASE] = "RELEASE",     [OB_WIRE_POLL] = "POLL",
+/* A type of message: its payload's fields, both ways. */
+struct kind {
+	const char *name;
+	void (*put)(struct writer *w, const struct ob_wire_msg *msg);
+	void (*get)(struct reader *r, struct ob_wire_msg *msg);
 };
-
-static const char *type_name(uint16_t type)
-{
-	return type < OB_ARRAY_LEN(type_names) ? type_names[type] : NULL;
-}
 
 int ob_name_valid(const char *text)
 {
@@ -128,62 +125,176 @@ static void put_ranges(struct writer *w, const struct ob_wire_msg *msg)
 	}
 }
 
-static void put_payload(struct writer *w, const struct ob_wire_msg *msg)
+static void put_stopped(struct writer *w, const struct ob_wire_msg *msg)
 {
-	switch (msg->type) {
-	case OB_WIRE_HELLO:
-		put_hello(w, msg);
-		break;
-	case OB_WIRE_STATS:
-		put_stats(w, msg);
-		break;
-	case OB_WIRE_RANGES:
-		put_ranges(w, msg);
-		break;
-	case OB_WIRE_STOPPED:
-		put_text(w, msg->stopped.cause, OB_WIRE_TEXT_MAX);
-		break;
-	case OB_WIRE_REPLY:
-		refuse(w, msg->reply.status > 0 || msg->reply.status < -ERRNO_MAX);
-		put(w, msg->reply.to, 4);
-		put(w, (uint32_t)msg->reply.status, 4);
-		put_text(w, msg->reply.text, OB_WIRE_TEXT_MAX);
-		break;
-	case OB_WIRE_SET_LIMIT:
-		put(w, msg->set_limit.bytes, 8);
-		put(w, msg->set_limit.maximum_bytes, 8);
-		break;
-	case OB_WIRE_RELEASE:
-		break;
-	case OB_WIRE_POLL:
-		refuse(w, msg->poll.interval_ms < OB_WIRE_POLL_MIN_MS || msg->poll.interval_ms > OB_WIRE_POLL_MAX_MS);
-		put(w, msg->poll.interval_ms, 4);
-		break;
-	default:
-		w->failed = -EINVAL;
-	}
+	put_text(w, msg->stopped.cause, OB_WIRE_TEXT_MAX);
 }
 
-int ob_wire_encode(const struct ob_wire_msg *msg, void *buf, size_t size)
+static void put_reply(struct writer *w, const struct ob_wire_msg *msg)
 {
-	size_t room = OB_MIN(size, (size_t)OB_WIRE_MAX);
-	struct writer header = { .at = buf, .end = (uint8_t *)buf + room };
-	struct writer payload = { .at = (uint8_t *)buf + OB_WIRE_HEADER_SIZE, .end = header.end };
-	uint32_t length;
+	refuse(w, msg->reply.status > 0 || msg->reply.status < -ERRNO_MAX);
+	put(w, msg->reply.to, 4);
+	put(w, (uint32_t)msg->reply.status, 4);
+	put_text(w, msg->reply.text, OB_WIRE_TEXT_MAX);
+}
 
-	if (room < OB_WIRE_HEADER_SIZE)
-		return -EMSGSIZE;
-	put_payload(&payload, msg);
-	if (payload.failed)
-		return payload.failed;
-	length = (uint32_t)(payload.at - (uint8_t *)buf) - OB_WIRE_HEADER_SIZE;
-	put(&header, OB_WIRE_MAGIC, 4);
-	put(&header, OB_WIRE_VERSION, 2);
-	put(&header, msg->type, 2);
-	put(&header, length, 4);
-	put(&header, msg->sequence, 4);
-	put(&header, 0, 8);
-	return (int)(OB_WIRE_HEADER_SIZE + length);
+static void put_set_limit(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put(w, msg->set_limit.bytes, 8);
+	put(w, msg->set_limit.maximum_bytes, 8);
+}
+
+static void put_nothing(struct writer *w, const struct ob_wire_msg *msg)
+{
+}
+
+static void put_poll(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, msg->poll.interval_ms < OB_WIRE_POLL_MIN_MS || msg->poll.interval_ms > OB_WIRE_POLL_MAX_MS);
+	put(w, msg->poll.interval_ms, 4);
+}
+
+/* The messages about sharing that are lists. Their number of entries lies at the same place in all of them. */
+static void put_list(struct writer *w, const struct ob_wire_msg *msg,
+		     void (*put_item)(struct writer *, const struct ob_wire_msg *, uint32_t))
+{
+	refuse(w, msg->offer.n > OB_WIRE_SHARES_MAX);
+	put(w, msg->offer.n, 4);
+	for (uint32_t i = 0; !w->failed && i < msg->offer.n; i++)
+		put_item(w, msg, i);
+}
+
+static void put_slot(struct writer *w, uint64_t extent, uint32_t index)
+{
+	refuse(w, !extent || index >= OB_WIRE_EXTENT_MAX);
+	put(w, extent, 8);
+	put(w, index, 4);
+}
+
+static void put_status(struct writer *w, int32_t status)
+{
+	refuse(w, status > 0 || status < -ERRNO_MAX);
+	put(w, (uint32_t)status, 4);
+}
+
+static void put_staging(struct writer *w, uint32_t staging)
+{
+	refuse(w, staging >= OB_WIRE_STAGING_MAX);
+	put(w, staging, 4);
+}
+
+static void put_offered(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	const struct ob_wire_offer *item = &msg->offer.item[i];
+
+	put(w, item->page, 8);
+	put(w, item->lo, 8);
+	put(w, item->hi, 8);
+	put(w, item->class, 4);
+	put(w, 0, 4);
+}
+
+static void put_one_staged(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	put(w, msg->staged.item[i].page, 8);
+	put_status(w, msg->staged.item[i].status);
+	put_staging(w, msg->staged.item[i].staging);
+}
+
+static void put_one_held(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	put(w, msg->held.item[i].page, 8);
+	put_slot(w, msg->held.item[i].extent, msg->held.item[i].index);
+	put_status(w, msg->held.item[i].status);
+}
+
+static void put_one_dropped(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	refuse(w, !msg->dropped.item[i].count);
+	put_slot(w, msg->dropped.item[i].extent, msg->dropped.item[i].index);
+	put(w, msg->dropped.item[i].count, 4);
+}
+
+static void put_orphan(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	refuse(w, !msg->orphans.item[i].extent);
+	put(w, msg->orphans.item[i].extent, 8);
+	put(w, msg->orphans.item[i].held, 4);
+	put(w, 0, 4);
+}
+
+static void put_fetched(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	put(w, msg->fetch.item[i].page, 8);
+	put(w, msg->fetch.item[i].lo, 8);
+	put(w, msg->fetch.item[i].hi, 8);
+	put_staging(w, msg->fetch.item[i].staging);
+	put(w, 0, 4);
+}
+
+static void put_adopted(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	put(w, msg->adopt.item[i].page, 8);
+	put_slot(w, msg->adopt.item[i].extent, msg->adopt.item[i].index);
+	put(w, 0, 4);
+}
+
+static void put_offer(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_offered);
+}
+
+static void put_staged(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_one_staged);
+}
+
+static void put_held(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_one_held);
+}
+
+static void put_dropped(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_one_dropped);
+}
+
+static void put_orphans(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_orphan);
+}
+
+static void put_fetch(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_fetched);
+}
+
+static void put_adopt(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_adopted);
+}
+
+static void put_share(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, msg->share.flags & ~OB_WIRE_SHARE_ON || msg->share.cpu_permille > CPU_MAX);
+	put(w, msg->share.flags, 4);
+	put(w, msg->share.cpu_permille, 4);
+	for (unsigned i = 0; i < OB_WIRE_KEY_SIZE; i++)
+		put(w, msg->share.key[i], 1);
+}
+
+static void put_extent(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !msg->extent.id || !msg->extent.pages || msg->extent.pages > OB_WIRE_EXTENT_MAX);
+	put(w, msg->extent.id, 8);
+	put(w, msg->extent.pages, 4);
+	put(w, 0, 4);
+}
+
+static void put_drop_extent(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !msg->drop_extent.id);
+	put(w, msg->drop_extent.id, 8);
 }
 
 static void complain(struct reader *r, const char *wrong)
@@ -307,38 +418,250 @@ static void get_reply(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "its status is neither 0 nor -errno");
 }
 
-static void get_payload(struct reader *r, struct ob_wire_msg *msg)
+static void get_stopped(struct reader *r, struct ob_wire_msg *msg)
 {
-	switch (msg->type) {
-	case OB_WIRE_HELLO:
-		get_hello(r, msg);
-		break;
-	case OB_WIRE_STATS:
-		get_stats(r, msg);
-		break;
-	case OB_WIRE_RANGES:
-		get_ranges(r, msg);
-		break;
-	case OB_WIRE_STOPPED:
-		get_text(r, msg->stopped.cause, OB_WIRE_TEXT_MAX);
-		break;
-	case OB_WIRE_REPLY:
-		get_reply(r, msg);
-		break;
-	case OB_WIRE_SET_LIMIT:
-		msg->set_limit.bytes = get(r, 8);
-		msg->set_limit.maximum_bytes = get(r, 8);
-		break;
-	case OB_WIRE_RELEASE:
-		break;
-	case OB_WIRE_POLL:
-		msg->poll.interval_ms = (uint32_t)get(r, 4);
-		if (msg->poll.interval_ms < OB_WIRE_POLL_MIN_MS || msg->poll.interval_ms > OB_WIRE_POLL_MAX_MS)
-			complain(r, "its interval is not from 20 to 60000 ms");
-		break;
-	}
-	if (r->at != r->end)
-		complain(r, "it is longer than its fields");
+	get_text(r, msg->stopped.cause, OB_WIRE_TEXT_MAX);
+}
+
+static void get_set_limit(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->set_limit.bytes = get(r, 8);
+	msg->set_limit.maximum_bytes = get(r, 8);
+}
+
+static void get_nothing(struct reader *r, struct ob_wire_msg *msg)
+{
+}
+
+static void get_poll(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->poll.interval_ms = (uint32_t)get(r, 4);
+	if (msg->poll.interval_ms < OB_WIRE_POLL_MIN_MS || msg->poll.interval_ms > OB_WIRE_POLL_MAX_MS)
+		complain(r, "its interval is not from 20 to 60000 ms");
+}
+
+static void get_list(struct reader *r, struct ob_wire_msg *msg,
+		     void (*get_item)(struct reader *, struct ob_wire_msg *, uint32_t))
+{
+	msg->offer.n = (uint32_t)get(r, 4);
+	if (msg->offer.n > OB_WIRE_SHARES_MAX)
+		complain(r, "it has more than 512 entries");
+	for (uint32_t i = 0; !r->wrong && i < msg->offer.n; i++)
+		get_item(r, msg, i);
+}
+
+static void get_zero(struct reader *r)
+{
+	if (get(r, 4))
+		complain(r, "reserved bits of an entry are set");
+}
+
+static uint64_t get_extent_id(struct reader *r)
+{
+	uint64_t id = get(r, 8);
+
+	if (!id)
+		complain(r, "an extent's name is 0");
+	return id;
+}
+
+static uint32_t get_index(struct reader *r)
+{
+	uint32_t index = (uint32_t)get(r, 4);
+
+	if (index >= OB_WIRE_EXTENT_MAX)
+		complain(r, "a slot lies beyond the largest extent");
+	return index;
+}
+
+static int32_t get_status(struct reader *r)
+{
+	int32_t status = (int32_t)(uint32_t)get(r, 4);
+
+	if (status > 0 || status < -ERRNO_MAX)
+		complain(r, "a status is neither 0 nor -errno");
+	return status;
+}
+
+static uint32_t get_staging(struct reader *r)
+{
+	uint32_t staging = (uint32_t)get(r, 4);
+
+	if (staging >= OB_WIRE_STAGING_MAX)
+		complain(r, "a page of the staging memory is not one of 64");
+	return staging;
+}
+
+static void get_offered(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	struct ob_wire_offer *item = &msg->offer.item[i];
+
+	item->page = get(r, 8);
+	item->lo = get(r, 8);
+	item->hi = get(r, 8);
+	item->class = (uint32_t)get(r, 4);
+	get_zero(r);
+}
+
+static void get_one_staged(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->staged.item[i].page = get(r, 8);
+	msg->staged.item[i].status = get_status(r);
+	msg->staged.item[i].staging = get_staging(r);
+}
+
+static void get_one_held(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->held.item[i].page = get(r, 8);
+	msg->held.item[i].extent = get_extent_id(r);
+	msg->held.item[i].index = get_index(r);
+	msg->held.item[i].status = get_status(r);
+}
+
+static void get_one_dropped(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->dropped.item[i].extent = get_extent_id(r);
+	msg->dropped.item[i].index = get_index(r);
+	msg->dropped.item[i].count = (uint32_t)get(r, 4);
+	if (!msg->dropped.item[i].count)
+		complain(r, "it drops a slot 0 times");
+}
+
+static void get_orphan(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->orphans.item[i].extent = get_extent_id(r);
+	msg->orphans.item[i].held = (uint32_t)get(r, 4);
+	get_zero(r);
+}
+
+static void get_fetched(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->fetch.item[i].page = get(r, 8);
+	msg->fetch.item[i].lo = get(r, 8);
+	msg->fetch.item[i].hi = get(r, 8);
+	msg->fetch.item[i].staging = get_staging(r);
+	get_zero(r);
+}
+
+static void get_adopted(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->adopt.item[i].page = get(r, 8);
+	msg->adopt.item[i].extent = get_extent_id(r);
+	msg->adopt.item[i].index = get_index(r);
+	get_zero(r);
+}
+
+static void get_offer(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_offered);
+}
+
+static void get_staged(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_one_staged);
+}
+
+static void get_held(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_one_held);
+}
+
+static void get_dropped(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_one_dropped);
+}
+
+static void get_orphans(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_orphan);
+}
+
+static void get_fetch(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_fetched);
+}
+
+static void get_adopt(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_adopted);
+}
+
+static void get_share(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->share.flags = (uint32_t)get(r, 4);
+	msg->share.cpu_permille = (uint32_t)get(r, 4);
+	for (unsigned i = 0; i < OB_WIRE_KEY_SIZE; i++)
+		msg->share.key[i] = (uint8_t)get(r, 1);
+	if (msg->share.flags & ~OB_WIRE_SHARE_ON)
+		complain(r, "it has flags that are not known");
+	if (msg->share.cpu_permille > CPU_MAX)
+		complain(r, "its part of a processor is more than 1000 permille");
+}
+
+static void get_extent(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->extent.id = get_extent_id(r);
+	msg->extent.pages = (uint32_t)get(r, 4);
+	if (!msg->extent.pages || msg->extent.pages > OB_WIRE_EXTENT_MAX)
+		complain(r, "its extent has not from 1 to 4096 pages");
+	get_zero(r);
+}
+
+static void get_drop_extent(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->drop_extent.id = get_extent_id(r);
+}
+
+static const struct kind kinds[] = {
+	[OB_WIRE_HELLO] = { "HELLO", put_hello, get_hello },
+	[OB_WIRE_STATS] = { "STATS", put_stats, get_stats },
+	[OB_WIRE_RANGES] = { "RANGES", put_ranges, get_ranges },
+	[OB_WIRE_STOPPED] = { "STOPPED", put_stopped, get_stopped },
+	[OB_WIRE_REPLY] = { "REPLY", put_reply, get_reply },
+	[OB_WIRE_OFFER] = { "OFFER", put_offer, get_offer },
+	[OB_WIRE_STAGED] = { "STAGED", put_staged, get_staged },
+	[OB_WIRE_HELD] = { "HELD", put_held, get_held },
+	[OB_WIRE_DROPPED] = { "DROPPED", put_dropped, get_dropped },
+	[OB_WIRE_ORPHANS] = { "ORPHANS", put_orphans, get_orphans },
+	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
+	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },
+	[OB_WIRE_POLL] = { "POLL", put_poll, get_poll },
+	[OB_WIRE_SHARE] = { "SHARE", put_share, get_share },
+	[OB_WIRE_EXTENT] = { "EXTENT", put_extent, get_extent },
+	[OB_WIRE_FETCH] = { "FETCH", put_fetch, get_fetch },
+	[OB_WIRE_ADOPT] = { "ADOPT", put_adopt, get_adopt },
+	[OB_WIRE_UNSHARE] = { "UNSHARE", put_nothing, get_nothing },
+	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
+};
+
+static const struct kind *find_kind(uint16_t type)
+{
+	return type < OB_ARRAY_LEN(kinds) && kinds[type].name ? &kinds[type] : NULL;
+}
+
+int ob_wire_encode(const struct ob_wire_msg *msg, void *buf, size_t size)
+{
+	size_t room = OB_MIN(size, (size_t)OB_WIRE_MAX);
+	struct writer header = { .at = buf, .end = (uint8_t *)buf + room };
+	struct writer payload = { .at = (uint8_t *)buf + OB_WIRE_HEADER_SIZE, .end = header.end };
+	const struct kind *kind = find_kind(msg->type);
+	uint32_t length;
+
+	if (room < OB_WIRE_HEADER_SIZE)
+		return -EMSGSIZE;
+	if (!kind)
+		return -EINVAL;
+	kind->put(&payload, msg);
+	if (payload.failed)
+		return payload.failed;
+	length = (uint32_t)(payload.at - (uint8_t *)buf) - OB_WIRE_HEADER_SIZE;
+	put(&header, OB_WIRE_MAGIC, 4);
+	put(&header, OB_WIRE_VERSION, 2);
+	put(&header, msg->type, 2);
+	put(&header, length, 4);
+	put(&header, msg->sequence, 4);
+	put(&header, 0, 8);
+	return (int)(OB_WIRE_HEADER_SIZE + length);
 }
 
 /* Reads the header; *ret_msg gets type and sequence. */
@@ -371,6 +694,7 @@ static int get_header(struct reader *r, size_t len, struct ob_wire_msg *ret_msg,
 int ob_wire_decode(const void *buf, size_t len, struct ob_wire_msg *ret_msg, struct ob_error *err)
 {
 	struct reader r = { .at = buf, .end = (const uint8_t *)buf + len };
+	const struct kind *kind;
 	struct ob_wire_msg msg;
 	int result;
 
@@ -378,11 +702,14 @@ int ob_wire_decode(const void *buf, size_t len, struct ob_wire_msg *ret_msg, str
 	result = get_header(&r, len, &msg, err);
 	if (result < 0)
 		return result;
-	if (!type_name(msg.type))
+	kind = find_kind(msg.type);
+	if (!kind)
 		return ob_error_set(err, ENOTSUP, "a message of type %u, which is not known here", msg.type);
-	get_payload(&r, &msg);
+	kind->get(&r, &msg);
+	if (r.at != r.end)
+		complain(&r, "it is longer than its fields");
 	if (r.wrong)
-		return ob_error_set(err, EPROTO, "a %s message of %zu bytes: %s", type_name(msg.type), len, r.wrong);
+		return ob_error_set(err, EPROTO, "a %s message of %zu bytes: %s", kind->name, len, r.wrong);
 	*ret_msg = msg;
 	return 0;
 }

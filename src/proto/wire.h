@@ -15,10 +15,31 @@
  * STOPPED (agent)           str cause: an unreadable page has stopped the machine; empty: it goes on
  * REPLY (agent)             u32 sequence of what is answered, i32 0 or -errno, str text; progress while errno is EINPROGRESS:
  *                           the text is then "DONE TOTAL" in bytes
+ * OFFER (agent)             u32 n, n x { u64 page, u64 lo, u64 hi, u32 class, u32 0 }: pages that may be shared, and their hashes
+ * STAGED (agent)            u32 n, n x { u64 page, i32 status, u32 staging }: answers FETCH: the page's bytes lie in that page of the
+ *                           staging memory, or -errno
+ * HELD (agent)              u32 n, n x { u64 page, u64 extent, u32 index, i32 status }: answers ADOPT: 0: the page is this slot
+ *                           now; else -errno, and nothing is held
+ * DROPPED (agent)           u32 n, n x { u64 extent, u32 index, u32 count }: holds that have ended
+ * ORPHANS (agent)           u32 n, n x { u64 extent, u32 held, u32 0 }: extents that this overbookd has not sent, and how many holds of
+ *                           each there are; after HELLO, and when it changes; n = 0: none any more
  * SET_LIMIT (overbookd)     u64 bytes, 0 for none, u64 maximum: what the agent says in its next HELLO; answered by REPLY,
  *                           after which no STATS may be older than the new limit
  * RELEASE (overbookd)       empty; answered by REPLYs of progress and a last one
  * POLL (overbookd)          u32 milliseconds between STATS, 20 to 60000
+ * SHARE (overbookd)         u32 flags (1: on), u32 permille of one processor for scanning, 192 bytes: the hash's key; with a
+ *                           descriptor when it is on: the staging memory, 64 pages. Off: no more scans and offers; what is shared
+ *                           stays so
+ * EXTENT (overbookd)        u64 extent, u32 pages, u32 0; with a descriptor: the extent
+ * FETCH (overbookd)         u32 n, n x { u64 page, u64 lo, u64 hi, u32 staging, u32 0 }: copy these pages there, if they still have
+ *                           that hash
+ * ADOPT (overbookd)         u32 n, n x { u64 page, u64 extent, u32 index, u32 0 }: let the page be that slot, if the bytes are equal
+ * UNSHARE (overbookd)       empty, after SHARE with flags 0: bring every shared page back; answered as RELEASE is
+ * DROP_EXTENT (overbookd)   u64 extent: nobody holds anything of it
+ *
+ * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
+ * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
+ * ADOPT is sent until HELD with an error, or DROPPED, takes it back. Descriptors go by SCM_RIGHTS with their message.
  *
  * Either side closes the connection on a message that does not parse, after logging what was wrong with it. A type
  * that is not known is skipped, so that newer peers may say more. Nothing is ever interpreted before it is checked.
@@ -42,6 +63,10 @@
 #define OB_WIRE_RANGES_MAX  64
 #define OB_WIRE_POLL_MIN_MS 20
 #define OB_WIRE_POLL_MAX_MS 60000
+#define OB_WIRE_SHARES_MAX  512  /* entries of a message about sharing */
+#define OB_WIRE_KEY_SIZE    192  /* bytes of the hash's key */
+#define OB_WIRE_STAGING_MAX 64   /* pages of the staging memory */
+#define OB_WIRE_EXTENT_MAX  4096 /* pages of the largest extent */
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -49,18 +74,67 @@ enum ob_wire_type {
 	OB_WIRE_RANGES = 3,
 	OB_WIRE_STOPPED = 4,
 	OB_WIRE_REPLY = 5,
+	OB_WIRE_OFFER = 6,
+	OB_WIRE_STAGED = 7,
+	OB_WIRE_HELD = 8,
+	OB_WIRE_DROPPED = 9,
+	OB_WIRE_ORPHANS = 10,
 	OB_WIRE_SET_LIMIT = 16,
 	OB_WIRE_RELEASE = 17,
 	OB_WIRE_POLL = 18,
+	OB_WIRE_SHARE = 19,
+	OB_WIRE_EXTENT = 20,
+	OB_WIRE_FETCH = 21,
+	OB_WIRE_ADOPT = 22,
+	OB_WIRE_UNSHARE = 23,
+	OB_WIRE_DROP_EXTENT = 24,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
+#define OB_WIRE_SHARE_ON 1u /* of share.flags */
 
 enum ob_range_kind { OB_RANGE_RAM = 1, OB_RANGE_BENCH = 2, OB_RANGE_POOL = 3, OB_RANGE_TABLES = 4 };
 
 struct ob_wire_range {
 	uint32_t kind;
 	uint64_t start, end; /* half open, in QEMU's address space */
+};
+
+struct ob_wire_offer {
+	uint64_t page, lo, hi;
+	uint32_t class;
+};
+
+struct ob_wire_staged {
+	uint64_t page;
+	int32_t status;
+	uint32_t staging;
+};
+
+struct ob_wire_held {
+	uint64_t page, extent;
+	uint32_t index;
+	int32_t status;
+};
+
+struct ob_wire_dropped {
+	uint64_t extent;
+	uint32_t index, count; /* count is not 0 */
+};
+
+struct ob_wire_orphan {
+	uint64_t extent;
+	uint32_t held;
+};
+
+struct ob_wire_fetch {
+	uint64_t page, lo, hi;
+	uint32_t staging;
+};
+
+struct ob_wire_adopt {
+	uint64_t page, extent;
+	uint32_t index;
 };
 
 /* A decoded message; strings are copies and end with NUL. Which members count depends on type. */
@@ -95,6 +169,45 @@ struct ob_wire_msg {
 		struct {
 			uint32_t interval_ms;
 		} poll;
+		struct {
+			uint32_t n;
+			struct ob_wire_offer item[OB_WIRE_SHARES_MAX];
+		} offer;
+		struct {
+			uint32_t n;
+			struct ob_wire_staged item[OB_WIRE_SHARES_MAX];
+		} staged;
+		struct {
+			uint32_t n;
+			struct ob_wire_held item[OB_WIRE_SHARES_MAX];
+		} held;
+		struct {
+			uint32_t n;
+			struct ob_wire_dropped item[OB_WIRE_SHARES_MAX];
+		} dropped;
+		struct {
+			uint32_t n;
+			struct ob_wire_orphan item[OB_WIRE_SHARES_MAX];
+		} orphans;
+		struct {
+			uint32_t n;
+			struct ob_wire_fetch item[OB_WIRE_SHARES_MAX];
+		} fetch;
+		struct {
+			uint32_t n;
+			struct ob_wire_adopt item[OB_WIRE_SHARES_MAX];
+		} adopt;
+		struct {
+			uint32_t flags, cpu_permille;
+			uint8_t key[OB_WIRE_KEY_SIZE];
+		} share;
+		struct {
+			uint64_t id;
+			uint32_t pages;
+		} extent;
+		struct {
+			uint64_t id;
+		} drop_extent;
 	};
 };
 

@@ -31,6 +31,12 @@ def ranges(n, start=0x7F0000000000, length=4096, zero=0):
     return struct.pack("<I", n) + b"".join(struct.pack("<IIQQ", 1 + i % 4, zero, start, start + length) for i in range(n))
 
 
+def entries(form, *rows):
+    return struct.pack("<I", len(rows)) + b"".join(struct.pack(form, *row) for row in rows)
+
+
+EXTENT, PAGE = 0x1122334455667788, 1 << 36 | 7
+
 SEEDS = {
     "hello": message(1, hello()),
     "hello-alone": message(1, hello(domain=b"", flags=0)),
@@ -69,7 +75,36 @@ SEEDS = {
     "release-longer": message(17, b"x"),
     "poll": message(18, struct.pack("<I", 50)),
     "poll-too-often": message(18, struct.pack("<I", 19)),
-    "type-unknown": message(6, b"whatever"),
+    "offer": message(6, entries("<QQQII", (PAGE, 1, 2, 0, 0), (PAGE + 1, 3, 4, 1, 0))),
+    "offer-none": message(6, entries("<QQQII")),
+    "offer-many": message(6, entries("<QQQII", *[(PAGE + i, i, 0, 0, 0) for i in range(20)])),
+    "offer-too-many": message(6, struct.pack("<I", 513)),
+    "offer-reserved": message(6, entries("<QQQII", (PAGE, 1, 2, 0, 1))),
+    "staged": message(7, entries("<QiI", (PAGE, 0, 0), (PAGE + 1, -116, 63))),
+    "staged-outside": message(7, entries("<QiI", (PAGE, 0, 64))),
+    "staged-positive": message(7, entries("<QiI", (PAGE, 1, 0))),
+    "held": message(8, entries("<QQIi", (PAGE, EXTENT, 0, 0), (PAGE + 1, EXTENT, 4095, -116))),
+    "held-extent-0": message(8, entries("<QQIi", (PAGE, 0, 0, 0))),
+    "held-outside": message(8, entries("<QQIi", (PAGE, EXTENT, 4096, 0))),
+    "dropped": message(9, entries("<QII", (EXTENT, 0, 1), (EXTENT, 1, 2))),
+    "dropped-0-times": message(9, entries("<QII", (EXTENT, 0, 0))),
+    "orphans": message(10, entries("<QII", (EXTENT, 4096, 0))),
+    "orphans-none": message(10, entries("<QII")),
+    "share": message(19, struct.pack("<II", 1, 20) + bytes(range(192))),
+    "share-off": message(19, struct.pack("<II", 0, 0) + bytes(192)),
+    "share-short-key": message(19, struct.pack("<II", 1, 20) + bytes(191)),
+    "share-much": message(19, struct.pack("<II", 1, 1001) + bytes(192)),
+    "extent": message(20, struct.pack("<QII", EXTENT, 4096, 0)),
+    "extent-too-large": message(20, struct.pack("<QII", EXTENT, 4097, 0)),
+    "fetch": message(21, entries("<QQQII", (PAGE, 1, 2, 0, 0), (PAGE + 1, 3, 4, 63, 0))),
+    "fetch-outside": message(21, entries("<QQQII", (PAGE, 1, 2, 64, 0))),
+    "adopt": message(22, entries("<QQII", (PAGE, EXTENT, 0, 0), (PAGE + 1, EXTENT, 1, 0))),
+    "adopt-reserved": message(22, entries("<QQII", (PAGE, EXTENT, 0, 1))),
+    "unshare": message(23, b""),
+    "unshare-longer": message(23, b"x"),
+    "drop-extent": message(24, struct.pack("<Q", EXTENT)),
+    "drop-extent-0": message(24, struct.pack("<Q", 0)),
+    "type-unknown": message(99, b"whatever"),
     "magic-wrong": message(17, b"", magic=0x4B42564E),
     "version-wrong": message(17, b"", version=2),
     "reserved-set": message(17, b"", reserved=1 << 63),

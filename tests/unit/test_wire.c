@@ -10,6 +10,56 @@
 
 static uint8_t buf[OB_WIRE_MAX];
 
+static void sample_of_sharing(struct ob_wire_msg *msg)
+{
+	static const uint64_t extent = 0x1122334455667788, page = 3ull << 36;
+	uint32_t n = OB_WIRE_SHARES_MAX;
+
+	switch (msg->type) {
+	case OB_WIRE_OFFER:
+		for (msg->offer.n = n; n--;)
+			msg->offer.item[n] = (struct ob_wire_offer){ page + n, ~(uint64_t)n, n * 77ull, n % 3 };
+		break;
+	case OB_WIRE_STAGED:
+		for (msg->staged.n = n; n--;)
+			msg->staged.item[n] = (struct ob_wire_staged){ page + n, n % 2 ? -ESTALE : 0, n % OB_WIRE_STAGING_MAX };
+		break;
+	case OB_WIRE_HELD:
+		for (msg->held.n = n; n--;)
+			msg->held.item[n] = (struct ob_wire_held){ page + n, extent, OB_WIRE_EXTENT_MAX - 1 - n, n % 2 ? -ENOENT : 0 };
+		break;
+	case OB_WIRE_DROPPED:
+		for (msg->dropped.n = n; n--;)
+			msg->dropped.item[n] = (struct ob_wire_dropped){ extent + n, n, UINT32_MAX - n };
+		break;
+	case OB_WIRE_ORPHANS:
+		for (msg->orphans.n = n; n--;)
+			msg->orphans.item[n] = (struct ob_wire_orphan){ extent + n, n };
+		break;
+	case OB_WIRE_FETCH:
+		for (msg->fetch.n = n; n--;)
+			msg->fetch.item[n] = (struct ob_wire_fetch){ page + n, n, ~(uint64_t)n, n % OB_WIRE_STAGING_MAX };
+		break;
+	case OB_WIRE_ADOPT:
+		for (msg->adopt.n = n; n--;)
+			msg->adopt.item[n] = (struct ob_wire_adopt){ page + n, extent, n };
+		break;
+	case OB_WIRE_SHARE:
+		msg->share.flags = OB_WIRE_SHARE_ON;
+		msg->share.cpu_permille = 1000;
+		for (n = 0; n < OB_WIRE_KEY_SIZE; n++)
+			msg->share.key[n] = (uint8_t)(n + 1);
+		break;
+	case OB_WIRE_EXTENT:
+		msg->extent.id = extent;
+		msg->extent.pages = OB_WIRE_EXTENT_MAX;
+		break;
+	case OB_WIRE_DROP_EXTENT:
+		msg->drop_extent.id = extent;
+		break;
+	}
+}
+
 static struct ob_wire_msg sample(uint16_t type)
 {
 	struct ob_wire_msg msg;
@@ -56,12 +106,16 @@ static struct ob_wire_msg sample(uint16_t type)
 	case OB_WIRE_POLL:
 		msg.poll.interval_ms = 50;
 		break;
+	default:
+		sample_of_sharing(&msg);
 	}
 	return msg;
 }
 
 static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
+	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
+	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -108,6 +162,38 @@ static void the_bytes_are_those_of_the_document(void **state)
 					       .name = "a", .program = "v1" } };
 	assert_int_equal(ob_wire_encode(&msg, buf, sizeof(buf)), sizeof(hello));
 	assert_memory_equal(buf, hello, sizeof(hello));
+}
+
+static void the_bytes_about_sharing_are_those_of_the_document(void **state)
+{
+	static const uint8_t offer[] = {
+		'O', 'V', 'B', 'K', 1, 0, 6, 0, 36, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		1, 0, 0, 0, 5, 0, 0, 0, 0x10, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0,
+	};
+	static const uint8_t held[] = {
+		'O', 'V', 'B', 'K', 1, 0, 8, 0, 28, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0x80, 9, 0, 0, 0, 0xf4, 0xff, 0xff, 0xff,
+	};
+	static const uint8_t extent[] = {
+		'O', 'V', 'B', 'K', 1, 0, 20, 0, 16, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+		7, 0, 0, 0, 0, 0, 0, 0x80, 0, 0x10, 0, 0, 0, 0, 0, 0,
+	};
+	struct ob_wire_msg msg = { .type = OB_WIRE_OFFER, .sequence = 1 };
+
+	msg.offer.n = 1;
+	msg.offer.item[0] = (struct ob_wire_offer){ 1ull << 36 | 5, 2, 3, 4 };
+	assert_int_equal(ob_wire_encode(&msg, buf, sizeof(buf)), sizeof(offer));
+	assert_memory_equal(buf, offer, sizeof(offer));
+
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_HELD, .sequence = 1 };
+	msg.held.n = 1;
+	msg.held.item[0] = (struct ob_wire_held){ 5, 0x8000000000000007, 9, -12 };
+	assert_int_equal(ob_wire_encode(&msg, buf, sizeof(buf)), sizeof(held));
+	assert_memory_equal(buf, held, sizeof(held));
+
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_EXTENT, .sequence = 1, .extent = { 0x8000000000000007, 4096 } };
+	assert_int_equal(ob_wire_encode(&msg, buf, sizeof(buf)), sizeof(extent));
+	assert_memory_equal(buf, extent, sizeof(extent));
 }
 
 static void a_cut_or_lengthened_message_is_refused(void **state)
@@ -190,6 +276,42 @@ static void wild_fields_are_refused_with_the_reason(void **state)
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 1, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 0x80000000, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 8, OB_WIRE_TEXT_MAX + 1, 2, EPROTO, "longer");
+}
+
+static void wild_fields_about_sharing_are_refused(void **state)
+{
+	enum { PAYLOAD = OB_WIRE_HEADER_SIZE, ITEM = PAYLOAD + 4 };
+	static const uint16_t lists[] = {
+		OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_FETCH, OB_WIRE_ADOPT,
+	};
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
+		expect_refusal(lists[i], PAYLOAD, OB_WIRE_SHARES_MAX + 1, 4, EPROTO, "512 entries");
+		expect_refusal(lists[i], PAYLOAD, UINT32_MAX, 4, EPROTO, "512 entries");
+		expect_refusal(lists[i], PAYLOAD, OB_WIRE_SHARES_MAX - 1, 4, EPROTO, "longer");
+	}
+	expect_refusal(OB_WIRE_OFFER, ITEM + 28, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_STAGED, ITEM + 8, 1, 4, EPROTO, "errno");
+	expect_refusal(OB_WIRE_STAGED, ITEM + 12, OB_WIRE_STAGING_MAX, 4, EPROTO, "staging");
+	expect_refusal(OB_WIRE_HELD, ITEM + 8, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_HELD, ITEM + 16, OB_WIRE_EXTENT_MAX, 4, EPROTO, "beyond");
+	expect_refusal(OB_WIRE_HELD, ITEM + 20, 0x80000000, 4, EPROTO, "errno");
+	expect_refusal(OB_WIRE_DROPPED, ITEM, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_DROPPED, ITEM + 8, UINT32_MAX, 4, EPROTO, "beyond");
+	expect_refusal(OB_WIRE_DROPPED, ITEM + 12, 0, 4, EPROTO, "0 times");
+	expect_refusal(OB_WIRE_ORPHANS, ITEM, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_ORPHANS, ITEM + 12, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_FETCH, ITEM + 24, OB_WIRE_STAGING_MAX, 4, EPROTO, "staging");
+	expect_refusal(OB_WIRE_FETCH, ITEM + 28, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_ADOPT, ITEM + 16, OB_WIRE_EXTENT_MAX, 4, EPROTO, "beyond");
+	expect_refusal(OB_WIRE_ADOPT, ITEM + 20, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_SHARE, PAYLOAD, 2, 4, EPROTO, "flags");
+	expect_refusal(OB_WIRE_SHARE, PAYLOAD + 4, 1001, 4, EPROTO, "permille");
+	expect_refusal(OB_WIRE_EXTENT, PAYLOAD, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 8, 0, 4, EPROTO, "4096 pages");
+	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 8, OB_WIRE_EXTENT_MAX + 1, 4, EPROTO, "4096 pages");
+	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 12, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_DROP_EXTENT, PAYLOAD, 0, 8, EPROTO, "name is 0");
 }
 
 static void put32(size_t offset, uint32_t value)
@@ -322,8 +444,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_message_comes_back_as_it_was),
 		cmocka_unit_test(the_bytes_are_those_of_the_document),
+		cmocka_unit_test(the_bytes_about_sharing_are_those_of_the_document),
 		cmocka_unit_test(a_cut_or_lengthened_message_is_refused),
 		cmocka_unit_test(wild_fields_are_refused_with_the_reason),
+		cmocka_unit_test(wild_fields_about_sharing_are_refused),
 		cmocka_unit_test(older_and_newer_statistics_are_understood),
 		cmocka_unit_test(encoding_never_writes_outside_and_checks_what_it_writes),
 		cmocka_unit_test(mutations_are_refused_or_mean_something),
