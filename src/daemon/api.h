@@ -12,7 +12,7 @@
 #define OB_API_ANSWER_MAX   (4 << 20) /* bytes of an answer's line */
 
 /* What a client waits for. */
-enum ob_wait_kind { OB_WAIT_NOTHING, OB_WAIT_ADMISSION, OB_WAIT_LIMIT, OB_WAIT_RELEASE };
+enum ob_wait_kind { OB_WAIT_NOTHING, OB_WAIT_ADMISSION, OB_WAIT_LIMIT, OB_WAIT_RELEASE, OB_WAIT_UNSHARE };
 
 struct ob_wait {
 	enum ob_wait_kind kind;
@@ -30,6 +30,7 @@ void ob_api_close_all(struct ob_daemon *daemon);
 void ob_api_machine_changed(struct ob_machine *machine);
 void ob_api_admitted(struct ob_machine *machine);
 void ob_api_release_ended(struct ob_machine *machine, int status, const char *text);
+void ob_api_unshare_ended(struct ob_machine *machine, int status, const char *text);
 void ob_api_machine_gone(struct ob_machine *machine, const char *why);
 
 /* Once a second: gives up on admissions that have waited too long. */

@@ -17,6 +17,10 @@
  * A new overbookd knows nobody. When the run directory shows living machines, nobody grows and nobody is admitted until
  * they have come back or SETTLE_NS have passed: else the first one to return would be given everything.
  *
+ * The stores of shared pages are paid for first: what they take, what is set aside for them to grow (budget.h), and the extents
+ * that a former overbookd has left. Machines divide the rest. What is set aside is allowed only once the machines have given
+ * it up, in the way that a machine's growth is.
+ *
  * Without a budget a machine's limit is the maximum that its user set.
  */
 #include "daemon/arbiter.h"
@@ -32,6 +36,7 @@
 #include "daemon/link.h"
 #include "daemon/notify.h"
 #include "daemon/runtime.h"
+#include "daemon/share.h"
 
 #define STIR_NS       (10 * OB_NS_PER_SEC)
 #define SETTLE_NS     (5 * OB_NS_PER_SEC)
@@ -99,18 +104,40 @@ static size_t describe_all(struct ob_daemon *daemon)
 	return n;
 }
 
+/* What is set aside for the stores of shared pages, orphans excepted. */
+static uint64_t stores_want(const struct ob_daemon *daemon)
+{
+	return ob_budget_store_want(ob_share_store_bytes(daemon), ob_share_is_hungry(daemon));
+}
+
+/* What there is for the machines and the stores; for the machines alone. */
+static uint64_t budget_of_all(const struct ob_daemon *daemon)
+{
+	uint64_t orphans = ob_share_orphan_bytes(daemon);
+
+	return daemon->budget_bytes > orphans ? daemon->budget_bytes - orphans : 0;
+}
+
+static uint64_t budget_of_machines(const struct ob_daemon *daemon)
+{
+	uint64_t all = budget_of_all(daemon), stores = stores_want(daemon);
+
+	return all > stores ? all - stores : 0;
+}
+
 /* Targets and grants for everybody into shares_of, in the order of the registry. Returns what is still free. */
 static uint64_t divide_budget(struct ob_daemon *daemon)
 {
 	size_t n = describe_all(daemon), i = 0;
+	uint64_t budget = budget_of_machines(daemon);
 
-	ob_budget_divide(daemon->budget_bytes, shares_of, n);
+	ob_budget_divide(budget, shares_of, n);
 	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
 		machine->target_bytes = shares_of[i].target_bytes;
 		if (machine->state == OB_MACHINE_WAITING)
 			shares_of[i].urgent_bytes = ob_budget_need(shares_of[i].target_bytes);
 	}
-	return ob_budget_grant(daemon->budget_bytes, shares_of, n);
+	return ob_budget_grant(budget, shares_of, n);
 }
 
 bool ob_arbiter_is_settling(const struct ob_daemon *daemon)
@@ -187,6 +214,17 @@ static void run_with_budget(struct ob_daemon *daemon)
 	}
 }
 
+/* After the orders: what they have raised is charged. */
+static void allow_stores(struct ob_daemon *daemon)
+{
+	uint64_t used = ob_share_store_bytes(daemon), allowed = OB_BUDGET_NONE;
+
+	if (daemon->budget_bytes != OB_BUDGET_NONE)
+		allowed = ob_arbiter_is_settling(daemon) ? used :
+			  ob_budget_store_allow(budget_of_all(daemon), used, stores_want(daemon), shares_of, describe_all(daemon));
+	ob_share_allow(daemon, allowed);
+}
+
 static bool is_moving(const struct ob_machine *machine)
 {
 	if (!machine->link || machine->release != OB_RELEASE_NO)
@@ -213,6 +251,7 @@ void ob_arbiter_run(struct ob_daemon *daemon)
 		run_without_budget(daemon);
 	else
 		run_with_budget(daemon);
+	allow_stores(daemon);
 	set_pace(daemon);
 }
 
@@ -272,6 +311,11 @@ void ob_arbiter_order_answered(struct ob_machine *machine, int status, const cha
 		       *text ? text : strerror(-status));
 }
 
+static const char *beside_stores(const struct ob_daemon *daemon)
+{
+	return budget_of_machines(daemon) < daemon->budget_bytes ? " without what the stores of shared pages take" : "";
+}
+
 int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err)
 {
 	struct ob_daemon *daemon = newcomer->daemon;
@@ -282,15 +326,16 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 	if (daemon->budget_bytes == OB_BUDGET_NONE)
 		return 0;
 	guaranteed = ob_budget_guaranteed(shares_of, describe_all(daemon));
-	if (guaranteed <= daemon->budget_bytes)
+	if (guaranteed <= budget_of_machines(daemon))
 		return 0;
 	describe(newcomer, &alone);
 	mine = ob_budget_floor(&alone);
 	return ob_error_set(err, EPERM,
 			    "machine \"%s\" does not fit: %s for it (its reservation, at least 16 MiB) and %s guaranteed to %u others make "
-			    "%s; the budget is %s", newcomer->name, ob_size_format(own, sizeof(own), mine),
+			    "%s; the budget is %s%s", newcomer->name, ob_size_format(own, sizeof(own), mine),
 			    ob_size_format(others, sizeof(others), guaranteed - mine), daemon->machine_count - 1,
-			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), daemon->budget_bytes));
+			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),
+			    beside_stores(daemon));
 }
 
 int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
@@ -306,11 +351,12 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
 	for (const struct ob_machine *at = daemon->machines; i < n; at = at->next, i++)
 		if (at != machine)
 			others += OB_MIN(ob_budget_guaranteed(&shares_of[i], 1), BYTES_SANE);
-	if (cost + others <= daemon->budget_bytes)
+	if (cost + others <= budget_of_machines(daemon))
 		return 0;
 	return ob_error_set(err, EPERM, "machine \"%s\" may cost %s once released; with the %s guaranteed to the others that is more "
-			    "than the budget of %s", machine->name, ob_size_format(mine, sizeof(mine), cost),
-			    ob_size_format(rest, sizeof(rest), others), ob_size_format(budget, sizeof(budget), daemon->budget_bytes));
+			    "than the budget of %s%s", machine->name, ob_size_format(mine, sizeof(mine), cost),
+			    ob_size_format(rest, sizeof(rest), others), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),
+			    beside_stores(daemon));
 }
 
 static int on_kick(sd_event_source *source, void *context)
@@ -324,6 +370,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 	struct ob_daemon *daemon = context;
 
 	ob_arbiter_run(daemon);
+	ob_share_tick(daemon);
 	ob_api_tick(daemon);
 	ob_notify_machines(daemon);
 	sd_event_source_set_time_relative(source, TICK_NS / OB_NS_PER_US);

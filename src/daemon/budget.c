@@ -195,3 +195,22 @@ uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machin
 	free_bytes = deal_by_lack(free_bytes, machines, n, 1);
 	return deal_by_lack(free_bytes, machines, n, 0);
 }
+
+uint64_t ob_budget_store_want(uint64_t used_bytes, bool hungry)
+{
+	if (!used_bytes && !hungry)
+		return 0;
+	return (used_bytes + OB_BUDGET_STORE_AHEAD + OB_BUDGET_STORE_STEP - 1) / OB_BUDGET_STORE_STEP * OB_BUDGET_STORE_STEP;
+}
+
+uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
+			       const struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t charged = 0, room;
+
+	for (size_t i = 0; i < n; i++)
+		charged = add_saturated(charged, ob_budget_charge(&machines[i]));
+	room = subtract_saturated(budget_bytes, charged);
+	room = OB_MIN(room, want_bytes);
+	return OB_MAX(room, used_bytes);
+}

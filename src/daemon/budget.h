@@ -20,6 +20,7 @@
 #ifndef OB_DAEMON_BUDGET_H
 #define OB_DAEMON_BUDGET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -54,6 +55,19 @@ void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines,
 
 /* After ob_budget_divide(). Returns what is still free then. */
 uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);
+
+/*
+ * The canonical stores of shared pages are paid for by the same budget. They get ahead of what they need, in steps, so that they can
+ * grow by a page at any time without a word to the machines: ob_budget_store_want() says how much is to be set aside for stores
+ * that take used_bytes (0 when they take nothing and are not wanted), and ob_budget_store_allow() how much of that there is
+ * beside what the machines may cost: never less than is used, which is a fact.
+ */
+#define OB_BUDGET_STORE_STEP  (4ull << 20)
+#define OB_BUDGET_STORE_AHEAD (2ull << 20)
+
+uint64_t ob_budget_store_want(uint64_t used_bytes, bool hungry);
+uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
+			       const struct ob_budget_machine *machines, size_t n);
 
 /* What must be set aside for a machine; saturates at OB_BUDGET_NONE. */
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine);

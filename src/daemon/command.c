@@ -15,6 +15,7 @@
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
+#include "daemon/share.h"
 
 #define BYTES_SANE      (1ull << 56) /* what an agent says may be anything; sums must not wrap */
 #define RESERVE_PERCENT 5 /* of the host's memory: stays free when a machine is released */
@@ -107,7 +108,14 @@ static bool is_reachable(struct request *request, const struct ob_machine *machi
 				 ob_machine_state_name(machine));
 	else if (machine->release == OB_RELEASE_RUNNING)
 		ob_client_refuse(request->client, "failed", "machine \"%s\" is being released", machine->name);
-	return machine->link && machine->release != OB_RELEASE_RUNNING;
+	else if (ob_share_is_ending(machine))
+		ob_client_refuse(request->client, "failed", "machine \"%s\" is bringing its shared pages back", machine->name);
+	return machine->link && machine->release != OB_RELEASE_RUNNING && !ob_share_is_ending(machine);
+}
+
+static uint64_t sane(uint64_t bytes)
+{
+	return OB_MIN(bytes, BYTES_SANE);
 }
 
 static void run_version(struct request *request)
@@ -184,9 +192,8 @@ static uint64_t read_meminfo(const char *key)
 }
 
 /* Whether the host can hold what comes back. Returns 0, or -EPERM with the arithmetic. */
-static int check_host_memory(const struct ob_machine *machine, struct ob_error *err)
+static int check_host_memory(const struct ob_machine *machine, uint64_t back, struct ob_error *err)
 {
-	uint64_t back = OB_MIN(machine->stats.compressed_bytes, BYTES_SANE) + OB_MIN(machine->stats.swapped_bytes, BYTES_SANE);
 	uint64_t available = read_meminfo("MemAvailable"), reserve = read_meminfo("MemTotal") / 100 * RESERVE_PERCENT;
 	char need[16], keep[16], have[16];
 
@@ -203,16 +210,73 @@ static void run_release(struct request *request)
 	bool force = get_bool(request, "force");
 	struct ob_machine *machine = get_machine(request);
 	struct ob_error err = { 0 };
+	uint64_t back;
 
 	if (!machine || !is_reachable(request, machine))
 		return;
-	if (!force && (check_host_memory(machine, &err) < 0 || ob_arbiter_check_release(machine, &err) < 0)) {
+	back = sane(machine->stats.compressed_bytes) + sane(machine->stats.swapped_bytes) + sane(machine->stats.shared_bytes);
+	if (!force && (check_host_memory(machine, back, &err) < 0 || ob_arbiter_check_release(machine, &err) < 0)) {
 		ob_client_refuse(request->client, "refused", "%s", err.text);
 		return;
 	}
 	ob_log(OB_LOG_INFO, "machine \"%s\" is being released%s", machine->name, force ? " by force" : "");
 	ob_link_order_release(machine);
 	begin_wait(request, OB_WAIT_RELEASE, machine);
+	ob_arbiter_stir(machine->daemon);
+}
+
+static void run_share(struct request *request)
+{
+	struct ob_daemon *daemon = ob_client_daemon(request->client);
+	const struct ob_machine *machine = NULL;
+
+	if (json_object_get(request->object, "name")) {
+		machine = get_machine(request);
+		if (!machine)
+			return;
+	}
+	ob_client_answer(request->client, ob_share_render(daemon, machine));
+}
+
+/* Whether a machine has room for its shared pages as pages of its own. Returns 0, or -EPERM with the arithmetic. */
+static int check_unshare(const struct ob_machine *machine, struct ob_error *err)
+{
+	uint64_t back = sane(machine->stats.shared_bytes), cost = sane(machine->stats.cost_bytes), room;
+	char need[16], limit[16], costs[16], left[16];
+
+	if (machine->limit_bytes == OB_BUDGET_NONE)
+		return check_host_memory(machine, back, err);
+	room = machine->limit_bytes > cost ? machine->limit_bytes - cost : 0;
+	if (back <= room)
+		return 0;
+	return ob_error_set(err, EPERM, "machine \"%s\" has %s to bring back; it costs %s and may cost %s, which leaves room for %s",
+			    machine->name, ob_size_format(need, sizeof(need), back), ob_size_format(costs, sizeof(costs), cost),
+			    ob_size_format(limit, sizeof(limit), machine->limit_bytes), ob_size_format(left, sizeof(left), room));
+}
+
+static void run_share_switch(struct request *request)
+{
+	struct ob_machine *machine;
+	struct ob_error err = { 0 };
+	bool on = get_bool(request, "on");
+
+	if (!json_object_get(request->object, "on"))
+		complain(request, "on", "true or false");
+	machine = get_machine(request);
+	if (!machine || !is_reachable(request, machine))
+		return;
+	if (on) {
+		ob_share_order_on(machine);
+		ob_client_answer(request->client, ob_share_render_machine(machine));
+		return;
+	}
+	if (check_unshare(machine, &err) < 0) {
+		ob_client_refuse(request->client, "refused", "%s", err.text);
+		return;
+	}
+	ob_log(OB_LOG_INFO, "machine \"%s\" shares no pages any more", machine->name);
+	ob_share_order_off(machine);
+	begin_wait(request, OB_WAIT_UNSHARE, machine);
 	ob_arbiter_stir(machine->daemon);
 }
 
@@ -282,6 +346,8 @@ static const struct command {
 	{ "stats", run_stats, { "name" } },
 	{ "limit", run_limit, { "name", "maximum_bytes", "wait" } },
 	{ "release", run_release, { "name", "force" } },
+	{ "share", run_share, { "name" } },
+	{ "share-switch", run_share_switch, { "name", "on" } },
 	{ "admit", run_admit, { "name", "domain", "ram_bytes", "reservation_bytes", "maximum_bytes", "shares", "pid" } },
 };
 

@@ -8,12 +8,14 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/fd.h"
 #include "base/units.h"
 #include "daemon/budget.h"
+#include "daemon/share.h"
 
 int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err)
 {
@@ -28,6 +30,40 @@ int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_byt
 				    text);
 	*ret_bytes = bytes;
 	return 0;
+}
+
+int ob_config_parse_share(const char *what, const char *text, bool *ret_sharing, struct ob_error *err)
+{
+	if (strcmp(text, "on") && strcmp(text, "off"))
+		return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"on\" nor \"off\"", what, text);
+	*ret_sharing = !strcmp(text, "on");
+	return 0;
+}
+
+int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_permille, struct ob_error *err)
+{
+	unsigned long permille = 0;
+	char *end;
+
+	if (isdigit((unsigned char)*text) && strlen(text) <= 4) {
+		permille = strtoul(text, &end, 10);
+		permille = *end ? 0 : permille;
+	}
+	if (!permille || permille > OB_SHARE_CPU_MAX)
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not a number from 1 to %d: permille of a processor", what, text,
+				    OB_SHARE_CPU_MAX);
+	*ret_permille = (unsigned)permille;
+	return 0;
+}
+
+static int set_share(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_share("SHARE", value, &config->sharing, err);
+}
+
+static int set_share_cpu(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_share_cpu("SHARE_CPU", value, &config->share_cpu_permille, err);
 }
 
 static int set_budget(struct ob_config *config, const char *value, struct ob_error *err)
@@ -58,6 +94,8 @@ static const struct {
 } settings[] = {
 	{ "BUDGET", set_budget },
 	{ "LOG", set_log },
+	{ "SHARE", set_share },
+	{ "SHARE_CPU", set_share_cpu },
 };
 
 /* Cuts white space off both ends. */
@@ -100,7 +138,7 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET and LOG are known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LOG, SHARE and SHARE_CPU are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

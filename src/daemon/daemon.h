@@ -10,6 +10,7 @@
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
+ *     share.h      pages that machines have in common: share.c, share_match.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
  * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves.
@@ -32,6 +33,7 @@
 struct ob_machine;
 struct ob_client;
 struct ob_link;
+struct ob_share;
 
 struct ob_daemon {
 	sd_event *event;
@@ -49,6 +51,10 @@ struct ob_daemon {
 	unsigned link_count;
 	struct ob_client *clients;
 	unsigned client_count;
+
+	bool sharing; /* whether machines are asked to share pages */
+	unsigned share_cpu_permille;
+	struct ob_share *share;
 
 	sd_event_source *agents_source, *clients_source;
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */

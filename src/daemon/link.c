@@ -11,8 +11,9 @@
  * back with a clean one, the machine's memory stays accounted for meanwhile.
  *
  * One message is read a turn of the loop, so an agent that floods overbookd slows nobody but itself. Nothing is queued
- * towards an agent: what is wanted of it (a limit, a release, an interval) is kept as wanted until its socket takes it,
- * so an agent that does not read costs no memory and misses nothing but orders that are out of date.
+ * towards an agent: what is wanted of it (a limit, a release, an interval, whether it shares) is kept as wanted until its socket
+ * takes it, so an agent that does not read costs no memory and misses nothing but orders that are out of date. What sharing
+ * asks for page by page is given up when the socket is full (share_match.c).
  */
 #include "daemon/link.h"
 
@@ -29,6 +30,7 @@
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/runtime.h"
+#include "daemon/share.h"
 
 #define HELLO_TIMEOUT_NS (5 * OB_NS_PER_SEC)
 #define LINKS_MAX        (OB_DAEMON_MACHINES_MAX + 64)
@@ -91,19 +93,48 @@ void ob_link_close_all(struct ob_daemon *daemon)
 	daemon->agents_source = sd_event_source_disable_unref(daemon->agents_source);
 }
 
-/* Returns 0, -EAGAIN when the socket is full, or -errno. */
-static int link_send(struct ob_link *link, struct ob_wire_msg *msg)
+/* Returns 0, -EAGAIN when the socket is full, or -errno. fd: a descriptor that goes with it, or -1. */
+static int link_send_fd(struct ob_link *link, struct ob_wire_msg *msg, int fd)
 {
-	uint8_t buf[OB_WIRE_HEADER_SIZE + 64];
+	static uint8_t buf[OB_WIRE_MAX];
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec part = { .iov_base = buf };
+	struct msghdr packet = { .msg_iov = &part, .msg_iovlen = 1 };
 	int n;
 
 	msg->sequence = ++link->next_sequence;
 	n = ob_wire_encode(msg, buf, sizeof(buf));
 	if (n < 0)
 		return n;
-	if (send(link->fd, buf, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-		return errno == ENOBUFS || errno == EINTR ? -EAGAIN : -errno;
+	part.iov_len = (size_t)n;
+	if (fd >= 0) {
+		struct cmsghdr *head;
+
+		packet.msg_control = &control;
+		packet.msg_controllen = sizeof(control.bytes);
+		head = CMSG_FIRSTHDR(&packet);
+		head->cmsg_level = SOL_SOCKET;
+		head->cmsg_type = SCM_RIGHTS;
+		head->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(head), &fd, sizeof(fd));
+	}
+	/* ETOOMANYREFS: it leaves descriptors unread. */
+	if (sendmsg(link->fd, &packet, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		return errno == ENOBUFS || errno == EINTR || errno == ETOOMANYREFS ? -EAGAIN : -errno;
 	return 0;
+}
+
+static int link_send(struct ob_link *link, struct ob_wire_msg *msg)
+{
+	return link_send_fd(link, msg, -1);
+}
+
+int ob_link_send(struct ob_machine *machine, struct ob_wire_msg *msg, int fd)
+{
+	return link_send_fd(machine->link, msg, fd);
 }
 
 static uint64_t to_wire(uint64_t bytes)
@@ -168,12 +199,19 @@ static void link_flush(struct ob_link *link)
 		r = send_release(link);
 	if (r >= 0 && link->poll_wanted)
 		r = send_poll(link);
+	if (r >= 0 && link->machine)
+		r = ob_share_flush(link->machine);
 	if (r < 0 && r != -EAGAIN)
 		ob_log_limited(OB_LOG_DEBUG, "machine \"%s\": cannot send to its agent: %s", link_name(link), strerror(-r));
 	blocked = r == -EAGAIN;
 	if (blocked != link->blocked)
 		sd_event_source_set_io_events(link->source, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
 	link->blocked = blocked;
+}
+
+void ob_link_flush(struct ob_machine *machine)
+{
+	link_flush(machine->link);
 }
 
 void ob_link_order_limit(struct ob_machine *machine, uint64_t limit_bytes)
@@ -270,6 +308,7 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 	ob_text_clean(machine->program, sizeof(machine->program), msg->hello.program);
 	ob_registry_connected(machine, link);
 	ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
+	ob_share_connected(machine);
 	ob_arbiter_stir(link->daemon);
 	return 0;
 }
@@ -314,6 +353,8 @@ static void on_reply(struct ob_machine *machine, const struct ob_wire_msg *msg)
 	char text[OB_WIRE_TEXT_MAX + 1];
 
 	ob_text_clean(text, sizeof(text), msg->reply.text);
+	if (ob_share_reply(machine, msg->reply.to, msg->reply.status, text))
+		return;
 	if (machine->release == OB_RELEASE_RUNNING && machine->release_sequence && msg->reply.to == machine->release_sequence) {
 		if (msg->reply.status == -EINPROGRESS)
 			on_release_progress(machine, text);
@@ -349,6 +390,12 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 	case OB_WIRE_REPLY:
 		on_reply(machine, msg);
 		return 0;
+	case OB_WIRE_OFFER:
+	case OB_WIRE_STAGED:
+	case OB_WIRE_HELD:
+	case OB_WIRE_DROPPED:
+	case OB_WIRE_ORPHANS:
+		return ob_share_handle(machine, msg, err);
 	default:
 		return ob_error_set(err, EPROTO, "a message of type %u, which only overbookd sends", msg->type);
 	}
@@ -357,7 +404,7 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 static int on_readable(struct ob_link *link, struct ob_error *err)
 {
 	static uint8_t buf[OB_WIRE_MAX + 1];
-	struct ob_wire_msg msg;
+	static struct ob_wire_msg msg;
 	ssize_t n = recv(link->fd, buf, sizeof(buf), MSG_DONTWAIT);
 	int r;
 

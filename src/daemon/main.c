@@ -26,16 +26,19 @@
 #include "daemon/notify.h"
 #include "daemon/privilege.h"
 #include "daemon/runtime.h"
+#include "daemon/share.h"
 
 #define SUBJECT   "overbookd"
 #define FILES_MAX 8192 /* descriptors: two a machine (socket, pidfd), one a client, and some */
 
-enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND };
+enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU };
 
 static const struct option options[] = {
 	{ "budget", required_argument, NULL, OPTION_BUDGET },
 	{ "config", required_argument, NULL, OPTION_CONFIG },
 	{ "socket-dir", required_argument, NULL, OPTION_SOCKET_DIR },
+	{ "share", required_argument, NULL, OPTION_SHARE },
+	{ "share-cpu", required_argument, NULL, OPTION_SHARE_CPU },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -43,13 +46,17 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"usage: overbookd [--budget SIZE | --config FILE] [--socket-dir DIR] [--foreground]\n"
+	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--socket-dir DIR] [--foreground]\n"
+	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
 	"\n"
 	"  --budget SIZE      memory that all machines together may cost (512M, 16G); without it each\n"
 	"                     machine has its own limit and no other\n"
-	"  --config FILE      lines BUDGET=SIZE and LOG=LEVEL; read at the start and at each SIGHUP\n"
+	"  --share on|off     whether machines of one domain share equal pages; default: on\n"
+	"  --share-cpu N      permille of a processor that each machine may spend on looking for them; default: 20\n"
+	"  --config FILE      lines BUDGET=SIZE, LOG=LEVEL, SHARE=on|off and SHARE_CPU=N; read at the start and at\n"
+	"                     each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -58,7 +65,7 @@ static const char usage[] =
 /* Returns 0, 1 when there is nothing left to do, or -EINVAL with the reason. */
 static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const char **ret_dir, struct ob_error *err)
 {
-	bool budget_given = false;
+	const char *given = NULL; /* an option that excludes --config */
 	int option;
 
 	opterr = 0;
@@ -67,7 +74,17 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 		case OPTION_BUDGET:
 			if (ob_config_parse_budget("--budget", optarg, &daemon->budget_bytes, err) < 0)
 				return -EINVAL;
-			budget_given = true;
+			given = "--budget";
+			break;
+		case OPTION_SHARE:
+			if (ob_config_parse_share("--share", optarg, &daemon->sharing, err) < 0)
+				return -EINVAL;
+			given = "--share";
+			break;
+		case OPTION_SHARE_CPU:
+			if (ob_config_parse_share_cpu("--share-cpu", optarg, &daemon->share_cpu_permille, err) < 0)
+				return -EINVAL;
+			given = "--share-cpu";
 			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
@@ -90,9 +107,8 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 	}
 	if (optind < argc)
 		return ob_error_set(err, EINVAL, "\"%s\" is not an option; see overbookd --help", argv[optind]);
-	if (budget_given && daemon->config_path)
-		return ob_error_set(err, EINVAL, "--budget and --config exclude each other: write BUDGET= into \"%s\"",
-				    daemon->config_path);
+	if (given && daemon->config_path)
+		return ob_error_set(err, EINVAL, "%s and --config exclude each other: write it into \"%s\"", given, daemon->config_path);
 	return 0;
 }
 
@@ -109,12 +125,19 @@ static void raise_file_limit(void)
 
 static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 {
-	struct ob_config config = { .budget_bytes = OB_BUDGET_NONE };
+	struct ob_config config = { .budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT };
 	int r = ob_config_read(daemon->config_path, &config, err);
 
 	if (r < 0)
 		return r;
 	daemon->budget_bytes = config.budget_bytes;
+	if (daemon->share && (daemon->sharing != config.sharing || daemon->share_cpu_permille != config.share_cpu_permille)) {
+		daemon->sharing = config.sharing;
+		daemon->share_cpu_permille = config.share_cpu_permille;
+		ob_share_reconfigure(daemon);
+	}
+	daemon->sharing = config.sharing;
+	daemon->share_cpu_permille = config.share_cpu_permille;
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
 	ob_log_set_level(config.log_level);
 	ob_log_set_subject(SUBJECT);
@@ -184,6 +207,8 @@ static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *er
 	if (r >= 0)
 		r = ob_notify_watchdog(daemon, err);
 	if (r >= 0)
+		r = ob_share_init(daemon, err);
+	if (r >= 0)
 		r = ob_arbiter_init(daemon, err);
 	if (r >= 0)
 		r = ob_runtime_listen(daemon, err);
@@ -199,6 +224,7 @@ static void tear_down(struct ob_daemon *daemon)
 	ob_api_close_all(daemon);
 	ob_registry_clear(daemon);
 	ob_link_close_all(daemon);
+	ob_share_close(daemon);
 	ob_arbiter_close(daemon);
 	ob_runtime_close(daemon);
 	sd_event_unref(daemon->event);
@@ -216,7 +242,7 @@ static void announce(const struct ob_daemon *daemon)
 int main(int argc, char **argv)
 {
 	struct ob_daemon daemon = {
-		.budget_bytes = OB_BUDGET_NONE, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
+		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
 	};
 	struct ob_error err = { 0 };
 	const char *dir = NULL;

@@ -14,6 +14,7 @@
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
+#include "daemon/share.h"
 
 static const char *const state_names[] = {
 	[OB_MACHINE_WAITING] = "waiting", [OB_MACHINE_STARTING] = "starting", [OB_MACHINE_RUNNING] = "running",
@@ -140,6 +141,7 @@ void ob_registry_disconnected(struct ob_machine *machine)
 	machine->range_count = 0;
 	if (machine->release == OB_RELEASE_RUNNING)
 		machine->release = OB_RELEASE_NO;
+	ob_share_disconnected(machine);
 	ob_api_machine_gone(machine, "the connection to its agent has ended");
 	ob_arbiter_kick(machine->daemon);
 }
@@ -158,6 +160,7 @@ void ob_registry_remove(struct ob_machine *machine, const char *why)
 	if (machine->state != OB_MACHINE_WAITING)
 		ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is gone: %s", machine->name, machine->pid, why);
 	ob_api_machine_gone(machine, why);
+	ob_share_machine_gone(machine);
 	if (machine->link)
 		ob_link_forget_machine(machine->link);
 	machine_free(machine);

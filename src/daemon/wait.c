@@ -5,7 +5,8 @@
  *
  *     admission   refused after ADMIT_NS without enough room
  *     limit       failed when the machine has not come nearer to it for STUCK_NS
- *     release     lasts as long as the agent goes on; a slow disk is no reason to give up
+ *     release, unshare
+ *                 lasts as long as the agent goes on; a slow disk is no reason to give up
  *
  * A client that goes away calls its admission off; a limit or a release goes on without it.
  */
@@ -16,6 +17,7 @@
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
+#include "daemon/share.h"
 
 #define ADMIT_NS    (10 * OB_NS_PER_SEC)
 #define STUCK_NS    (30 * OB_NS_PER_SEC)
@@ -94,6 +96,15 @@ static void on_release(struct ob_client *client, struct ob_wait *wait)
 		ob_client_progress(client, machine->release_done_bytes, machine->release_total_bytes, "bytes brought back");
 }
 
+static void on_unshare(struct ob_client *client, struct ob_wait *wait)
+{
+	uint64_t done, total;
+
+	ob_share_progress(wait->machine, &done, &total);
+	if (progress_due(wait))
+		ob_client_progress(client, done, total, "bytes brought back");
+}
+
 static void wait_proceed(struct ob_client *client, struct ob_wait *wait)
 {
 	switch (wait->kind) {
@@ -105,6 +116,9 @@ static void wait_proceed(struct ob_client *client, struct ob_wait *wait)
 		break;
 	case OB_WAIT_RELEASE:
 		on_release(client, wait);
+		break;
+	case OB_WAIT_UNSHARE:
+		on_unshare(client, wait);
 		break;
 	case OB_WAIT_NOTHING:
 		break;
@@ -155,6 +169,21 @@ void ob_api_release_ended(struct ob_machine *machine, int status, const char *te
 					 *text ? text : strerror(-status));
 		else
 			ob_client_answer(client, ob_render_row(machine));
+	}
+}
+
+void ob_api_unshare_ended(struct ob_machine *machine, int status, const char *text)
+{
+	for (struct ob_client *client = machine->daemon->clients; client; client = ob_client_next(client)) {
+		struct ob_wait *wait = ob_client_wait(client);
+
+		if (wait->kind != OB_WAIT_UNSHARE || wait->machine != machine)
+			continue;
+		if (status)
+			ob_client_refuse(client, "failed", "the shared pages of machine \"%s\" could not all be brought back: %s",
+					 machine->name, *text ? text : strerror(-status));
+		else
+			ob_client_answer(client, ob_share_render_machine(machine));
 	}
 }
 

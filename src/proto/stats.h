@@ -74,7 +74,19 @@
 	X(fault_compressed_install_ns, counter, "faults on compressed pages: putting the page in place and waking who waits") \
 	X(fault_swapped_wait_ns, counter, "faults on swapped pages: between the event and the answer's beginning, waiting for room included") \
 	X(fault_swapped_fetch_ns, counter, "faults on swapped pages: decompressing, reading or verifying")        \
-	X(fault_swapped_install_ns, counter, "faults on swapped pages: putting the page in place and waking who waits")
+	X(fault_swapped_install_ns, counter, "faults on swapped pages: putting the page in place and waking who waits") \
+	X(fault_shared_wait_ns, counter, "faults on shared pages: between the event and the answer's beginning, waiting for room included") \
+	X(fault_shared_fetch_ns, counter, "faults on shared pages: decompressing, reading or verifying")          \
+	X(fault_shared_install_ns, counter, "faults on shared pages: putting the page in place and waking who waits") \
+	X(shared_bytes, gauge, "pages whose only copy is a canonical page, shared with others")                   \
+	X(share_offered_pages, counter, "pages whose hash was offered for sharing")                               \
+	X(share_adopted_pages, counter, "pages that became, or were moved to, a canonical page with the same bytes") \
+	X(share_refused_pages, counter, "canonical pages that were refused since their bytes differed")           \
+	X(faults_shared, counter, "faults answered from a canonical page")                                        \
+	X(share_dropped_pages, counter, "canonical pages let go of, once for each page that was one")             \
+	X(scan_pages, counter, "pages that the scanner took out to see whether they are used")                    \
+	X(scan_cpu_ns, counter, "CPU time of the scanner")                                                        \
+	X(scan_returned_pages, counter, "pages that came back by a fault while the scanner watched them")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;
@@ -92,7 +104,7 @@ struct ob_stats {
  * Latency histograms of faults, a row a kind: from the moment the engine read the event to the moment the page was in
  * place, in buckets of half an octave: bucket(ns) = 2 * floor(log2 ns) + the bit below, at most OB_HIST_BUCKETS - 1.
  */
-#define OB_HISTS(X) X(touch) X(bench) X(zero) X(compressed) X(swapped)
+#define OB_HISTS(X) X(touch) X(bench) X(zero) X(compressed) X(swapped) X(shared)
 
 enum ob_hist_kind {
 #define X(name) OB_HIST_##name,

@@ -15,6 +15,7 @@
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
 #include "daemon/runtime.h"
+#include "daemon/share.h"
 #include "fuzz.h"
 
 #define BED_MACHINES 64   /* whose limits are watched */
@@ -37,10 +38,11 @@ static void start(struct bed *bed)
 
 	if (!getenv("OVERBOOK_LOG"))
 		ob_log_set_level((enum ob_log_level)1);
-	*daemon = (struct ob_daemon){ .lock_fd = -1, .agents_fd = -1, .clients_fd = -1 };
+	*daemon = (struct ob_daemon){ .lock_fd = -1, .agents_fd = -1, .clients_fd = -1, .sharing = true };
 	r = ob_runtime_claim(daemon, fuzz_directory(), &err);
 	FUZZ_CHECK(r == 0 && sd_event_new(&daemon->event) >= 0, "%s", err.text);
-	r = ob_arbiter_init(daemon, &err);
+	r = ob_share_init(daemon, &err);
+	r = r < 0 ? r : ob_arbiter_init(daemon, &err);
 	r = r < 0 ? r : ob_runtime_listen(daemon, &err);
 	r = r < 0 ? r : ob_link_listen(daemon, &err);
 	r = r < 0 ? r : ob_api_listen(daemon, &err);
@@ -304,6 +306,7 @@ void bed_pass(struct bed *bed, uint64_t seconds)
 {
 	now_ns += OB_MIN(seconds, 3600ull) * OB_NS_PER_SEC;
 	ob_arbiter_run(&bed->daemon);
+	ob_share_tick(&bed->daemon);
 	ob_api_tick(&bed->daemon);
 	bed_run(bed);
 }

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Domains and their machines.
+ *
+ * A machine becomes a sharer with its first HELLO and stays one until its process has ended, whatever becomes of its connection:
+ * its page tables name slots, so its holds stand. It gets a new staging memory with each connection. A domain exists while it has
+ * machines; then nothing of its store is held any more, and it goes.
+ *
+ * The hash's key is drawn once, the same for all domains: it tells nothing of pages, and each domain has its own index.
+ *
+ * Memory. What the stores take comes out of the budget. The arbiter grants it in steps (budget.h), before it is needed: a slot that was
+ * never filled is filled only within what is granted, so a page more in a store never takes the sum above the budget, and the
+ * two copies that go are a gain on top. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
+ * on with slots that have become free. Extents of a former overbookd are counted once each, whole, for as long as any
+ * machine holds something of them: who else has them mapped, and how much of them is filled, is not known any more.
+ */
+#include "daemon/share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "daemon/api.h"
+#include "daemon/arbiter.h"
+#include "daemon/link.h"
+#include "daemon/share_internal.h"
+
+#define STAGING_BYTES ((size_t)OB_WIRE_STAGING_MAX * OB_SHARE_PAGE)
+#define HUNGRY_NS     (10 * OB_NS_PER_SEC)
+#define OPEN_MAX      4096u /* extents of all stores: each is a descriptor */
+
+int ob_share_init(struct ob_daemon *daemon, struct ob_error *err)
+{
+	struct ob_share *share = calloc(1, sizeof(*share));
+
+	if (!share)
+		return ob_error_sys(err, ENOMEM, "cannot set up sharing");
+	if (getrandom(share->key, sizeof(share->key), 0) != (ssize_t)sizeof(share->key)) {
+		free(share);
+		return ob_error_sys(err, EIO, "cannot draw the key of the hash");
+	}
+	share->daemon = daemon;
+	share->allowed_bytes = daemon->budget_bytes == OB_BUDGET_NONE ? OB_BUDGET_NONE : 0;
+	daemon->share = share;
+	return 0;
+}
+
+static void domain_free(struct ob_domain *domain)
+{
+	struct ob_domain **at;
+
+	for (at = &domain->share->domains; *at && *at != domain; at = &(*at)->next)
+		;
+	if (*at)
+		*at = domain->next;
+	ob_store_free(domain->store);
+	ob_index_free(domain->index);
+	free(domain);
+}
+
+void ob_share_close(struct ob_daemon *daemon)
+{
+	while (daemon->share && daemon->share->domains)
+		domain_free(daemon->share->domains);
+	free(daemon->share);
+	daemon->share = NULL;
+}
+
+/* A slot is free: nobody finds it any more. */
+static void on_freed(void *context, uint32_t slot, uint64_t lo, uint64_t hi)
+{
+	struct ob_domain *domain = context;
+	struct ob_index_entry entry = { .lo = lo, .hi = hi, .where = slot, .owner = OB_INDEX_STORE };
+
+	ob_index_remove(domain->index, &entry);
+}
+
+/* The domain of a machine, made if it is new. NULL when memory is short. */
+static struct ob_domain *domain_get(struct ob_share *share, const struct ob_machine *machine)
+{
+	bool solo = !*machine->domain;
+	const char *name = solo ? machine->name : machine->domain;
+	struct ob_domain *domain;
+
+	for (domain = share->domains; domain; domain = domain->next)
+		if (domain->solo == solo && !strcmp(domain->name, name))
+			return domain;
+	domain = calloc(1, sizeof(*domain));
+	if (!domain)
+		return NULL;
+	domain->share = share;
+	domain->solo = solo;
+	memcpy(domain->name, name, strlen(name) + 1);
+	domain->store = ob_store_new(on_freed, domain);
+	domain->index = ob_index_new(&ob_index_hash);
+	if (!domain->store || !domain->index) {
+		domain_free(domain);
+		return NULL;
+	}
+	domain->next = share->domains;
+	share->domains = domain;
+	return domain;
+}
+
+static struct ob_sharer *sharer_new(struct ob_machine *machine)
+{
+	struct ob_domain *domain = domain_get(machine->daemon->share, machine);
+	struct ob_sharer *sharer = domain ? calloc(1, sizeof(*sharer)) : NULL;
+	unsigned number = 0;
+
+	while (sharer && number < OB_STORE_MEMBERS && domain->sharers[number])
+		number++;
+	if (!sharer || number == OB_STORE_MEMBERS) {
+		free(sharer);
+		if (domain && !domain->count)
+			domain_free(domain);
+		return NULL;
+	}
+	sharer->machine = machine;
+	sharer->domain = domain;
+	sharer->number = number;
+	sharer->staging_fd = -1;
+	domain->sharers[number] = sharer;
+	domain->top = OB_MAX(domain->top, number + 1);
+	domain->count++;
+	return sharer;
+}
+
+/* --- staging memory --- */
+
+static void staging_close(struct ob_sharer *sharer)
+{
+	if (sharer->staging_base)
+		munmap(sharer->staging_base, STAGING_BYTES);
+	sharer->staging_base = NULL;
+	ob_fd_close(&sharer->staging_fd);
+}
+
+/* The agent writes it, and cannot take it away under the reader: it can be neither shrunk nor punched by accident into a fault. */
+static int staging_open(struct ob_sharer *sharer)
+{
+	int OB_FD fd = memfd_create("overbook-staging", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	void *base;
+
+	if (fd < 0 || ftruncate(fd, (off_t)STAGING_BYTES) < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+		return -errno;
+	base = mmap(NULL, STAGING_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
+	sharer->staging_base = base;
+	sharer->staging_fd = ob_fd_take(&fd);
+	return 0;
+}
+
+/* --- connections --- */
+
+static bool wants_on(const struct ob_sharer *sharer)
+{
+	return sharer->machine->daemon->sharing && !sharer->off && sharer->staging_base;
+}
+
+void ob_share_connected(struct ob_machine *machine)
+{
+	struct ob_sharer *sharer = machine->sharer;
+	int r;
+
+	if (!sharer)
+		sharer = machine->sharer = sharer_new(machine);
+	if (!sharer) {
+		ob_log_limited(OB_LOG_WARNING, "machine \"%s\": no memory to share its pages", machine->name);
+		return;
+	}
+	r = staging_open(sharer);
+	if (r < 0)
+		ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its pages are not shared: no memory to look at them: %s", machine->name,
+			       strerror(-r));
+	ob_store_reconnected(sharer->domain->store, sharer->number);
+	sharer->answered_ns = ob_now_ns();
+	sharer->on = false;
+	sharer->switch_wanted = wants_on(sharer);
+	/* A new agent knows nothing of what was asked of the last one. */
+	sharer->unshare_wanted = sharer->unsharing = false;
+	ob_link_flush(machine);
+}
+
+void ob_share_disconnected(struct ob_machine *machine)
+{
+	struct ob_sharer *sharer = machine->sharer;
+
+	if (!sharer)
+		return;
+	sharer->on = sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = false;
+	ob_match_abandon(sharer);
+	staging_close(sharer);
+	ob_match_pump(sharer->domain);
+}
+
+static void count_orphans(struct ob_share *share);
+
+void ob_share_machine_gone(struct ob_machine *machine)
+{
+	struct ob_sharer *sharer = machine->sharer;
+	struct ob_domain *domain;
+
+	if (!sharer)
+		return;
+	domain = sharer->domain;
+	machine->sharer = NULL;
+	sharer->on = false;
+	ob_match_abandon(sharer);
+	ob_index_remove_owner(domain->index, (uint16_t)sharer->number);
+	ob_index_set_quota(domain->index, (uint16_t)sharer->number, 0);
+	ob_store_let_go_all(domain->store, &sharer->holder);
+	ob_store_forget_told(domain->store, sharer->number, 0);
+	staging_close(sharer);
+	domain->sharers[sharer->number] = NULL;
+	while (domain->top && !domain->sharers[domain->top - 1])
+		domain->top--;
+	free(sharer->todo);
+	free(sharer->pending);
+	free(sharer->orphans);
+	free(sharer);
+	if (--domain->count)
+		ob_match_pump(domain);
+	else
+		domain_free(domain);
+	count_orphans(machine->daemon->share);
+	ob_arbiter_kick(machine->daemon);
+}
+
+/* --- what agents are told --- */
+
+static int send_switch(struct ob_sharer *sharer)
+{
+	bool on = wants_on(sharer);
+	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
+	int r;
+
+	msg.share.flags = on ? OB_WIRE_SHARE_ON : 0;
+	msg.share.cpu_permille = sharer->machine->daemon->share_cpu_permille;
+	memcpy(msg.share.key, sharer->domain->share->key, sizeof(msg.share.key));
+	r = ob_link_send(sharer->machine, &msg, on ? sharer->staging_fd : -1);
+	if (r < 0)
+		return r;
+	sharer->on = on;
+	sharer->switch_wanted = false;
+	return 0;
+}
+
+static int send_unshare(struct ob_sharer *sharer)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_UNSHARE };
+	int r = ob_link_send(sharer->machine, &msg, -1);
+
+	if (r < 0)
+		return r;
+	sharer->unshare_wanted = false;
+	sharer->unshare_sequence = msg.sequence;
+	return 0;
+}
+
+/* Closed extents that the machine has mapped. */
+static int send_drops(struct ob_sharer *sharer)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_DROP_EXTENT };
+	int r = 0;
+
+	while (r >= 0 && ob_store_next_closed(sharer->domain->store, sharer->number, &msg.drop_extent.id)) {
+		r = ob_link_send(sharer->machine, &msg, -1);
+		if (r >= 0)
+			ob_store_forget_told(sharer->domain->store, sharer->number, msg.drop_extent.id);
+	}
+	return r;
+}
+
+int ob_share_flush(struct ob_machine *machine)
+{
+	struct ob_sharer *sharer = machine->sharer;
+	int r = 0;
+
+	if (!sharer)
+		return 0;
+	if (sharer->switch_wanted)
+		r = send_switch(sharer);
+	if (r >= 0 && sharer->unshare_wanted)
+		r = send_unshare(sharer);
+	return r < 0 ? r : send_drops(sharer);
+}
+
+void ob_share_reconfigure(struct ob_daemon *daemon)
+{
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
+		struct ob_sharer *sharer = machine->sharer;
+
+		if (!sharer || !machine->link || (!sharer->on && !wants_on(sharer)))
+			continue;
+		sharer->switch_wanted = true;
+		ob_link_flush(machine);
+	}
+}
+
+void ob_share_order_on(struct ob_machine *machine)
+{
+	if (!machine->sharer)
+		return;
+	machine->sharer->off = false;
+	machine->sharer->switch_wanted = !machine->sharer->on && wants_on(machine->sharer);
+	ob_link_flush(machine);
+}
+
+void ob_share_order_off(struct ob_machine *machine)
+{
+	struct ob_sharer *sharer = machine->sharer;
+
+	if (!sharer)
+		return;
+	sharer->off = true;
+	sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = true;
+	sharer->unshare_sequence = 0;
+	sharer->unshare_done_bytes = sharer->unshare_total_bytes = 0;
+	ob_link_flush(machine);
+}
+
+bool ob_share_is_ending(const struct ob_machine *machine)
+{
+	return machine->sharer && machine->sharer->unsharing;
+}
+
+void ob_share_progress(const struct ob_machine *machine, uint64_t *ret_done_bytes, uint64_t *ret_total_bytes)
+{
+	*ret_done_bytes = machine->sharer ? machine->sharer->unshare_done_bytes : 0;
+	*ret_total_bytes = machine->sharer ? machine->sharer->unshare_total_bytes : 0;
+}
+
+bool ob_share_reply(struct ob_machine *machine, uint32_t to, int status, const char *text)
+{
+	struct ob_sharer *sharer = machine->sharer;
+	unsigned long long done, total;
+
+	if (!sharer || !sharer->unsharing || !sharer->unshare_sequence || to != sharer->unshare_sequence)
+		return false;
+	if (status != -EINPROGRESS) {
+		sharer->unsharing = false;
+		if (status)
+			ob_log(OB_LOG_WARNING, "machine \"%s\": its shared pages could not all be brought back: %s", machine->name,
+			       *text ? text : strerror(-status));
+		ob_api_unshare_ended(machine, status, text);
+		ob_arbiter_stir(machine->daemon);
+	} else if (sscanf(text, "%20llu %20llu", &done, &total) == 2 && done <= total) {
+		sharer->unshare_done_bytes = done;
+		sharer->unshare_total_bytes = total;
+		ob_api_machine_changed(machine);
+	}
+	return true;
+}
+
+/* --- what agents say --- */
+
+static int compare_orphans(const void *a, const void *b)
+{
+	uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+
+	return (left > right) - (left < right);
+}
+
+/* Each extent of former overbookds counts once, whoever holds it. */
+static void count_orphans(struct ob_share *share)
+{
+	uint64_t *ids, n = 0, different = 0;
+
+	for (const struct ob_machine *machine = share->daemon->machines; machine; machine = machine->next)
+		n += machine->sharer ? machine->sharer->orphan_count : 0;
+	ids = n ? malloc(n * sizeof(*ids)) : NULL;
+	if (ids) {
+		n = 0;
+		for (const struct ob_machine *machine = share->daemon->machines; machine; machine = machine->next)
+			for (uint32_t i = 0; machine->sharer && i < machine->sharer->orphan_count; i++)
+				ids[n++] = machine->sharer->orphans[i].extent;
+		qsort(ids, n, sizeof(*ids), compare_orphans);
+		for (uint64_t i = 0; i < n; i++)
+			different += !i || ids[i] != ids[i - 1];
+		free(ids);
+	} else {
+		different = n; /* without memory to look: each for itself */
+	}
+	share->orphan_bytes = different * OB_STORE_EXTENT;
+}
+
+/* The list replaces the last one. What is in it of this overbookd's own store is counted there. */
+static void on_orphans(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
+{
+	struct ob_share *share = sharer->domain->share;
+	uint64_t before = share->orphan_bytes;
+
+	free(sharer->orphans);
+	sharer->orphan_count = 0;
+	sharer->orphans = msg->orphans.n ? malloc(msg->orphans.n * sizeof(*sharer->orphans)) : NULL;
+	for (uint32_t i = 0; sharer->orphans && i < msg->orphans.n; i++)
+		if (msg->orphans.item[i].held && !ob_store_has(sharer->domain->store, msg->orphans.item[i].extent))
+			sharer->orphans[sharer->orphan_count++] = msg->orphans.item[i];
+	count_orphans(share);
+	if (share->orphan_bytes != before)
+		ob_arbiter_stir(share->daemon);
+}
+
+int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	uint64_t before = ob_share_store_bytes(machine->daemon);
+	int r = 0;
+
+	if (!machine->sharer)
+		return msg->type == OB_WIRE_OFFER || msg->type == OB_WIRE_ORPHANS ? 0 :
+			ob_error_set(err, EPROTO, "an answer about sharing that nobody asked for");
+	if (msg->type == OB_WIRE_ORPHANS)
+		on_orphans(machine->sharer, msg);
+	else
+		r = ob_match_handle(machine->sharer, msg, err);
+	/* Less is as good to know as more: others may grow. */
+	if (ob_share_store_bytes(machine->daemon) != before)
+		ob_arbiter_kick(machine->daemon);
+	return r;
+}
+
+void ob_share_tick(struct ob_daemon *daemon)
+{
+	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
+		ob_match_expire(domain);
+}
+
+/* --- memory --- */
+
+uint64_t ob_share_store_bytes(const struct ob_daemon *daemon)
+{
+	uint64_t pages = 0;
+
+	for (const struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
+		pages += ob_store_memory_pages(domain->store);
+	return pages * OB_STORE_PAGE;
+}
+
+uint64_t ob_share_orphan_bytes(const struct ob_daemon *daemon)
+{
+	return daemon->share->orphan_bytes;
+}
+
+bool ob_share_is_hungry(const struct ob_daemon *daemon)
+{
+	return ob_now_ns() < daemon->share->hungry_until_ns;
+}
+
+bool ob_share_has_room(const struct ob_share *share)
+{
+	uint64_t more = (share->planned + 1ull) * OB_STORE_PAGE;
+
+	return share->allowed_bytes == OB_BUDGET_NONE || ob_share_store_bytes(share->daemon) + more <= share->allowed_bytes;
+}
+
+bool ob_share_may_open(const struct ob_share *share)
+{
+	uint32_t open = 0;
+
+	for (const struct ob_domain *domain = share->domains; domain; domain = domain->next)
+		open += ob_store_extents(domain->store);
+	return open < OPEN_MAX;
+}
+
+void ob_share_want_room(struct ob_share *share)
+{
+	share->hungry_until_ns = ob_now_ns() + HUNGRY_NS;
+	ob_arbiter_kick(share->daemon);
+}
+
+void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes)
+{
+	bool more = bytes > daemon->share->allowed_bytes;
+
+	daemon->share->allowed_bytes = bytes;
+	for (struct ob_domain *domain = daemon->share->domains; more && domain; domain = domain->next)
+		ob_match_pump(domain);
+}

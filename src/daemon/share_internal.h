@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What share.c, share_match.c and share_api.c know of each other. */
+#ifndef OB_DAEMON_SHARE_INTERNAL_H
+#define OB_DAEMON_SHARE_INTERNAL_H
+
+#include "daemon/share.h"
+#include "daemon/store.h"
+#include "share/index.h"
+
+#define OB_SHARE_TODO_MAX    1024u /* offers of one machine that have an equal and wait for their turn */
+#define OB_SHARE_PENDING_MAX 1024u /* ADOPTs of one machine without an answer */
+#define OB_SHARE_PAGE        4096u
+
+/* A page that somebody has offered. */
+struct ob_offered {
+	uint64_t page, lo, hi;
+};
+
+struct ob_job;
+
+/* One page of a machine's staging memory. */
+struct ob_staging {
+	bool busy; /* a FETCH into it was sent, or is about to be */
+	bool sent;
+	uint64_t since_ns;
+	struct ob_offered offered;
+	struct ob_job *job; /* NULL while busy: nobody waits for it any more */
+	unsigned party;
+};
+
+struct ob_adoption {
+	uint64_t page, lo, hi;
+	uint32_t slot;
+};
+
+struct ob_share_counters {
+	uint64_t offers, missed, fetched, stale, differed, adopted, refused, dropped, no_room;
+};
+
+/* A machine as one that shares. Exists from its first HELLO to the end of its process. */
+struct ob_sharer {
+	struct ob_machine *machine;
+	struct ob_domain *domain;
+	unsigned number;          /* in the domain */
+	struct ob_holder holder;
+	uint64_t quota;
+
+	bool off;                 /* by the user's wish */
+	bool on;                  /* it was told last that sharing is on, on this connection */
+	bool switch_wanted, unshare_wanted, unsharing;
+	uint32_t unshare_sequence;
+	uint64_t unshare_done_bytes, unshare_total_bytes;
+
+	int staging_fd;
+	uint8_t *staging_base;    /* NULL: none */
+	struct ob_staging staging[OB_WIRE_STAGING_MAX];
+	unsigned staging_busy;
+	uint64_t answered_ns;     /* when it last answered something, or began to have something to answer */
+
+	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX, allocated when it is needed */
+	unsigned todo_first, todo_count;
+	struct ob_adoption *pending; /* a ring of OB_SHARE_PENDING_MAX: ADOPTs that were sent */
+	unsigned pending_first, pending_count;
+	unsigned fetch_out, adopt_out; /* of staging and pending: not sent yet */
+
+	struct ob_wire_orphan *orphans;
+	uint32_t orphan_count;
+	struct ob_share_counters counters;
+};
+
+struct ob_domain {
+	struct ob_domain *next;
+	struct ob_share *share;
+	char name[OB_NAME_MAX + 1];
+	bool solo; /* the domain of the one machine of that name */
+	struct ob_store *store;
+	struct ob_index *index;
+	struct ob_sharer *sharers[OB_STORE_MEMBERS];
+	unsigned top, count; /* numbers in use lie below top */
+};
+
+struct ob_share {
+	struct ob_daemon *daemon;
+	uint8_t key[OB_WIRE_KEY_SIZE];
+	struct ob_domain *domains;
+	unsigned planned; /* jobs that may fill a slot */
+	uint64_t allowed_bytes, orphan_bytes, hungry_until_ns;
+};
+
+/* --- share.c --- */
+/* Whether one more page of the stores is within what the budget allows. */
+bool ob_share_has_room(const struct ob_share *share);
+bool ob_share_may_open(const struct ob_share *share);
+/* There was none: asks the arbiter. */
+void ob_share_want_room(struct ob_share *share);
+
+/* --- share_match.c --- */
+int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;
+/* Starts what can be started in the domain, and sends it. */
+void ob_match_pump(struct ob_domain *domain);
+/* The machine answers nothing any more (its connection has ended): what waits for it is given up. */
+void ob_match_abandon(struct ob_sharer *sharer);
+/* Gives up comparisons that have waited too long. */
+void ob_match_expire(struct ob_domain *domain);
+
+#endif

@@ -1,0 +1,713 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What becomes of an offer.
+ *
+ *     OFFER ─▶ remembered in the index ─▶ nobody has that hash: that is all
+ *                                      └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
+ *
+ *     its turn ─▶ the store has a slot of that hash:  FETCH it ──────▶ bytes equal the slot's ──────▶ ADOPT
+ *              └▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
+ *
+ * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
+ * whose bytes cannot be had, or do not have the hash that was offered, is forgotten; the other one of a pair goes on. Bytes that
+ * differ under one hash are never shared, and both are forgotten: with a keyed hash that is no accident, but somebody's work
+ * who has the key, and all machines of the domain have it.
+ *
+ * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error and DROPPED
+ * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules. When the
+ * connection ends, what was sent and not answered stays held until the process ends: whether the page became the slot is not known.
+ *
+ * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
+ * index's quota of twice its RAM. An offer that finds the ring full is forgotten, so that not many pages of one hash wait in
+ * the index. A comparison that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
+ * FETCH or an ADOPT that the socket does not take is given up. Whatever is given up is missed, not lost: the page stays as it was.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/link.h"
+#include "daemon/share_internal.h"
+#include "share/page_hash.h"
+
+#define EXPIRE_NS   (10 * OB_NS_PER_SEC)
+#define QUOTA_LEAST 1024u
+
+_Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
+_Static_assert(OB_WIRE_KEY_SIZE == OB_PAGE_HASH_KEY && OB_STORE_SLOTS == OB_WIRE_EXTENT_MAX, "as on the wire");
+
+struct party {
+	struct ob_sharer *sharer;
+	struct ob_offered offered;
+	unsigned staging;
+	bool arrived;
+};
+
+/* A comparison: one page with a slot that is pinned, or two pages with each other. */
+struct ob_job {
+	struct ob_domain *domain;
+	struct party party[2];
+	unsigned n;
+	uint32_t slot;  /* n == 1 */
+	uint8_t *bytes; /* n == 2: of the one that has arrived */
+};
+
+enum start { STARTED, NOTHING_TO_DO, NOT_NOW, NO_ROOM };
+
+static bool is_usable(const struct ob_sharer *sharer)
+{
+	return sharer->machine->link && sharer->on && sharer->staging_base;
+}
+
+static struct ob_index_entry entry_of(const struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	return (struct ob_index_entry){ .lo = offered->lo, .hi = offered->hi, .where = offered->page, .owner = (uint16_t)sharer->number };
+}
+
+static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_index_entry entry = entry_of(sharer, offered);
+
+	ob_index_remove(sharer->domain->index, &entry);
+}
+
+/* Back into the index: it was not adopted after all. */
+static void remember(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_index_entry entry = entry_of(sharer, offered);
+
+	if (ob_index_add(sharer->domain->index, &entry) < 0)
+		sharer->counters.missed++;
+}
+
+/* The slot with this hash, if the store has one. */
+static bool find_slot(const struct ob_domain *domain, uint64_t lo, uint64_t hi, uint32_t *ret_slot)
+{
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+
+	if (!ob_index_find(domain->index, lo, hi, &cursor, &entry) || entry.owner != OB_INDEX_STORE)
+		return false;
+	*ret_slot = (uint32_t)entry.where;
+	return true;
+}
+
+/* --- what waits for its turn --- */
+
+static bool todo_push(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	if (!sharer->todo)
+		sharer->todo = malloc(OB_SHARE_TODO_MAX * sizeof(*sharer->todo));
+	if (!sharer->todo || sharer->todo_count == OB_SHARE_TODO_MAX) {
+		sharer->counters.missed++;
+		return false;
+	}
+	sharer->todo[(sharer->todo_first + sharer->todo_count++) % OB_SHARE_TODO_MAX] = *offered;
+	return true;
+}
+
+static struct ob_offered todo_pop(struct ob_sharer *sharer)
+{
+	struct ob_offered offered = sharer->todo[sharer->todo_first];
+
+	sharer->todo_first = (sharer->todo_first + 1) % OB_SHARE_TODO_MAX;
+	sharer->todo_count--;
+	return offered;
+}
+
+static void todo_unpop(struct ob_sharer *sharer)
+{
+	sharer->todo_first = (sharer->todo_first + OB_SHARE_TODO_MAX - 1) % OB_SHARE_TODO_MAX;
+	sharer->todo_count++;
+}
+
+static bool todo_has(const struct ob_sharer *sharer, uint64_t page)
+{
+	for (unsigned i = 0; i < sharer->todo_count; i++)
+		if (sharer->todo[(sharer->todo_first + i) % OB_SHARE_TODO_MAX].page == page)
+			return true;
+	return false;
+}
+
+/* Everybody who has offered this hash, now that there is a slot. */
+static void wake_others(struct ob_domain *domain, uint64_t lo, uint64_t hi)
+{
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+
+	while (ob_index_find(domain->index, lo, hi, &cursor, &entry)) {
+		struct ob_offered offered = { entry.where, lo, hi };
+
+		if (entry.owner != OB_INDEX_STORE && !todo_has(domain->sharers[entry.owner], entry.where) &&
+		    !todo_push(domain->sharers[entry.owner], &offered))
+			break;
+	}
+}
+
+/* --- staging memory --- */
+
+static void staging_clear(struct ob_sharer *sharer, struct ob_staging *staging)
+{
+	sharer->fetch_out -= !staging->sent;
+	sharer->staging_busy--;
+	*staging = (struct ob_staging){ 0 };
+}
+
+static void staging_take(struct ob_job *job, unsigned which)
+{
+	struct party *party = &job->party[which];
+	struct ob_sharer *sharer = party->sharer;
+
+	if (!sharer->staging_busy && !sharer->pending_count)
+		sharer->answered_ns = ob_now_ns();
+	for (party->staging = 0; sharer->staging[party->staging].busy; party->staging++)
+		;
+	sharer->staging[party->staging] = (struct ob_staging){
+		.busy = true, .since_ns = ob_now_ns(), .offered = party->offered, .job = job, .party = which,
+	};
+	sharer->staging_busy++;
+	sharer->fetch_out++;
+}
+
+/* Whether a comparison of this page is under way. */
+static bool is_compared(const struct ob_sharer *sharer, uint64_t page)
+{
+	for (unsigned i = 0; sharer->staging_busy && i < OB_WIRE_STAGING_MAX; i++)
+		if (sharer->staging[i].busy && sharer->staging[i].job && sharer->staging[i].offered.page == page)
+			return true;
+	return false;
+}
+
+static bool has_window(const struct ob_sharer *sharer, unsigned pages)
+{
+	return sharer->staging_busy + pages <= OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+}
+
+/* Whether the machine has answered nothing for so long that nobody should wait for room in its window. */
+static bool is_silent(const struct ob_sharer *sharer)
+{
+	return ob_now_ns() >= sharer->answered_ns + EXPIRE_NS;
+}
+
+/* --- comparisons --- */
+
+static void job_end(struct ob_job *job)
+{
+	for (unsigned i = 0; i < job->n; i++) {
+		struct ob_sharer *sharer = job->party[i].sharer;
+		struct ob_staging *staging = &sharer->staging[job->party[i].staging];
+
+		if (job->party[i].arrived)
+			continue;
+		staging->job = NULL;
+		if (!staging->sent)
+			staging_clear(sharer, staging);
+	}
+	if (job->n == 1)
+		ob_store_unpin(job->domain->store, job->slot);
+	else
+		job->domain->share->planned--;
+	free(job->bytes);
+	free(job);
+}
+
+/* One of its pages cannot be had; the other one of a pair tries again with somebody else. */
+static void job_lost(struct ob_job *job, unsigned which)
+{
+	struct party other = job->party[!which];
+	bool pair = job->n == 2;
+
+	job_end(job);
+	if (pair)
+		(void)todo_push(other.sharer, &other.offered);
+}
+
+static struct ob_job *job_new(struct ob_domain *domain, unsigned n)
+{
+	struct ob_job *job = calloc(1, sizeof(*job));
+
+	if (job) {
+		job->domain = domain;
+		job->n = n;
+	}
+	return job;
+}
+
+static enum start start_with_slot(struct ob_sharer *sharer, const struct ob_offered *offered, uint32_t slot)
+{
+	struct ob_job *job = job_new(sharer->domain, 1);
+
+	if (!job)
+		return NOTHING_TO_DO;
+	job->slot = slot;
+	ob_store_pin(sharer->domain->store, slot);
+	job->party[0] = (struct party){ .sharer = sharer, .offered = *offered };
+	staging_take(job, 0);
+	return STARTED;
+}
+
+static enum start start_pair(struct ob_sharer *sharer, const struct ob_offered *offered, struct ob_sharer *partner, uint64_t page)
+{
+	struct ob_share *share = sharer->domain->share;
+	struct ob_job *job;
+
+	if (!ob_share_has_room(share)) {
+		sharer->counters.no_room++;
+		ob_share_want_room(share);
+		return NO_ROOM;
+	}
+	job = job_new(sharer->domain, 2);
+	if (!job)
+		return NOTHING_TO_DO;
+	share->planned++;
+	job->party[0] = (struct party){ .sharer = sharer, .offered = *offered };
+	job->party[1] = (struct party){ .sharer = partner, .offered = { page, offered->lo, offered->hi } };
+	staging_take(job, 0);
+	staging_take(job, 1);
+	return STARTED;
+}
+
+static enum start start(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_domain *domain = sharer->domain;
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+	bool later = false;
+
+	if (is_compared(sharer, offered->page))
+		return NOTHING_TO_DO;
+	while (ob_index_find(domain->index, offered->lo, offered->hi, &cursor, &entry)) {
+		struct ob_sharer *partner;
+
+		if (entry.owner == OB_INDEX_STORE)
+			return start_with_slot(sharer, offered, (uint32_t)entry.where);
+		partner = domain->sharers[entry.owner];
+		if (!is_usable(partner) || (partner == sharer && entry.where == offered->page) ||
+		    is_compared(partner, entry.where))
+			continue;
+		if (has_window(partner, partner == sharer ? 2 : 1))
+			return start_pair(sharer, offered, partner, entry.where);
+		later |= !is_silent(partner);
+	}
+	return later ? NOT_NOW : NOTHING_TO_DO;
+}
+
+static void start_all(struct ob_sharer *sharer)
+{
+	for (unsigned n = sharer->todo_count; n && is_usable(sharer) && has_window(sharer, 1); n--) {
+		struct ob_offered offered = todo_pop(sharer);
+		enum start started = start(sharer, &offered);
+
+		if (started == NO_ROOM)
+			(void)todo_push(sharer, &offered);
+		if (started == NOT_NOW) {
+			todo_unpop(sharer);
+			break;
+		}
+	}
+}
+
+/* --- adoptions --- */
+
+static struct ob_adoption *pending_at(struct ob_sharer *sharer, unsigned i)
+{
+	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
+}
+
+/* The hold of an ADOPT that was not sent. */
+static void take_back(struct ob_sharer *sharer, uint32_t slot)
+{
+	if (ob_store_let_go(sharer->domain->store, &sharer->holder, slot, 1) < 0)
+		ob_log_limited(OB_LOG_ERROR, "machine \"%s\": a hold of slot %u is missing", sharer->machine->name, slot);
+}
+
+static int send_extent(struct ob_sharer *sharer, uint32_t slot)
+{
+	struct ob_store *store = sharer->domain->store;
+	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT, .extent = { ob_store_id(store, slot), OB_STORE_SLOTS } };
+	int r;
+
+	if (ob_store_is_told(store, slot, sharer->number))
+		return 0;
+	r = ob_link_send(sharer->machine, &msg, ob_store_fd(store, slot));
+	if (r >= 0)
+		ob_store_set_told(store, slot, sharer->number);
+	return r;
+}
+
+static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, uint32_t slot)
+{
+	forget(sharer, offered);
+	if (!sharer->pending)
+		sharer->pending = malloc(OB_SHARE_PENDING_MAX * sizeof(*sharer->pending));
+	if (!is_usable(sharer) || !sharer->pending || sharer->pending_count == OB_SHARE_PENDING_MAX ||
+	    ob_store_hold(sharer->domain->store, &sharer->holder, slot) < 0) {
+		sharer->counters.missed++;
+		remember(sharer, offered);
+		return;
+	}
+	if (send_extent(sharer, slot) < 0) {
+		take_back(sharer, slot);
+		sharer->counters.missed++;
+		remember(sharer, offered);
+		return;
+	}
+	*pending_at(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot };
+	sharer->adopt_out++;
+}
+
+/* Two pages are equal: makes them one slot. Returns 0 or -errno; nothing has happened then. */
+static int share_pair(struct ob_job *job, const uint8_t *bytes)
+{
+	struct ob_domain *domain = job->domain;
+	struct ob_offered offered = job->party[0].offered;
+	struct ob_index_entry entry = { .lo = offered.lo, .hi = offered.hi, .owner = OB_INDEX_STORE };
+	uint32_t slot;
+	int r;
+
+	if (find_slot(domain, offered.lo, offered.hi, &slot)) {
+		/* Somebody else's comparison was faster. */
+		if (memcmp(ob_store_bytes(domain->store, slot), bytes, OB_SHARE_PAGE))
+			return -EILSEQ;
+		ob_store_pin(domain->store, slot);
+	} else {
+		/* The place that was planned for this pair is its own. */
+		domain->share->planned--;
+		r = ob_store_fill(domain->store, bytes, offered.lo, offered.hi, ob_share_has_room(domain->share),
+				  ob_share_may_open(domain->share), &slot);
+		domain->share->planned++;
+		if (r < 0)
+			return r;
+		entry.where = slot;
+		/* Without memory for it the slot is not found later, and is as good for these two. */
+		(void)!ob_index_add(domain->index, &entry);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		adopt(job->party[i].sharer, &job->party[i].offered, slot);
+	ob_store_unpin(domain->store, slot);
+	wake_others(domain, offered.lo, offered.hi);
+	return 0;
+}
+
+static void pair_complete(struct ob_job *job, const uint8_t *bytes)
+{
+	struct party second = job->party[1];
+	int r = memcmp(job->bytes, bytes, OB_SHARE_PAGE) ? -EILSEQ : share_pair(job, bytes);
+
+	for (unsigned i = 0; i < 2 && r == -EILSEQ; i++) {
+		job->party[i].sharer->counters.differed++;
+		forget(job->party[i].sharer, &job->party[i].offered);
+	}
+	if (r == -ENOSPC) {
+		second.sharer->counters.no_room++;
+		ob_share_want_room(job->domain->share);
+	}
+	job_end(job);
+	/* Without room it waits; what fails otherwise would fail again at once. */
+	if (r < 0 && r != -EILSEQ && !ob_share_has_room(second.sharer->domain->share))
+		(void)todo_push(second.sharer, &second.offered);
+}
+
+/* A page's bytes are here, and have the hash that was offered. */
+static void job_arrived(struct ob_job *job, unsigned which, const uint8_t *bytes)
+{
+	struct party *party = &job->party[which];
+
+	party->arrived = true;
+	if (job->n == 1) {
+		if (memcmp(ob_store_bytes(job->domain->store, job->slot), bytes, OB_SHARE_PAGE)) {
+			party->sharer->counters.differed++;
+			forget(party->sharer, &party->offered);
+		} else {
+			adopt(party->sharer, &party->offered, job->slot);
+		}
+		job_end(job);
+	} else if (job->bytes) {
+		pair_complete(job, bytes);
+	} else {
+		job->bytes = malloc(OB_SHARE_PAGE);
+		if (job->bytes)
+			memcpy(job->bytes, bytes, OB_SHARE_PAGE);
+		else
+			job_lost(job, which);
+	}
+}
+
+/* --- what is sent --- */
+
+static void flush_fetches(struct ob_sharer *sharer)
+{
+	static struct ob_wire_msg msg;
+
+	if (!sharer->fetch_out)
+		return;
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_FETCH };
+	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++)
+		if (sharer->staging[i].busy && !sharer->staging[i].sent) {
+			const struct ob_offered *offered = &sharer->staging[i].offered;
+
+			msg.fetch.item[msg.fetch.n++] = (struct ob_wire_fetch){ offered->page, offered->lo, offered->hi, i };
+		}
+	if (ob_link_send(sharer->machine, &msg, -1) >= 0) {
+		for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++)
+			sharer->staging[i].sent = sharer->staging[i].busy;
+		sharer->counters.fetched += msg.fetch.n;
+		sharer->fetch_out = 0;
+		return;
+	}
+	sharer->counters.missed += msg.fetch.n;
+	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++)
+		if (sharer->staging[i].busy && !sharer->staging[i].sent)
+			job_end(sharer->staging[i].job);
+}
+
+/* The ADOPTs that were put into the ring since the last time. */
+static void flush_adopts(struct ob_sharer *sharer)
+{
+	static struct ob_wire_msg msg;
+	unsigned n = sharer->adopt_out, first = sharer->pending_count - n;
+
+	if (!n)
+		return;
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_ADOPT };
+	msg.adopt.n = n;
+	for (unsigned i = 0; i < n; i++) {
+		const struct ob_adoption *adoption = pending_at(sharer, first + i);
+
+		msg.adopt.item[i] = (struct ob_wire_adopt){ adoption->page, ob_store_id(sharer->domain->store, adoption->slot),
+							    adoption->slot % OB_STORE_SLOTS };
+	}
+	sharer->adopt_out = 0;
+	if (ob_link_send(sharer->machine, &msg, -1) >= 0)
+		return;
+	sharer->counters.missed += n;
+	sharer->pending_count = first;
+	for (unsigned i = 0; i < n; i++) {
+		const struct ob_adoption *adoption = pending_at(sharer, first + i);
+		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi };
+
+		take_back(sharer, adoption->slot);
+		remember(sharer, &offered);
+	}
+}
+
+static void send_all(struct ob_domain *domain)
+{
+	for (unsigned i = 0; i < domain->top; i++)
+		if (domain->sharers[i]) {
+			flush_adopts(domain->sharers[i]);
+			flush_fetches(domain->sharers[i]);
+		}
+	if (!ob_store_has_closed(domain->store))
+		return;
+	for (unsigned i = 0; i < domain->top; i++)
+		if (domain->sharers[i] && domain->sharers[i]->machine->link)
+			ob_link_flush(domain->sharers[i]->machine);
+}
+
+void ob_match_pump(struct ob_domain *domain)
+{
+	for (unsigned i = 0; i < domain->top; i++)
+		if (domain->sharers[i] && domain->sharers[i]->todo_count)
+			start_all(domain->sharers[i]);
+	send_all(domain);
+}
+
+/* --- what agents say --- */
+
+static void set_quota(struct ob_sharer *sharer)
+{
+	uint64_t ram = OB_MAX(sharer->machine->ram_bytes, sharer->machine->stats.ram_bytes) / OB_SHARE_PAGE;
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES), quota = 2 * OB_MIN(ram, host);
+
+	quota = OB_MAX(quota, (uint64_t)QUOTA_LEAST);
+	if (quota != sharer->quota)
+		ob_index_set_quota(sharer->domain->index, (uint16_t)sharer->number, quota);
+	sharer->quota = quota;
+}
+
+/* Whether somebody else than this page has its hash. */
+static bool has_equal(const struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+
+	while (ob_index_find(sharer->domain->index, offered->lo, offered->hi, &cursor, &entry))
+		if (entry.owner != sharer->number || entry.where != offered->page)
+			return true;
+	return false;
+}
+
+static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
+{
+	sharer->counters.offers += msg->offer.n;
+	if (!is_usable(sharer))
+		return;
+	set_quota(sharer);
+	for (uint32_t i = 0; i < msg->offer.n; i++) {
+		const struct ob_wire_offer *item = &msg->offer.item[i];
+		struct ob_offered offered = { item->page, item->lo, item->hi };
+		struct ob_index_entry entry = entry_of(sharer, &offered);
+
+		entry.class = (uint16_t)item->class;
+		if (ob_index_add(sharer->domain->index, &entry) < 0)
+			sharer->counters.missed++;
+		if (has_equal(sharer, &offered) && !todo_push(sharer, &offered))
+			forget(sharer, &offered);
+	}
+}
+
+static int on_staged(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	static uint8_t bytes[OB_SHARE_PAGE];
+
+	sharer->answered_ns = ob_now_ns();
+	for (uint32_t i = 0; i < msg->staged.n; i++) {
+		const struct ob_wire_staged *item = &msg->staged.item[i];
+		struct ob_staging *staging = &sharer->staging[item->staging], asked = *staging;
+		uint64_t lo = 0, hi = 0;
+
+		if (!asked.busy || !asked.sent || asked.offered.page != item->page)
+			return ob_error_set(err, EPROTO, "STAGED for a page that was not asked for");
+		if (item->status == 0) {
+			memcpy(bytes, sharer->staging_base + (size_t)item->staging * OB_SHARE_PAGE, OB_SHARE_PAGE);
+			ob_page_hash(sharer->domain->share->key, bytes, &lo, &hi);
+		}
+		if (asked.job)
+			asked.job->party[asked.party].arrived = true;
+		staging_clear(sharer, staging);
+		if (item->status || lo != asked.offered.lo || hi != asked.offered.hi) {
+			sharer->counters.stale++;
+			forget(sharer, &asked.offered);
+			if (asked.job)
+				job_lost(asked.job, asked.party);
+		} else if (asked.job) {
+			job_arrived(asked.job, asked.party, bytes);
+		}
+	}
+	return 0;
+}
+
+/* Takes the answered one out of the ring. Agents answer in order, so it is nearly always the first. */
+static bool pending_take(struct ob_sharer *sharer, uint64_t page, uint32_t slot)
+{
+	unsigned sent = sharer->pending_count - sharer->adopt_out;
+
+	for (unsigned i = 0; i < sent; i++) {
+		if (pending_at(sharer, i)->page != page || pending_at(sharer, i)->slot != slot)
+			continue;
+		for (; i; i--)
+			*pending_at(sharer, i) = *pending_at(sharer, i - 1);
+		sharer->pending_first = (sharer->pending_first + 1) % OB_SHARE_PENDING_MAX;
+		sharer->pending_count--;
+		return true;
+	}
+	return false;
+}
+
+static int on_held(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	struct ob_store *store = sharer->domain->store;
+
+	sharer->answered_ns = ob_now_ns();
+	for (uint32_t i = 0; i < msg->held.n; i++) {
+		const struct ob_wire_held *item = &msg->held.item[i];
+		uint32_t slot;
+
+		if (ob_store_find(store, item->extent, item->index, &slot) < 0 || !pending_take(sharer, item->page, slot))
+			return ob_error_set(err, EPROTO, "HELD for a page that was not to adopt that slot");
+		if (item->status == 0) {
+			sharer->counters.adopted++;
+			continue;
+		}
+		sharer->counters.refused++;
+		if (ob_store_let_go(store, &sharer->holder, slot, 1) < 0)
+			return ob_error_set(err, EPROTO, "HELD with an error for a slot that was dropped already");
+	}
+	return 0;
+}
+
+static bool is_orphan(const struct ob_sharer *sharer, uint64_t extent)
+{
+	for (uint32_t i = 0; i < sharer->orphan_count; i++)
+		if (sharer->orphans[i].extent == extent)
+			return true;
+	return false;
+}
+
+static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	struct ob_store *store = sharer->domain->store;
+
+	for (uint32_t i = 0; i < msg->dropped.n; i++) {
+		const struct ob_wire_dropped *item = &msg->dropped.item[i];
+		uint32_t slot;
+
+		/* A slot of a former overbookd's: ORPHANS tells how much of it is left. */
+		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
+			continue;
+		if (ob_store_find(store, item->extent, item->index, &slot) < 0 ||
+		    ob_store_let_go(store, &sharer->holder, slot, item->count) < 0)
+			return ob_error_set(err, EPROTO, "DROPPED for a slot that it does not hold so often");
+		sharer->counters.dropped += item->count;
+	}
+	return 0;
+}
+
+int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	int r = 0;
+
+	if (msg->type == OB_WIRE_OFFER)
+		on_offer(sharer, msg);
+	else if (msg->type == OB_WIRE_STAGED)
+		r = on_staged(sharer, msg, err);
+	else if (msg->type == OB_WIRE_HELD)
+		r = on_held(sharer, msg, err);
+	else
+		r = on_dropped(sharer, msg, err);
+	ob_match_pump(sharer->domain);
+	return r;
+}
+
+void ob_match_abandon(struct ob_sharer *sharer)
+{
+	/* What was sent stays held: the agent may have done it. What was not sent was never held by it. */
+	while (sharer->adopt_out) {
+		sharer->adopt_out--;
+		take_back(sharer, pending_at(sharer, --sharer->pending_count)->slot);
+	}
+	sharer->pending_count = sharer->todo_count = 0;
+	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++) {
+		struct ob_staging *staging = &sharer->staging[i];
+
+		if (!staging->busy)
+			continue;
+		if (staging->job)
+			job_lost(staging->job, staging->party);
+		/* job_lost() has cleared what was not sent. */
+		if (staging->busy)
+			staging_clear(sharer, staging);
+	}
+	sharer->todo_count = 0;
+}
+
+void ob_match_expire(struct ob_domain *domain)
+{
+	uint64_t now = ob_now_ns();
+
+	for (unsigned i = 0; i < domain->top; i++) {
+		struct ob_sharer *sharer = domain->sharers[i];
+
+		for (unsigned j = 0; sharer && sharer->staging_busy && j < OB_WIRE_STAGING_MAX; j++) {
+			struct ob_staging *staging = &sharer->staging[j];
+
+			if (staging->busy && staging->job && now >= staging->since_ns + EXPIRE_NS)
+				job_lost(staging->job, staging->party);
+		}
+	}
+	ob_match_pump(domain);
+}

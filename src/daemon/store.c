@@ -1,0 +1,512 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A slot's number is its extent's place in the table of extents times OB_STORE_SLOTS, plus its index. A place is used again only
+ * when its extent has gone, and then nothing names its slots any more.
+ *
+ * Where the next page goes: behind the last one, in the extent that is being filled; at its end, into the extent with the most
+ * free slots if those make a run worth having (RUN_WORTH), else into a new one; and when the store may not grow, into whatever
+ * slot is free and was filled before.
+ */
+#include "daemon/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u /* Linux 6.3 */
+#endif
+
+#define RUN_WORTH    512u /* free slots of an extent that make it worth going on in it */
+#define NONE         UINT32_MAX
+#define HOLDER_FIRST 64u
+#define BITS(n)      (((n) + 63) / 64)
+
+struct slot {
+	uint64_t lo, hi;
+	uint32_t refs; /* holds and pins; 0: free */
+	bool filled;   /* ever: takes memory */
+};
+
+struct extent {
+	uint64_t id;
+	uint8_t *base;
+	int fd;
+	uint32_t used, filled, cursor;
+	bool closed;
+	uint64_t told[BITS(OB_STORE_MEMBERS)]; /* machines that may have mapped it */
+	uint64_t sent[BITS(OB_STORE_MEMBERS)]; /* those that have been sent it on the connection that they have now */
+	struct slot slot[OB_STORE_SLOTS];
+};
+
+struct ob_store {
+	ob_store_freed *freed;
+	void *context;
+	struct extent **extents; /* NULL: a free place */
+	uint32_t places, count;
+	uint32_t current;        /* the extent that is being filled, or NONE */
+	uint64_t used, filled;
+};
+
+/* An entry of a holder's table; key is the slot's number plus 1, 0 where nothing ever was. */
+struct ob_hold {
+	uint32_t key, count;
+};
+
+struct ob_store *ob_store_new(ob_store_freed *freed, void *context)
+{
+	struct ob_store *store = calloc(1, sizeof(*store));
+
+	if (store) {
+		store->freed = freed;
+		store->context = context;
+		store->current = NONE;
+	}
+	return store;
+}
+
+static void extent_free(struct extent *extent)
+{
+	if (!extent)
+		return;
+	if (extent->base)
+		munmap(extent->base, OB_STORE_EXTENT);
+	ob_fd_close(&extent->fd);
+	free(extent);
+}
+
+static void extent_free_pointer(struct extent **extent)
+{
+	extent_free(*extent);
+}
+
+void ob_store_free(struct ob_store *store)
+{
+	if (!store)
+		return;
+	for (uint32_t i = 0; i < store->places; i++)
+		extent_free(store->extents[i]);
+	free(store->extents);
+	free(store);
+}
+
+/* The seals come after the mapping, which stays writable. */
+static int make_memory(struct extent *extent)
+{
+	void *base;
+
+	extent->fd = memfd_create("overbook-store", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	if (extent->fd < 0 && errno == EINVAL)
+		extent->fd = memfd_create("overbook-store", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (extent->fd < 0 || ftruncate(extent->fd, (off_t)OB_STORE_EXTENT) < 0)
+		return -errno;
+	base = mmap(NULL, OB_STORE_EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED, extent->fd, 0);
+	if (base == MAP_FAILED)
+		return -errno;
+	extent->base = base;
+	if (fcntl(extent->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+		return -errno;
+	/* A dump of overbookd holds no guest's memory. */
+	(void)madvise(base, OB_STORE_EXTENT, MADV_DONTDUMP);
+	return 0;
+}
+
+static int draw_id(const struct ob_store *store, uint64_t *ret_id)
+{
+	uint64_t id = 0;
+
+	while (!id || ob_store_has(store, id))
+		if (getrandom(&id, sizeof(id), 0) != (ssize_t)sizeof(id))
+			return -EIO;
+	*ret_id = id;
+	return 0;
+}
+
+/* A free place in the table, or -errno. */
+static int find_place(struct ob_store *store, uint32_t *ret_place)
+{
+	struct extent **grown;
+	uint32_t place;
+
+	for (place = 0; place < store->places && store->extents[place]; place++)
+		;
+	if (place >= OB_STORE_EXTENTS_MAX)
+		return -ENOSPC;
+	if (place == store->places) {
+		grown = realloc(store->extents, (place + 1) * sizeof(struct extent *));
+		if (!grown)
+			return -ENOMEM;
+		store->extents = grown;
+		store->extents[store->places++] = NULL;
+	}
+	*ret_place = place;
+	return 0;
+}
+
+static int open_extent(struct ob_store *store)
+{
+	struct extent *extent OB_CLEANUP(extent_free_pointer) = calloc(1, sizeof(*extent));
+	uint32_t place;
+	int r;
+
+	if (!extent)
+		return -ENOMEM;
+	extent->fd = -1;
+	r = draw_id(store, &extent->id);
+	if (r >= 0)
+		r = make_memory(extent);
+	if (r >= 0)
+		r = find_place(store, &place);
+	if (r < 0)
+		return r;
+	store->extents[place] = extent;
+	extent = NULL;
+	store->count++;
+	store->current = place;
+	return 0;
+}
+
+/* A free slot of an extent, from its cursor on and around; NONE when there is none. */
+static uint32_t free_slot(const struct extent *extent, bool filled_only, bool around)
+{
+	uint32_t last = around ? OB_STORE_SLOTS : OB_STORE_SLOTS - extent->cursor;
+
+	for (uint32_t i = 0; i < last; i++) {
+		uint32_t index = (extent->cursor + i) % OB_STORE_SLOTS;
+
+		if (!extent->slot[index].refs && (!filled_only || extent->slot[index].filled))
+			return index;
+	}
+	return NONE;
+}
+
+/* The extent with the most free slots (filled_only: of those that take memory already), or NONE. */
+static uint32_t emptiest(const struct ob_store *store, bool filled_only, uint32_t least)
+{
+	uint32_t best = NONE, most = least - 1;
+
+	for (uint32_t place = 0; place < store->places; place++) {
+		const struct extent *extent = store->extents[place];
+		uint32_t there = extent && !extent->closed ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used : 0;
+
+		if (there > most) {
+			most = there;
+			best = place;
+		}
+	}
+	return best;
+}
+
+static int choose_slot(struct ob_store *store, bool may_grow, bool may_open, uint32_t *ret_place, uint32_t *ret_index)
+{
+	uint32_t index = NONE;
+	int r;
+
+	if (store->current != NONE)
+		index = free_slot(store->extents[store->current], !may_grow, false);
+	if (index == NONE) {
+		uint32_t next = emptiest(store, !may_grow, RUN_WORTH);
+
+		if (next == NONE && may_grow && may_open) {
+			r = open_extent(store);
+			if (r < 0 && r != -ENOSPC)
+				return r;
+			next = r < 0 ? NONE : store->current;
+		}
+		if (next == NONE)
+			next = emptiest(store, !may_grow, 1);
+		if (next == NONE)
+			return -ENOSPC;
+		store->current = next;
+		index = free_slot(store->extents[next], !may_grow, true);
+	}
+	*ret_place = store->current;
+	*ret_index = index;
+	return 0;
+}
+
+int ob_store_fill(struct ob_store *store, const void *page, uint64_t lo, uint64_t hi, bool may_grow, bool may_open,
+		  uint32_t *ret_slot)
+{
+	struct extent *extent;
+	struct slot *slot;
+	uint32_t place, index;
+	int r = choose_slot(store, may_grow, may_open, &place, &index);
+
+	if (r < 0)
+		return r;
+	extent = store->extents[place];
+	slot = &extent->slot[index];
+	memcpy(extent->base + (size_t)index * OB_STORE_PAGE, page, OB_STORE_PAGE);
+	if (!slot->filled) {
+		extent->filled++;
+		store->filled++;
+	}
+	*slot = (struct slot){ .lo = lo, .hi = hi, .refs = 1, .filled = true };
+	extent->cursor = (index + 1) % OB_STORE_SLOTS;
+	if (!extent->cursor)
+		store->current = NONE;
+	extent->used++;
+	store->used++;
+	*ret_slot = place * OB_STORE_SLOTS + index;
+	return 0;
+}
+
+static struct extent *extent_of(const struct ob_store *store, uint32_t slot)
+{
+	return store->extents[slot / OB_STORE_SLOTS];
+}
+
+static struct slot *slot_of(const struct ob_store *store, uint32_t slot)
+{
+	return &extent_of(store, slot)->slot[slot % OB_STORE_SLOTS];
+}
+
+/* A closed extent that nobody has mapped any more goes. */
+static void reap(struct ob_store *store, uint32_t place)
+{
+	struct extent *extent = store->extents[place];
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(extent->told); i++)
+		if (extent->told[i])
+			return;
+	store->filled -= extent->filled;
+	store->count--;
+	store->extents[place] = NULL;
+	extent_free(extent);
+}
+
+static void take_back(struct ob_store *store, uint32_t number, uint32_t count)
+{
+	struct extent *extent = extent_of(store, number);
+	struct slot *slot = slot_of(store, number);
+
+	slot->refs -= count;
+	if (slot->refs)
+		return;
+	extent->used--;
+	store->used--;
+	store->freed(store->context, number, slot->lo, slot->hi);
+	if (extent->used)
+		return;
+	extent->closed = true;
+	if (store->current == number / OB_STORE_SLOTS)
+		store->current = NONE;
+	reap(store, number / OB_STORE_SLOTS);
+}
+
+void ob_store_pin(struct ob_store *store, uint32_t slot)
+{
+	slot_of(store, slot)->refs++;
+}
+
+void ob_store_unpin(struct ob_store *store, uint32_t slot)
+{
+	take_back(store, slot, 1);
+}
+
+/* The entry of a slot, or the empty one where it would be. size is a power of two and the table never full. */
+static struct ob_hold *find_hold(const struct ob_holder *holder, uint32_t slot)
+{
+	uint32_t at = slot * 2654435761u;
+
+	for (;; at++) {
+		struct ob_hold *hold = &holder->table[at & (holder->size - 1)];
+
+		if (!hold->key || hold->key == slot + 1)
+			return hold;
+	}
+}
+
+/* Makes room for one more; entries that count nothing are left behind. */
+static int holder_reserve(struct ob_holder *holder)
+{
+	struct ob_holder grown = { .holds = holder->holds };
+	uint32_t live = 0;
+
+	if (holder->used + 1 <= holder->size / 4 * 3)
+		return 0;
+	for (uint32_t i = 0; i < holder->size; i++)
+		live += holder->table[i].count != 0;
+	for (grown.size = HOLDER_FIRST; grown.size / 2 < live + 1; grown.size *= 2)
+		;
+	grown.table = calloc(grown.size, sizeof(*grown.table));
+	if (!grown.table)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < holder->size; i++)
+		if (holder->table[i].count) {
+			*find_hold(&grown, holder->table[i].key - 1) = holder->table[i];
+			grown.used++;
+		}
+	free(holder->table);
+	*holder = grown;
+	return 0;
+}
+
+int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slot)
+{
+	struct ob_hold *hold;
+	int r = holder_reserve(holder);
+
+	if (r < 0)
+		return r;
+	hold = find_hold(holder, slot);
+	if (hold->count == UINT32_MAX || slot_of(store, slot)->refs == UINT32_MAX)
+		return -ENOMEM;
+	holder->used += !hold->key;
+	hold->key = slot + 1;
+	hold->count++;
+	holder->holds++;
+	slot_of(store, slot)->refs++;
+	return 0;
+}
+
+uint32_t ob_holder_count(const struct ob_holder *holder, uint32_t slot)
+{
+	return holder->size ? find_hold(holder, slot)->count : 0;
+}
+
+int ob_store_let_go(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count)
+{
+	if (count > ob_holder_count(holder, slot))
+		return -EINVAL;
+	if (!count)
+		return 0;
+	find_hold(holder, slot)->count -= count;
+	holder->holds -= count;
+	take_back(store, slot, count);
+	return 0;
+}
+
+void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder)
+{
+	struct ob_holder gone = *holder;
+
+	*holder = (struct ob_holder){ 0 };
+	for (uint32_t i = 0; i < gone.size; i++)
+		if (gone.table[i].count)
+			take_back(store, gone.table[i].key - 1, gone.table[i].count);
+	free(gone.table);
+}
+
+static const struct extent *find_extent(const struct ob_store *store, uint64_t id, uint32_t *ret_place)
+{
+	for (uint32_t place = 0; place < store->places; place++)
+		if (store->extents[place] && store->extents[place]->id == id) {
+			*ret_place = place;
+			return store->extents[place];
+		}
+	return NULL;
+}
+
+bool ob_store_has(const struct ob_store *store, uint64_t id)
+{
+	uint32_t place;
+
+	return find_extent(store, id, &place) != NULL;
+}
+
+int ob_store_find(const struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot)
+{
+	uint32_t place;
+	const struct extent *extent = index < OB_STORE_SLOTS ? find_extent(store, id, &place) : NULL;
+
+	if (!extent || !extent->slot[index].refs)
+		return -ENOENT;
+	*ret_slot = place * OB_STORE_SLOTS + index;
+	return 0;
+}
+
+const void *ob_store_bytes(const struct ob_store *store, uint32_t slot)
+{
+	return extent_of(store, slot)->base + (size_t)(slot % OB_STORE_SLOTS) * OB_STORE_PAGE;
+}
+
+uint64_t ob_store_id(const struct ob_store *store, uint32_t slot)
+{
+	return extent_of(store, slot)->id;
+}
+
+int ob_store_fd(const struct ob_store *store, uint32_t slot)
+{
+	return extent_of(store, slot)->fd;
+}
+
+bool ob_store_is_told(const struct ob_store *store, uint32_t slot, unsigned member)
+{
+	return extent_of(store, slot)->sent[member / 64] >> (member % 64) & 1;
+}
+
+void ob_store_set_told(struct ob_store *store, uint32_t slot, unsigned member)
+{
+	extent_of(store, slot)->told[member / 64] |= 1ull << (member % 64);
+	extent_of(store, slot)->sent[member / 64] |= 1ull << (member % 64);
+}
+
+void ob_store_reconnected(struct ob_store *store, unsigned member)
+{
+	for (uint32_t place = 0; place < store->places; place++)
+		if (store->extents[place])
+			store->extents[place]->sent[member / 64] &= ~(1ull << (member % 64));
+}
+
+bool ob_store_next_closed(const struct ob_store *store, unsigned member, uint64_t *ret_id)
+{
+	for (uint32_t place = 0; place < store->places; place++) {
+		const struct extent *extent = store->extents[place];
+
+		if (extent && extent->closed && extent->told[member / 64] >> (member % 64) & 1) {
+			*ret_id = extent->id;
+			return true;
+		}
+	}
+	return false;
+}
+
+void ob_store_forget_told(struct ob_store *store, unsigned member, uint64_t id)
+{
+	for (uint32_t place = 0; place < store->places; place++) {
+		struct extent *extent = store->extents[place];
+
+		if (!extent || (id && extent->id != id))
+			continue;
+		extent->told[member / 64] &= ~(1ull << (member % 64));
+		extent->sent[member / 64] &= ~(1ull << (member % 64));
+		if (extent->closed)
+			reap(store, place);
+	}
+}
+
+uint64_t ob_store_used_pages(const struct ob_store *store)
+{
+	return store->used;
+}
+
+uint64_t ob_store_memory_pages(const struct ob_store *store)
+{
+	return store->filled;
+}
+
+bool ob_store_has_closed(const struct ob_store *store)
+{
+	for (uint32_t place = 0; place < store->places; place++)
+		if (store->extents[place] && store->extents[place]->closed)
+			return true;
+	return false;
+}
+
+uint32_t ob_store_extents(const struct ob_store *store)
+{
+	return store->count;
+}
+
+uint64_t ob_store_tables_bytes(const struct ob_store *store)
+{
+	return sizeof(*store) + store->places * sizeof(struct extent *) + (uint64_t)store->count * sizeof(struct extent);
+}
