@@ -185,7 +185,8 @@ void ob_share_connected(struct ob_machine *machine)
 	ob_store_reconnected(sharer->domain->store, sharer->number);
 	sharer->answered_ns = ob_now_ns();
 	sharer->on = false;
-	sharer->switch_wanted = wants_on(sharer);
+	/* By the key an agent knows that this is the overbookd whose slots it holds, and can drop them. */
+	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds;
 	/* A new agent knows nothing of what was asked of the last one. */
 	sharer->unshare_wanted = sharer->unsharing = false;
 	ob_link_flush(machine);
@@ -252,6 +253,7 @@ static int send_switch(struct ob_sharer *sharer)
 		return r;
 	sharer->on = on;
 	sharer->switch_wanted = false;
+	ob_store_reconnected(sharer->domain->store, sharer->number);
 	return 0;
 }
 
@@ -281,6 +283,20 @@ static int send_drops(struct ob_sharer *sharer)
 	return r;
 }
 
+/*
+ * After SHARE an agent believes that what it has mapped is somebody else's, until it is sent again: what it was sent on another
+ * connection may never have come, and who this is it has known only since then.
+ */
+static int send_extents(struct ob_sharer *sharer)
+{
+	uint32_t slot;
+	int r = 0;
+
+	while (r >= 0 && sharer->on && ob_store_next_unsent(sharer->domain->store, sharer->number, &slot))
+		r = ob_match_send_extent(sharer, slot);
+	return r;
+}
+
 int ob_share_flush(struct ob_machine *machine)
 {
 	struct ob_sharer *sharer = machine->sharer;
@@ -290,6 +306,8 @@ int ob_share_flush(struct ob_machine *machine)
 		return 0;
 	if (sharer->switch_wanted)
 		r = send_switch(sharer);
+	if (r >= 0)
+		r = send_extents(sharer);
 	if (r >= 0 && sharer->unshare_wanted)
 		r = send_unshare(sharer);
 	return r < 0 ? r : send_drops(sharer);

@@ -7,7 +7,7 @@
 #include "daemon/store.h"
 #include "share/index.h"
 
-#define OB_SHARE_TODO_MAX    1024u /* offers of one machine that have an equal and wait for their turn */
+#define OB_SHARE_TODO_MAX    8192u /* offers of one machine that have an equal and wait for their turn */
 #define OB_SHARE_PENDING_MAX 1024u /* ADOPTs of one machine without an answer */
 #define OB_SHARE_PAGE        4096u
 
@@ -57,7 +57,7 @@ struct ob_sharer {
 	unsigned staging_busy;
 	uint64_t answered_ns;     /* when it last answered something, or began to have something to answer */
 
-	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX, allocated when it is needed */
+	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX; NULL while it is empty */
 	unsigned todo_first, todo_count;
 	struct ob_adoption *pending; /* a ring of OB_SHARE_PENDING_MAX: ADOPTs that were sent */
 	unsigned pending_first, pending_count;
@@ -96,6 +96,8 @@ void ob_share_want_room(struct ob_share *share);
 
 /* --- share_match.c --- */
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;
+/* Sends the extent that a slot is in, unless the machine has it. Returns 0 or -errno. */
+int ob_match_send_extent(struct ob_sharer *sharer, uint32_t slot) OB_MUST_CHECK;
 /* Starts what can be started in the domain, and sends it. */
 void ob_match_pump(struct ob_domain *domain);
 /* The machine answers nothing any more (its connection has ended): what waits for it is given up. */

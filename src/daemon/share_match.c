@@ -2,8 +2,8 @@
 /*
  * What becomes of an offer.
  *
- *     OFFER ─▶ remembered in the index ─▶ nobody has that hash: that is all
- *                                      └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
+ *     OFFER ─▶ nobody has that hash: remembered in the index, that is all
+ *           └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
  *
  *     its turn ─▶ the store has a slot of that hash:  FETCH it ──────▶ bytes equal the slot's ──────▶ ADOPT
  *              └▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
@@ -18,8 +18,8 @@
  * connection ends, what was sent and not answered stays held until the process ends: whether the page became the slot is not known.
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
- * index's quota of twice its RAM. An offer that finds the ring full is forgotten, so that not many pages of one hash wait in
- * the index. A comparison that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
+ * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
+ * finds the ring full is forgotten. A comparison that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
  * FETCH or an ADOPT that the socket does not take is given up. Whatever is given up is missed, not lost: the page stays as it was.
  */
 #include <errno.h>
@@ -35,6 +35,7 @@
 
 #define EXPIRE_NS   (10 * OB_NS_PER_SEC)
 #define QUOTA_LEAST 1024u
+#define ALIKE_MAX   256u /* pages of one machine and one hash in the index */
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
 _Static_assert(OB_WIRE_KEY_SIZE == OB_PAGE_HASH_KEY && OB_STORE_SLOTS == OB_WIRE_EXTENT_MAX, "as on the wire");
@@ -74,12 +75,34 @@ static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
 	ob_index_remove(sharer->domain->index, &entry);
 }
 
-/* Back into the index: it was not adopted after all. */
+/* What the index has of a page's hash, but for the page itself. */
+struct equals {
+	bool slot;
+	unsigned others, own; /* pages; own: of the same machine */
+};
+
+static struct equals find_equals(const struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+	struct equals found = { 0 };
+
+	while (!found.slot && found.own < ALIKE_MAX && ob_index_find(sharer->domain->index, offered->lo, offered->hi, &cursor, &entry)) {
+		found.slot = entry.owner == OB_INDEX_STORE;
+		if (entry.owner == sharer->number)
+			found.own += entry.where != offered->page;
+		else
+			found.others++;
+	}
+	return found;
+}
+
+/* Into the index (again): it was not adopted. */
 static void remember(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
 	struct ob_index_entry entry = entry_of(sharer, offered);
 
-	if (ob_index_add(sharer->domain->index, &entry) < 0)
+	if (find_equals(sharer, offered).own >= ALIKE_MAX || ob_index_add(sharer->domain->index, &entry) < 0)
 		sharer->counters.missed++;
 }
 
@@ -292,7 +315,11 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 			return start_pair(sharer, offered, partner, entry.where);
 		later |= !is_silent(partner);
 	}
-	return later ? NOT_NOW : NOTHING_TO_DO;
+	if (later)
+		return NOT_NOW;
+	/* Who had the same has gone: it is the first one now. */
+	remember(sharer, offered);
+	return NOTHING_TO_DO;
 }
 
 static void start_all(struct ob_sharer *sharer)
@@ -307,6 +334,11 @@ static void start_all(struct ob_sharer *sharer)
 			todo_unpop(sharer);
 			break;
 		}
+	}
+	if (!sharer->todo_count) {
+		free(sharer->todo);
+		sharer->todo = NULL;
+		sharer->todo_first = 0;
 	}
 }
 
@@ -324,7 +356,7 @@ static void take_back(struct ob_sharer *sharer, uint32_t slot)
 		ob_log_limited(OB_LOG_ERROR, "machine \"%s\": a hold of slot %u is missing", sharer->machine->name, slot);
 }
 
-static int send_extent(struct ob_sharer *sharer, uint32_t slot)
+int ob_match_send_extent(struct ob_sharer *sharer, uint32_t slot)
 {
 	struct ob_store *store = sharer->domain->store;
 	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT, .extent = { ob_store_id(store, slot), OB_STORE_SLOTS } };
@@ -349,7 +381,7 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 		remember(sharer, offered);
 		return;
 	}
-	if (send_extent(sharer, slot) < 0) {
+	if (ob_match_send_extent(sharer, slot) < 0) {
 		take_back(sharer, slot);
 		sharer->counters.missed++;
 		remember(sharer, offered);
@@ -529,16 +561,22 @@ static void set_quota(struct ob_sharer *sharer)
 	sharer->quota = quota;
 }
 
-/* Whether somebody else than this page has its hash. */
-static bool has_equal(const struct ob_sharer *sharer, const struct ob_offered *offered)
+static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *item)
 {
-	struct ob_index_cursor cursor = { 0 };
-	struct ob_index_entry entry;
+	struct ob_offered offered = { item->page, item->lo, item->hi };
+	struct equals found = find_equals(sharer, &offered);
+	struct ob_index_entry entry = entry_of(sharer, &offered);
 
-	while (ob_index_find(sharer->domain->index, offered->lo, offered->hi, &cursor, &entry))
-		if (entry.owner != sharer->number || entry.where != offered->page)
-			return true;
-	return false;
+	/* With a slot it is a question of moments: the index need not know it. */
+	if (found.slot || found.own >= ALIKE_MAX) {
+		(void)todo_push(sharer, &offered);
+		return;
+	}
+	entry.class = (uint16_t)item->class;
+	if (ob_index_add(sharer->domain->index, &entry) < 0)
+		sharer->counters.missed++;
+	if ((found.others || found.own) && !todo_push(sharer, &offered))
+		forget(sharer, &offered);
 }
 
 static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
@@ -547,17 +585,8 @@ static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
 	if (!is_usable(sharer))
 		return;
 	set_quota(sharer);
-	for (uint32_t i = 0; i < msg->offer.n; i++) {
-		const struct ob_wire_offer *item = &msg->offer.item[i];
-		struct ob_offered offered = { item->page, item->lo, item->hi };
-		struct ob_index_entry entry = entry_of(sharer, &offered);
-
-		entry.class = (uint16_t)item->class;
-		if (ob_index_add(sharer->domain->index, &entry) < 0)
-			sharer->counters.missed++;
-		if (has_equal(sharer, &offered) && !todo_push(sharer, &offered))
-			forget(sharer, &offered);
-	}
+	for (uint32_t i = 0; i < msg->offer.n; i++)
+		take_offer(sharer, &msg->offer.item[i]);
 }
 
 static int on_staged(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)

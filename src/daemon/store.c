@@ -456,6 +456,19 @@ void ob_store_reconnected(struct ob_store *store, unsigned member)
 			store->extents[place]->sent[member / 64] &= ~(1ull << (member % 64));
 }
 
+bool ob_store_next_unsent(const struct ob_store *store, unsigned member, uint32_t *ret_slot)
+{
+	for (uint32_t place = 0; place < store->places; place++) {
+		const struct extent *extent = store->extents[place];
+
+		if (extent && !extent->closed && (extent->told[member / 64] & ~extent->sent[member / 64]) >> (member % 64) & 1) {
+			*ret_slot = place * OB_STORE_SLOTS;
+			return true;
+		}
+	}
+	return false;
+}
+
 bool ob_store_next_closed(const struct ob_store *store, unsigned member, uint64_t *ret_id)
 {
 	for (uint32_t place = 0; place < store->places; place++) {

@@ -83,6 +83,9 @@ void ob_store_set_told(struct ob_store *store, uint32_t slot, unsigned member);
 
 void ob_store_reconnected(struct ob_store *store, unsigned member);
 
+/* The next open extent that a machine may have mapped, and has not been sent since: one of its slots. Returns whether there is one. */
+bool ob_store_next_unsent(const struct ob_store *store, unsigned member, uint32_t *ret_slot);
+
 /* The next closed extent that a machine still has. Returns whether there is one. */
 bool ob_store_next_closed(const struct ob_store *store, unsigned member, uint64_t *ret_id);
 

@@ -12,42 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import (EINPROGRESS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
-                            Client, Daemon, ceiling, message, text)
+                            Client, Daemon, ceiling, main, message, test, text, with_daemon)
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
 
 CAP_SYS_RESOURCE = 24
-
-tests = []
-
-
-def test(function):
-    tests.append(function)
-    return function
-
-
-def with_daemon(*args, **options):
-    def wrap(function):
-        def run():
-            daemon = Daemon(*args, **options)
-            try:
-                function(daemon)
-            except BaseException:
-                sys.stderr.write(daemon.logged())
-                daemon.abandon()
-                raise
-            daemon.stop()
-        run.__name__ = function.__name__
-        return test(run)
-    return wrap
-
 
 @with_daemon()
 def answers_requests_and_refuses_nonsense(daemon):
@@ -758,23 +733,5 @@ def the_command_line_tool_shows_and_sets(daemon):
     daemon.start()
 
 
-def main():
-    print("1..%d" % len(tests))
-    failed = 0
-    for number, function in enumerate(tests, 1):
-        name = function.__name__.replace("_", " ")
-        if OVERBOOK is None and "command line tool" in name:
-            print("ok %d - %s # SKIP overbook is not built" % (number, name), flush=True)
-            continue
-        try:
-            function()
-            print("ok %d - %s" % (number, name), flush=True)
-        except BaseException:
-            failed += 1
-            traceback.print_exc()
-            print("not ok %d - %s" % (number, name), flush=True)
-    return failed > 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(OVERBOOK))

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Agents that share, for test_daemon_share.py: they offer pages, give their bytes, adopt slots and drop them, all by the book unless a
+test makes them lie. What they are sent is checked: no extent ever reaches two domains, and nothing of it can be written."""
+import ctypes
+import ctypes.util
+import mmap
+import os
+import re
+import struct
+
+from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS, UNSHARE, Agent,
+                            ceiling, hello, message)
+
+PAGE, STAGING = 4096, 64
+ESTALE, ENOENT = 116, 2
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+class Hash128(ctypes.Structure):
+    _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
+
+
+XXH = ctypes.CDLL(ctypes.util.find_library("xxhash") or "libxxhash.so.0")
+XXH.XXH3_128bits_withSecret.restype = Hash128
+XXH.XXH3_128bits_withSecret.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+
+with open(HERE + "/../../src/proto/stats.h") as header:
+    FIELDS = re.findall(r"^\tX\((\w+), (?:gauge|counter)", header.read(), re.M)
+
+
+def page_hash(key, data):
+    found = XXH.XXH3_128bits_withSecret(data, len(data), key, len(key))
+    return found.low, found.high
+
+
+def content(number):
+    """A page of its own for each number."""
+    return (struct.pack("<Q", number * 0x9E3779B97F4A7C15 % 2 ** 64) * (PAGE // 8))
+
+
+def entries(kind, form, rows):
+    rows = list(rows)
+    return message(kind, struct.pack("<I", len(rows)) + b"".join(struct.pack(form, *row) for row in rows))
+
+
+class Sharer(Agent):
+    domains = {}  # extent -> the domain that it was sent to
+
+    def __init__(self, daemon, name, domain="", **options):
+        self.domain = domain
+        self.pages, self.held, self.lies = {}, {}, {}
+        self.key, self.on, self.permille, self.staging = None, None, None, None
+        self.extents, self.dropped_extents, self.unshare = {}, [], None
+        self.answer_fetches = self.answer_adopts = True
+        self.fetched, self.refused, self.uncertain = 0, 0, False
+        self.numbers = {}
+        super().__init__(daemon, name, **options)
+
+    def hello(self, **other):
+        values = dict(limit=self.limit, maximum=self.maximum, reservation=self.reservation, shares=self.shares, flags=self.flags,
+                      domain=self.domain)
+        values.update(other)
+        self.send(hello(self.name, values.pop("pid", self.pid), **values))
+
+    def report(self):
+        super().report()
+        fields = dict(ram_bytes=self.ram, limit_bytes=self.limit, cost_bytes=self.cost, resident_bytes=self.cost,
+                      shared_bytes=len(self.held) * PAGE)
+        fields.update(self.numbers)
+        values = [fields.get(name, 0) for name in FIELDS]
+        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+
+    def obey_share(self, kind, sequence, payload):
+        if kind == SHARE:
+            flags, self.permille = struct.unpack("<II", payload[:8])
+            self.on = bool(flags)
+            self.key = payload[8:]
+            assert len(self.key) == 192
+            if self.on:
+                assert len(self.descriptors) == 1
+                self.staging = mmap.mmap(self.descriptors[0], STAGING * PAGE)
+        elif kind == EXTENT:
+            self.take_extent(*struct.unpack("<QII", payload))
+        elif kind == FETCH:
+            if self.answer_fetches:
+                self.fetch(struct.iter_unpack("<QQQII", payload[4:]))
+        elif kind == ADOPT:
+            if self.answer_adopts:
+                self.adopt(struct.iter_unpack("<QQII", payload[4:]))
+        elif kind == UNSHARE:
+            self.unshare = sequence
+        elif kind == DROP_EXTENT:
+            extent, = struct.unpack("<Q", payload)
+            assert extent in self.extents and extent not in [slot[0] for slot in self.held.values()]
+            self.forget_extent(extent)
+            self.dropped_extents.append(extent)
+
+    def take_extent(self, extent, pages, zero):
+        assert len(self.descriptors) == 1 and extent and pages == 4096
+        known = Sharer.domains.setdefault(extent, (self.domain, "" if self.domain else self.name))
+        assert known == (self.domain, "" if self.domain else self.name), "an extent of %s came to %s" % (known, self.name)
+        self.forget_extent(extent)
+        descriptor = os.dup(self.descriptors[0])
+        self.extents[extent] = (descriptor, mmap.mmap(descriptor, pages * PAGE, prot=mmap.PROT_READ))
+
+    def forget_extent(self, extent):
+        if extent in self.extents:
+            descriptor, memory = self.extents.pop(extent)
+            memory.close()
+            os.close(descriptor)
+
+    def bytes_of(self, slot):
+        return self.extents[slot[0]][1][slot[1] * PAGE:(slot[1] + 1) * PAGE]
+
+    def fetch(self, wanted):
+        answers = []
+        for page, low, high, staging, _ in wanted:
+            self.fetched += 1
+            data = self.lies.get(page)
+            if data is None and page in self.pages and page_hash(self.key, self.pages[page]) == (low, high):
+                data = self.pages[page]
+            if data is not None:
+                self.staging[staging * PAGE:(staging + 1) * PAGE] = data
+            answers.append((page, 0 if data is not None else -ESTALE, staging))
+        self.send(entries(STAGED, "<QiI", answers))
+
+    def adopt(self, wanted):
+        answers, dropped = [], []
+        for page, extent, index, _ in wanted:
+            good = extent in self.extents and self.pages.get(page) == self.bytes_of((extent, index))
+            self.refused += not good
+            answers.append((page, extent, index, 0 if good else -ESTALE))
+            if good and page in self.held:
+                dropped.append(self.held[page])  # it has moved to another slot
+            if good:
+                self.held[page] = (extent, index)
+        self.send(entries(HELD, "<QQIi", answers))
+        self.tell_dropped(dropped)
+
+    def tell_dropped(self, slots):
+        slots = [slot for slot in slots if slot[0] in self.extents]
+        if slots:
+            self.send(entries(DROPPED, "<QII", [(extent, index, 1) for extent, index in slots]))
+
+    def set(self, page, data):
+        """The guest writes: the page is the machine's own again."""
+        if page in self.held:
+            self.tell_dropped([self.held.pop(page)])
+        self.pages[page] = data
+
+    def offer(self, *pages, hash=None):
+        pages = pages or list(self.pages)
+        for start in range(0, len(pages), 512):
+            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), 0, 0)
+                                               for page in pages[start:start + 512]]))
+
+    def orphans(self):
+        """Extents of another overbookd, as an agent tells a new one of them."""
+        counts = {}
+        for extent, _ in self.held.values():
+            counts[extent] = counts.get(extent, 0) + 1
+        self.send(entries(ORPHANS, "<QII", [(extent, count, 0) for extent, count in counts.items()]))
+
+    def die(self):
+        super().die()
+        for extent in list(self.extents):
+            self.forget_extent(extent)
+        self.held = {}
+        if self.staging:
+            self.staging.close()
+            self.staging = None
+
+
+def ready(daemon, *agents):
+    daemon.until(lambda: all(agent.on for agent in agents))
+
+
+def share(daemon, domain=None):
+    """What `share` says of a domain: the first one, or the named one."""
+    answer = daemon.call("share")
+    for found in answer["domains"]:
+        if domain is None or found["domain"] == domain:
+            return found
+    return None

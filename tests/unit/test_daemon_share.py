@@ -1,0 +1,554 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""overbookd's part of page sharing: test_daemon_share.py OVERBOOKD [OVERBOOK]. Prints TAP. share_harness.py plays the agents."""
+import fcntl
+import json
+import mmap
+import os
+import random
+import select
+import struct
+import subprocess
+import sys
+
+sys.dont_write_bytecode = True  # the source tree stays clean
+
+import daemon_harness
+from daemon_harness import DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, message
+from share_harness import ENOENT, PAGE, Sharer, content, entries, page_hash, ready, share
+
+OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
+OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
+
+from daemon_harness import main, test, with_daemon
+
+EXTENT_BYTES = 4096 * PAGE
+
+
+def pair(daemon, pages=1, domain="d", names=("a", "b"), **options):
+    """Two machines of a domain with the same pages, shared."""
+    one, two = [Sharer(daemon, name, domain=domain, **options) for name in names]
+    ready(daemon, one, two)
+    for agent in (one, two):
+        for page in range(pages):
+            agent.pages[page] = content(page + 1)
+    one.offer()
+    daemon.until(lambda: row(daemon, names[0])["offers"] == pages)
+    two.offer()
+    daemon.until(lambda: len(one.held) == len(two.held) == pages)
+    return one, two
+
+
+def row(daemon, name):
+    return daemon.call("share", name=name)["domains"][0]["machines"][0]
+
+
+@with_daemon()
+def equal_pages_become_one_slot(daemon):
+    one, two = pair(daemon, 300)
+    assert one.held == two.held and one.refused == two.refused == 0
+    for page, slot in one.held.items():
+        assert one.bytes_of(slot) == content(page + 1)
+    # In the order in which they came: runs of pages are runs of slots.
+    steps = [one.held[page + 1][1] - one.held[page][1] for page in range(299)]
+    assert steps.count(1) > 250, steps
+    daemon.until(lambda: share(daemon)["machines"][1]["adopted"] == 300)
+    found = share(daemon)
+    assert found["domain"] == "d" and found["store_bytes"] == found["slots_used_bytes"] == 300 * PAGE, found
+    assert found["shared_bytes"] == 600 * PAGE and found["saved_bytes"] == 300 * PAGE and found["extents"] == 1, found
+    # A third one finds the slots.
+    three = Sharer(daemon, "c", domain="d")
+    ready(daemon, three)
+    three.pages = dict(one.pages)
+    three.offer()
+    daemon.until(lambda: len(three.held) == 300)
+    assert three.held == one.held and share(daemon)["store_bytes"] == 300 * PAGE
+    # Many at once, all alike, within one machine.
+    four = Sharer(daemon, "alone")
+    ready(daemon, four)
+    four.pages = {page: content(7) for page in range(500)}
+    four.offer()
+    daemon.until(lambda: len(four.held) == 500)
+    assert len(set(four.held.values())) == 1 and not set(four.extents) & set(one.extents)
+
+
+@with_daemon()
+def unequal_bytes_never_share(daemon):
+    one, two = Sharer(daemon, "a", domain="d"), Sharer(daemon, "b", domain="d")
+    ready(daemon, one, two)
+    one.pages, two.pages = {1: content(1)}, {1: content(2)}
+    # One of them says that its page has the other's hash.
+    one.offer()
+    two.offer(1, hash=page_hash(two.key, content(1)))
+    two.lies[1] = content(2)
+    daemon.until(lambda: share(daemon)["machines"][1]["stale"] == 1)
+    assert not one.held and not two.held and share(daemon)["store_bytes"] == 0
+    # It gives the right bytes and has others: only its own comparison can tell.
+    two.lies[1] = content(1)
+    two.offer(1, hash=page_hash(two.key, content(1)))
+    daemon.until(lambda: share(daemon)["machines"][1]["refused"] == 1)
+    daemon.until(lambda: len(one.held) == 1)
+    assert not two.held and two.refused == 1
+    # The page changes between the offer and the question.
+    two.lies.clear()
+    two.pages[2] = content(1)
+    two.offer(2)
+    two.pages[2] = content(3)
+    daemon.until(lambda: share(daemon)["machines"][1]["stale"] == 2)
+    assert not two.held
+    # A hash that nobody can have, twice: the bytes are what is looked at.
+    one.pages[5], two.pages[5] = content(5), content(5)
+    one.lies[5] = two.lies[5] = content(5)
+    one.offer(5, hash=(1, 2))
+    two.offer(5, hash=(1, 2))
+    daemon.until(lambda: sum(row["stale"] for row in share(daemon)["machines"]) >= 3)
+    assert 5 not in one.held and 5 not in two.held
+
+
+@with_daemon()
+def a_slot_is_free_after_all_have_let_go(daemon):
+    one, two = pair(daemon, 3)
+    slot = one.held[1]
+    one.set(1, content(99))
+    daemon.until(lambda: share(daemon)["machines"][0]["dropped"] == 1)
+    assert share(daemon)["slots_used_bytes"] == 3 * PAGE and two.bytes_of(slot) == content(2)
+    # Somebody new finds it while it is held by one alone.
+    one.set(7, content(2))
+    one.offer(7)
+    daemon.until(lambda: 7 in one.held)
+    assert one.held[7] == slot
+    one.set(7, content(98))
+    two.set(1, content(97))
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 2 * PAGE)
+    assert share(daemon)["store_bytes"] == 3 * PAGE  # it is memory still
+    # Nothing finds it any more: the same bytes are a new slot.
+    one.set(8, content(2))
+    one.offer(8)
+    two.set(8, content(2))
+    two.offer(8)
+    daemon.until(lambda: 8 in one.held and 8 in two.held)
+    assert one.held[8] == two.held[8] != slot
+    # The whole extent goes with its last hold, and another one comes.
+    extent = slot[0]
+    for agent in (one, two):
+        for page in list(agent.held):
+            agent.set(page, content(1000 + page))
+    daemon.until(lambda: one.dropped_extents == two.dropped_extents == [extent])
+    daemon.until(lambda: share(daemon)["extents"] == 0)
+    assert share(daemon)["store_bytes"] == 0
+    one.set(9, content(9))
+    two.set(9, content(9))
+    one.offer(9)
+    two.offer(9)
+    daemon.until(lambda: 9 in one.held and 9 in two.held)
+    assert one.held[9][0] != extent
+
+
+@with_daemon()
+def slots_are_used_again(daemon):
+    one, two = pair(daemon, 2100)
+    for page in range(2000):
+        one.set(page, content(100000 + page))
+        two.set(page, content(200000 + page))
+        if page % 400 == 399:
+            daemon.serve()
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 100 * PAGE)
+    for agent in (one, two):
+        for page in range(10000, 13000):
+            agent.pages[page] = content(page)
+    one.offer(*range(10000, 13000))
+    two.offer(*range(10000, 13000))
+    daemon.until(lambda: len(one.held) > 2500 and one.held == two.held, 60)
+    # 1996 slots behind the first 2100, and then those that were free before them: no second extent.
+    assert share(daemon)["extents"] == 1
+    for page, slot in one.held.items():
+        assert one.bytes_of(slot) == one.pages[page]
+
+
+@with_daemon()
+def what_is_sent_cannot_be_written(daemon):
+    one, _ = pair(daemon)
+    extent, index = one.held[0]
+    descriptor = one.extents[extent][0]
+    again = os.open("/proc/self/fd/%d" % descriptor, os.O_RDWR | os.O_CLOEXEC)
+    for fd in (descriptor, again):
+        for attempt in (lambda: os.pwrite(fd, b"x", index * PAGE), lambda: os.ftruncate(fd, PAGE), lambda: os.ftruncate(fd, 2 * EXTENT_BYTES),
+                        lambda: mmap.mmap(fd, PAGE), lambda: fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)):
+            try:
+                attempt()
+            except (OSError, PermissionError):
+                continue
+            raise AssertionError("it can be changed")
+    os.close(again)
+    assert one.bytes_of(one.held[0]) == content(1)
+    # Nor can an agent take the staging memory away.
+    found = daemon.agents[0].staging
+    try:
+        found.resize(PAGE)
+    except (OSError, SystemError, ValueError):
+        pass
+    else:
+        raise AssertionError("the staging memory shrinks")
+
+
+@with_daemon()
+def a_dead_machine_holds_nothing(daemon):
+    one, two = pair(daemon, 50)
+    three = Sharer(daemon, "c", domain="d")
+    ready(daemon, three)
+    three.pages = {page: content(page + 1) for page in range(20)}
+    three.offer()
+    daemon.until(lambda: len(three.held) == 20)
+    one.die()
+    daemon.until(lambda: len(share(daemon)["machines"]) == 2)
+    assert share(daemon)["slots_used_bytes"] == 50 * PAGE and share(daemon)["shared_bytes"] == 70 * PAGE
+    two.die()
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 20 * PAGE)
+    for page, slot in three.held.items():
+        assert three.bytes_of(slot) == content(page + 1)
+    three.die()
+    daemon.until(lambda: daemon.call("share")["domains"] == [])
+    assert daemon.call("share")["store_bytes"] == 0
+
+
+@with_daemon()
+def a_machine_that_dies_in_the_middle_holds_nobody_up(daemon):
+    one, two, three = [Sharer(daemon, name, domain="d") for name in "abc"]
+    ready(daemon, one, two, three)
+    for agent in (one, two, three):
+        agent.pages = {page: content(page) for page in range(40)}
+    one.answer_fetches = False
+    two.answer_adopts = False
+    one.offer()
+    two.offer()
+    daemon.until(lambda: share(daemon)["machines"][1]["offers"] == 40)
+    three.offer()
+    daemon.until(lambda: share(daemon)["machines"][2]["offers"] == 40)
+    for _ in range(5):
+        daemon.serve()
+    one.die()
+    daemon.until(lambda: len(three.held) == 40)
+    assert share(daemon)["shared_bytes"] == 80 * PAGE  # ADOPTs without an answer count
+    two.die()
+    daemon.until(lambda: share(daemon)["shared_bytes"] == 40 * PAGE)
+
+
+@with_daemon()
+def a_lost_connection_keeps_what_is_held(daemon):
+    one, two = pair(daemon, 10)
+    held = dict(one.held)
+    one.disconnect()
+    daemon.until(lambda: daemon.state("a") == "lost")
+    for page in range(10):
+        two.set(page, content(500 + page))
+    daemon.until(lambda: share(daemon)["machines"][1]["dropped"] == 10)
+    assert share(daemon)["slots_used_bytes"] == 10 * PAGE
+    # Another machine may find them meanwhile.
+    two.set(20, content(3))
+    two.offer(20)
+    daemon.until(lambda: two.held.get(20) == held[2])
+    key = one.key
+    one.connect()
+    daemon.until(lambda: one.on)
+    assert one.key == key
+    daemon.until(lambda: daemon.state("a") == "running")
+    for page in range(10):
+        one.set(page, content(600 + page))
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == PAGE)
+    # An ADOPT whose answer is lost stays a hold, and it can still be dropped.
+    one.answer_adopts = False
+    one.set(30, content(3))
+    one.offer(30)
+    daemon.until(lambda: share(daemon)["shared_bytes"] == 2 * PAGE)
+    one.disconnect()
+    daemon.until(lambda: daemon.state("a") == "lost")
+    one.connect()
+    two.set(20, content(700))
+    daemon.until(lambda: daemon.state("a") == "running" and share(daemon)["shared_bytes"] == PAGE)
+    one.tell_dropped([held[2]])
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 0)
+
+
+@with_daemon("--budget", "1G")
+def a_new_overbookd_counts_what_the_last_one_left(daemon):
+    one, two = pair(daemon, 10)
+    daemon.budget = 1024 * MIB
+    daemon.kill()
+    daemon.until(lambda: one.closed and two.closed)
+    daemon.start()
+    slots, keys = dict(one.held), one.key
+    for agent in (one, two):
+        agent.on = None
+        agent.connect()
+    ready(daemon, one, two)
+    assert one.key == two.key != keys
+    for agent in (one, two):
+        agent.orphans()
+    daemon.until(lambda: daemon.call("share")["orphan_bytes"] == EXTENT_BYTES)  # once, whole
+    daemon.until(lambda: daemon.machine("a")["target_bytes"] <= 504 * MIB)
+    assert one.bytes_of(slots[3]) == content(4)
+    # The pages are offered again, and move to the new store.
+    one.offer()
+    two.offer()
+    daemon.until(lambda: all(one.held[page][0] != slots[page][0] for page in slots) and one.held == two.held)
+    for agent in (one, two):
+        agent.orphans()
+    daemon.until(lambda: daemon.call("share")["orphan_bytes"] == EXTENT_BYTES or True)
+    for agent in (one, two):
+        agent.send(entries(ORPHANS, "<QII", []))
+    daemon.until(lambda: daemon.call("share")["orphan_bytes"] == 0)
+    # A drop of an orphan is of no concern.
+    one.send(entries(ORPHANS, "<QII", [(77, 5, 0)]))
+    one.send(entries(DROPPED, "<QII", [(77, 0, 1)]))
+    daemon.until(lambda: daemon.call("share")["orphan_bytes"] == EXTENT_BYTES)
+    one.die()
+    daemon.until(lambda: daemon.call("share")["orphan_bytes"] == 0)
+
+
+@with_daemon()
+def domains_are_apart(daemon):
+    """A random run: what each agent is sent is checked by share_harness; here what it adopts, and the sums."""
+    rng = random.Random(20)
+    names = ["a", "b", ""]
+    agents = [Sharer(daemon, "m%d" % i, domain=names[i % 3]) for i in range(12)]
+    ready(daemon, *agents)
+    for step in range(250):
+        agent = rng.choice(agents)
+        if rng.random() < 0.03:
+            agent.die()
+            agents.remove(agent)
+            agents.append(Sharer(daemon, "n%d" % step, domain=rng.choice(names)))
+            ready(daemon, agents[-1])
+            continue
+        if rng.random() < 0.03:
+            agent.disconnect()
+            agent.uncertain = True  # ADOPTs may have been on their way
+            daemon.until(lambda: daemon.state(agent.name) == "lost")
+            agent.connect()
+            daemon.until(lambda: daemon.state(agent.name) == "running")
+            continue
+        pages = [rng.randrange(200) for _ in range(rng.randrange(1, 30))]
+        for page in pages:
+            agent.set(page, content(rng.randrange(60)))
+        if rng.random() < 0.9:
+            agent.offer(*dict.fromkeys(pages))
+        if step % 3 == 0:
+            daemon.serve(0.002)
+        for other in agents:
+            for page, slot in other.held.items():
+                assert other.bytes_of(slot) == other.pages[page], (other.name, page)
+
+    def settled():
+        for found in daemon.call("share")["domains"]:
+            members = [agent for agent in agents if (agent.domain or agent.name) == (found["domain"] or found["machines"][0]["name"])]
+            held = sum(len(agent.held) for agent in members) * PAGE
+            assert found["shared_bytes"] >= held
+            if any(agent.uncertain for agent in members):
+                continue
+            if found["shared_bytes"] != held:
+                return False
+            if found["slots_used_bytes"] != len(set(slot for agent in members for slot in agent.held.values())) * PAGE:
+                return False
+        return True
+    daemon.until(settled, 60)
+    for agent in [agent for agent in agents if agent.uncertain]:
+        agent.die()
+        agents.remove(agent)
+    daemon.until(lambda: len(daemon.call("ps")["machines"]) == len(agents))
+    daemon.until(settled)
+    assert sum(len(agent.held) for agent in agents) > 300
+    kinds = set(Sharer.domains.values())
+    assert ("a", "") in kinds and ("b", "") in kinds and len(kinds) > 3
+
+
+@with_daemon()
+def lies_cut_the_connection(daemon):
+    one, two = pair(daemon, 2)
+    extent, index = one.held[0]
+
+    def cut(data):
+        name = "x%d" % len(daemon.logged())
+        liar = Sharer(daemon, name, domain="d")
+        ready(daemon, liar)
+        liar.pages[0] = content(1)
+        liar.offer()
+        daemon.until(lambda: 0 in liar.held)
+        daemon.until(lambda: share(daemon)["machines"][-1]["adopted"] == 1)
+        liar.send(data)
+        daemon.until(lambda: liar.closed)
+        assert liar.held[0] == one.held[0] and one.bytes_of(one.held[0]) == content(1)
+        liar.die()
+        daemon.until(lambda: daemon.state(name) is None)
+
+    cut(entries(DROPPED, "<QII", [(extent, index, 2)]))
+    cut(entries(DROPPED, "<QII", [(extent, index, 2 ** 32 - 1)]))
+    cut(entries(DROPPED, "<QII", [(extent, one.held[1][1], 1)]))
+    cut(entries(DROPPED, "<QII", [(extent, 4095, 1)]))
+    cut(entries(DROPPED, "<QII", [(extent + 1, index, 1)]))
+    cut(entries(DROPPED, "<QII", [(extent, 4096, 1)]))
+    cut(entries(HELD, "<QQIi", [(0, extent, index, 0)]))
+    cut(entries(HELD, "<QQIi", [(0, extent, index, -ENOENT)]))
+    cut(entries(STAGED, "<QiI", [(0, 0, 0)]))
+    cut(entries(STAGED, "<QiI", [(0, 0, 64)]))
+    cut(message(OFFER, struct.pack("<I", 513)))
+    assert share(daemon)["shared_bytes"] == 4 * PAGE and not one.closed and not two.closed
+    # What it was told to do and said it could not.
+    one.set(5, content(1))
+    one.answer_adopts = False
+    one.offer(5)
+    daemon.until(lambda: share(daemon)["shared_bytes"] == 5 * PAGE)
+    one.send(entries(HELD, "<QQIi", [(5, extent, index, -ENOENT)]))
+    daemon.until(lambda: share(daemon)["shared_bytes"] == 4 * PAGE)
+
+
+@with_daemon()
+def a_million_offers_cost_what_the_quota_allows(daemon):
+    one = Sharer(daemon, "a", domain="d", ram=64 * MIB)
+    ready(daemon, one)
+    daemon.until(lambda: daemon.machine("a")["ram_bytes"] == 64 * MIB)
+    start = resident(daemon)
+    for batch in range(2000):
+        data = b"".join(struct.pack("<QQQII", 512 * batch + i, (512 * batch + i) * 0x9E3779B97F4A7C15 % 2 ** 64, 3, 0, 0) for i in range(512))
+        one.send(message(OFFER, struct.pack("<I", 512) + data))
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 512 * 2000, 60)
+    assert share(daemon)["machines"][0]["index_entries"] == 2 * 64 * MIB // PAGE
+    assert resident(daemon) - start < 16 * MIB
+    # All of one hash, which is what makes the index slow.
+    one.answer_fetches = False
+    for batch in range(500):
+        data = b"".join(struct.pack("<QQQII", 512 * batch + i, 7, 7, 0, 0) for i in range(512))
+        one.send(message(OFFER, struct.pack("<I", 512) + data))
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 512 * 2500, 60)
+    # Others are served meanwhile and afterwards.
+    pair(daemon, 30, names=("b", "c"))
+
+
+def resident(daemon):
+    with open("/proc/%d/statm" % daemon.process.pid) as statm:
+        return int(statm.read().split()[1]) * PAGE
+
+
+@with_daemon()
+def an_agent_that_does_not_read_holds_nobody_up(daemon):
+    deaf = Sharer(daemon, "deaf", domain="d")
+    ready(daemon, deaf)
+    deaf.pages = {page: content(page + 1) for page in range(2000)}
+    deaf.offer()
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 2000)
+    deaf.deaf = True
+    one, two = pair(daemon, 2000)
+    assert len(one.held) == 2000
+    deaf.deaf = False
+    daemon.until(lambda: share(daemon)["machines"][0]["fetched"] == deaf.fetched)
+    deaf.set(0, content(1))
+    deaf.offer(0)
+    daemon.until(lambda: 0 in deaf.held)
+
+
+@with_daemon("--budget", "256M")
+def the_store_is_paid_for_by_the_budget(daemon):
+    one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=64 * MIB) for name in "ab"]
+    daemon.budget = 256 * MIB
+    ready(daemon, one, two)
+    daemon.until(lambda: one.limit + two.limit == 256 * MIB)
+    for agent in (one, two):
+        agent.pages = {page: content(page + 1) for page in range(3000)}
+
+    def slots():
+        return len(set(one.held.values()) | set(two.held.values())) * PAGE
+    watch = daemon.watch
+
+    def with_store():
+        watch()
+        worst = one.worst() + two.worst() + slots()
+        assert worst <= 256 * MIB, "machines and stores may take %d KiB" % (worst // 1024)
+    daemon.watch = with_store
+    one.offer()
+    two.offer()
+    daemon.until(lambda: len(one.held) == len(two.held) == 3000, 60)
+    found = daemon.call("share")
+    assert found["store_bytes"] == 3000 * PAGE and found["allowed_bytes"] == 16 * MIB, found
+    daemon.until(lambda: one.limit + two.limit == 240 * MIB)
+    for agent in (one, two):
+        for page in list(agent.held):
+            agent.set(page, content(50000 + page))
+    daemon.until(lambda: one.limit + two.limit == 256 * MIB, 40)
+
+
+@with_daemon("--budget", "64M")
+def without_room_the_store_does_not_grow(daemon):
+    one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=32 * MIB, reservation=32 * MIB, step=0) for name in "ab"]
+    ready(daemon, one, two)
+    for agent in (one, two):
+        agent.cost = 32 * MIB
+        agent.pages = {page: content(page + 1) for page in range(100)}
+        agent.offer()
+    daemon.until(lambda: sum(row["no_room"] for row in share(daemon)["machines"]) > 0)
+    for _ in range(30):
+        daemon.serve()
+    assert not one.held and share(daemon)["store_bytes"] == 0
+
+
+@with_daemon("--share", "off")
+def off_is_off(daemon):
+    one = Sharer(daemon, "a", domain="d")
+    daemon.until(lambda: daemon.state("a") == "running")
+    for _ in range(5):
+        daemon.serve()
+    assert one.on is None and daemon.call("share")["sharing"] is False
+    one.send(entries(OFFER, "<QQQII", [(1, 2, 3, 0, 0)]))
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 1)
+    assert share(daemon)["machines"][0]["index_entries"] == 0
+
+
+@with_daemon("--share-cpu", "70")
+def one_machine_can_be_told_to_stop(daemon):
+    one, two = pair(daemon, 20)
+    assert one.permille == 70
+    client = Client(daemon)
+    client.send("share-switch", name="a", on=False)
+    daemon.until(lambda: one.unshare)
+    assert one.on is False and two.on
+    assert daemon.call("share-switch", name="a", on=True)["code"] == "failed"
+    assert daemon.call("limit", name="a", maximum_bytes=0)["code"] == "failed"
+    one.reply(one.unshare, -EINPROGRESS, "40960 81920")
+    for page in range(20):
+        one.set(page, content(page + 1))
+    daemon.until(lambda: share(daemon)["machines"][0]["dropped"] == 20)
+    one.reply(one.unshare)
+    answer = client.answer()
+    assert answer["ok"] and answer["off_by_user"] and answer["held_pages"] == 0, answer
+    assert client.progress == [{"done": 40960, "total": 81920, "what": "bytes brought back"}]
+    one.offer()
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 40)
+    assert not one.held
+    assert daemon.call("share-switch", name="a", on=True)["ok"]
+    daemon.until(lambda: one.on)
+    one.offer()
+    daemon.until(lambda: len(one.held) == 20)
+    assert one.held == two.held
+    # A machine whose limit has no room for them.
+    assert daemon.call("limit", name="a", maximum_bytes=64 * MIB)["ok"]
+    daemon.until(lambda: daemon.machine("a")["cost_bytes"] == 64 * MIB)
+    refused = daemon.call("share-switch", name="a", on=False)
+    assert refused["code"] == "refused" and "80 KiB" in refused["error"] and "64 MiB" in refused["error"], refused
+    assert daemon.call("share-switch", name="a")["code"] == "bad-request"
+    assert daemon.call("share-switch", name="ghost", on=True)["code"] == "no-machine"
+    assert daemon.call("share", name="ghost")["code"] == "no-machine"
+    assert [row["name"] for row in daemon.call("share", name="a")["domains"][0]["machines"]] == ["a"]
+
+
+@test
+def options_are_checked():
+    def refused(*args):
+        run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20)
+        assert run.returncode == 2 and run.stderr.count("\n") == 1, (args, run)
+        return run.stderr
+    assert "maybe" in refused("--share", "maybe")
+    for wrong in ("0", "1001", "x", "-1", "2x", "", "99999999999999999999"):
+        assert "1000" in refused("--share-cpu", wrong)
+    assert "exclude each other" in refused("--share", "on", "--config", "/etc/x")
+
+
+if __name__ == "__main__":
+    sys.exit(main(OVERBOOK))
