@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit release doctor demo version --help' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit release share doctor demo version --help' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -67,6 +67,7 @@ _overbook() {
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
+	share) words="--on --off --json --help $(_overbook_machines)" ;;
 	doctor) words='--json --swap --qemu --help' ;;
 	demo) words='--machines --memory --budget --seconds --json --guest --directory --accel --qemu --help' ;;
 	esac

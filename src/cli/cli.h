@@ -26,6 +26,7 @@ int ob_cmd_ps(int argc, char **argv);
 int ob_cmd_stats(int argc, char **argv);
 int ob_cmd_limit(int argc, char **argv);
 int ob_cmd_release(int argc, char **argv);
+int ob_cmd_share(int argc, char **argv);
 int ob_cmd_doctor(int argc, char **argv);
 int ob_cmd_demo(int argc, char **argv);
 int ob_cmd_version(int argc, char **argv);

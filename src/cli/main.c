@@ -13,6 +13,7 @@ static const struct ob_command commands[] = {
 	{ "stats", "show what a machine's memory is made of", ob_cmd_stats },
 	{ "limit", "change what a machine may cost", ob_cmd_limit },
 	{ "release", "bring a machine's memory back and let it go", ob_cmd_release },
+	{ "share", "show what machines have in common, or switch that off", ob_cmd_share },
 	{ "doctor", "check whether this host is fit for it", ob_cmd_doctor },
 	{ "demo", "show it with real guests", ob_cmd_demo },
 	{ "version", "print the version", ob_cmd_version },

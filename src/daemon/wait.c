@@ -101,7 +101,8 @@ static void on_unshare(struct ob_client *client, struct ob_wait *wait)
 	uint64_t done, total;
 
 	ob_share_progress(wait->machine, &done, &total);
-	if (progress_due(wait))
+	/* Nothing is known before the agent has counted. */
+	if (total && progress_due(wait))
 		ob_client_progress(client, done, total, "bytes brought back");
 }
 

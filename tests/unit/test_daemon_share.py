@@ -448,9 +448,9 @@ def an_agent_that_does_not_read_holds_nobody_up(daemon):
 @with_daemon("--budget", "256M")
 def the_store_is_paid_for_by_the_budget(daemon):
     one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=64 * MIB) for name in "ab"]
-    daemon.budget = 256 * MIB
     ready(daemon, one, two)
-    daemon.until(lambda: one.limit + two.limit == 256 * MIB)
+    daemon.until(lambda: one.limit + two.limit == 256 * MIB and one.cost + two.cost <= 256 * MIB)
+    daemon.budget = 256 * MIB
     for agent in (one, two):
         agent.pages = {page: content(page + 1) for page in range(3000)}
 
@@ -536,6 +536,61 @@ def one_machine_can_be_told_to_stop(daemon):
     assert daemon.call("share-switch", name="ghost", on=True)["code"] == "no-machine"
     assert daemon.call("share", name="ghost")["code"] == "no-machine"
     assert [row["name"] for row in daemon.call("share", name="a")["domains"][0]["machines"]] == ["a"]
+
+
+def overbook(daemon, *words, background=False):
+    process = subprocess.Popen([OVERBOOK, "share", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir))
+    if background:
+        return process
+    daemon.until(lambda: process.poll() is not None)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+@with_daemon()
+def the_command_line_tool_shows_and_switches(daemon):
+    one, two = pair(daemon, 256)
+    alone = Sharer(daemon, "alone")
+    ready(daemon, alone)
+    daemon.until(lambda: row(daemon, "b")["adopted"] == 256)
+    code, out, err = overbook(daemon)
+    assert code == 0 and not err, err
+    lines = out.splitlines()
+    assert any(line.startswith("domain d: 2 MiB shared, 1 MiB in the store; 1 MiB saved, ") and line.endswith(": it pays") for line in lines), out
+    assert any(line.startswith("a domain of its own: 0 B shared") and line.endswith("nothing is shared") for line in lines), out
+    assert [line.split()[:4] for line in lines if line.startswith("a  ")] == [["a", "1", "MiB", "0"]], out
+    code, out, err = overbook(daemon, "alone", "--json")
+    assert code == 0 and [found["own"] for found in json.loads(out)["domains"]] == [True], out
+    assert overbook(daemon, "ghost")[0] == 4
+    for wrong in (["--off"], ["--on"], ["--on", "--off", "a"], ["a", "b"], ["--what"]):
+        code, out, err = overbook(daemon, *wrong)
+        assert code == 2 and err.count("\n") == 1, (wrong, err)
+    process = overbook(daemon, "--off", "a", background=True)
+    daemon.until(lambda: one.unshare)
+    for page in range(256):
+        one.set(page, content(page + 1))
+    one.reply(one.unshare)
+    daemon.until(lambda: process.poll() is not None)
+    assert process.communicate()[0] == "a shares no pages any more\n"
+    assert "a (off)" in overbook(daemon)[1]
+    code, out, err = overbook(daemon, "--on", "a")
+    assert code == 0 and out == "a shares its pages\n", (out, err)
+    two.numbers = dict(shared_bytes=1 << 62)
+    assert daemon.call("limit", name="b", maximum_bytes=128 * MIB)["ok"]
+    daemon.until(lambda: daemon.machine("b")["cost_bytes"] == 128 * MIB)
+    code, out, err = overbook(daemon, "--off", "b")
+    assert code == 5 and "128 MiB" in err, err
+    # An agent that cannot.
+    two.numbers = {}
+    two.cost = 100 * MIB
+    two.limit = 100 * MIB
+    daemon.until(lambda: daemon.machine("b")["cost_bytes"] <= 100 * MIB)
+    process = overbook(daemon, "--off", "b", background=True)
+    daemon.until(lambda: two.unshare)
+    two.reply(two.unshare, -12, "no memory")
+    daemon.until(lambda: process.poll() is not None)
+    assert process.returncode == 1 and "no memory" in process.communicate()[1]
 
 
 @test
