@@ -173,7 +173,8 @@ int ob_chunk_open(struct ob_engine *engine, struct ob_place *place, unsigned gra
 	int r;
 
 	/* Once it is unregistered the kernel fills its holes with zeros. */
-	if (chunk->count[OB_PAGE_BENCHED] + chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED])
+	if (chunk->count[OB_PAGE_BENCHED] + chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED] +
+	    chunk->count[OB_PAGE_SHARED])
 		return -EAGAIN;
 	r = ob_uffd_unregister(engine->uffd, ob_place_ram(place, place->chunk_first), chunk_bytes(chunk));
 	if (r < 0)

@@ -30,6 +30,8 @@ static void forget_page(struct ob_engine *engine, struct ob_place *place, uint64
 
 	if (state == OB_PAGE_COMPRESSED)
 		ob_pool_free(engine->pool, ob_page_handle(*word));
+	if (state == OB_PAGE_SHARED)
+		ob_share_let_go(engine, ob_page_slot(*word));
 	if (state == OB_PAGE_SWAPPED || (*word & OB_PAGE_CACHED))
 		ob_swap_free(engine->swap, ob_page_slot(*word));
 	if (ob_page_costs(state))

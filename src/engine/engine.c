@@ -150,6 +150,7 @@ static void free_engine(struct ob_engine *engine)
 	ob_regions_free(engine);
 	ob_pool_destroy(engine->pool);
 	ob_swap_destroy(engine->swap);
+	ob_share_destroy(engine);
 	ob_memory_unreserve(engine->scratch, engine->scratch_bytes);
 	ob_fd_close(&engine->uffd);
 	ob_fd_close(&engine->pagemap);
@@ -278,6 +279,8 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
 	ob_store(&engine->limit_bytes, bytes);
 	ob_store(&engine->window_max, window_max(bytes));
+	if (bytes)
+		ob_share_suspend(engine, 0);
 	if (bytes && !ob_load(&engine->engaged)) {
 		ob_count_present(engine); /* what is told until the reclaimer has seen all chunks */
 		ob_store(&engine->engaged, 1);
@@ -327,6 +330,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	s->zero_bytes = bytes_of(&engine->in_state[OB_PAGE_ZERO]);
 	s->compressed_bytes = bytes_of(&engine->in_state[OB_PAGE_COMPRESSED]);
 	s->swapped_bytes = bytes_of(&engine->in_state[OB_PAGE_SWAPPED]);
+	s->shared_bytes = bytes_of(&engine->in_state[OB_PAGE_SHARED]);
 	s->pinned_bytes = bytes_of(&engine->in_state[OB_PAGE_PINNED]);
 	/* What is open and there is neither absent nor ballooned, whatever its word says. */
 	s->absent_bytes = absent - OB_MIN(absent, open_bytes);
@@ -395,6 +399,8 @@ unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *
 	n = put_range(ranges, n, max, OB_ENGINE_POOL, arena[0], arena[1]);
 	n = put_range(ranges, n, max, OB_ENGINE_TABLES, tables[0], tables[1]);
 	n = put_table(ranges, n, max, engine->scratch, engine->scratch_bytes);
+	if (ob_share_ranges(engine, tables))
+		n = put_range(ranges, n, max, OB_ENGINE_TABLES, tables[0], tables[1]);
 	if (engine->swap) {
 		ob_swap_ranges(engine->swap, tables);
 		n = put_range(ranges, n, max, OB_ENGINE_TABLES, tables[0], tables[1]);

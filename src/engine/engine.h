@@ -83,6 +83,65 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;
 int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
 		      struct ob_error *err) OB_MUST_CHECK;
 
+/*
+ * Sharing; share.c has the theory. A page is named by its region's number << OB_SHARE_REGION_SHIFT | its number in the region:
+ * opaque to whoever is offered it. These are called from one thread.
+ */
+#define OB_SHARE_REGION_SHIFT 36
+#define OB_SHARE_COLD         0u /* classes of offers: found by the scanner; or on its way to the pool */
+#define OB_SHARE_EVICTED      1u
+struct ob_share_offer {
+	uint64_t page, lo, hi; /* lo, hi: its hash */
+	uint32_t class;
+};
+struct ob_share_drop {
+	uint64_t extent;
+	uint32_t index, count;
+};
+struct ob_share_held {
+	uint64_t extent;
+	uint32_t held;
+};
+
+/*
+ * Switches offering on, with a key of 192 bytes for the hashes; cpu_permille of one core may go into looking for pages (0:
+ * only what is evicted anyhow is offered). Known extents are orphans from then on, until they are announced again. ready is
+ * called from the engine's threads, with locks held, when there begin to be offers or drops to take: it must do no more than
+ * write to an eventfd. Returns 0 or -errno.
+ */
+int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
+		       void *context) OB_MUST_CHECK;
+/* Offers nothing more. What is shared stays so, and drops are announced as before. */
+void ob_engine_share_off(struct ob_engine *engine);
+
+/* Takes up to max offers, the oldest first; or drops: holds that have ended, summed for each slot. Returns how many. */
+unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer *ret, unsigned max);
+unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *ret, unsigned max);
+
+/* Copies a page of OB_PAGE_SIZE bytes out. Returns 0, -ESTALE (it has another hash now; `to` is overwritten), or -ENOENT (it is in use, or there is none). */
+int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to) OB_MUST_CHECK;
+
+/*
+ * A read-only mapping of an extent of the canonical store, which nobody changes while anything of it is held. On success it
+ * is the engine's. Returns 0, -EEXIST (known already: it is no orphan any more), -ENOSPC (there are 4096), -EINVAL, or -ENOMEM.
+ */
+int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, uint32_t pages) OB_MUST_CHECK;
+/* Unmaps it. Returns 0, -EBUSY (something is held, or a drop has not been taken yet), or -ENOENT. */
+int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);
+
+/*
+ * Makes a page a hold of a slot, if it has the same bytes: all are compared. Returns 0 (the hold lasts until a drop tells
+ * its end), -ESTALE (they differ, or the page is in use), -ENOENT (no such page or slot), or -errno. In case of failure there is no hold.
+ */
+int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t extent, uint32_t index) OB_MUST_CHECK;
+
+/* Stops offering and brings every shared page back; the limit stays, and is kept. As ob_engine_release(), which it is when there is no limit. */
+int ob_engine_unshare(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
+		      struct ob_error *err) OB_MUST_CHECK;
+
+/* What is held of each extent of which something is. Fills at most max; returns how many there are. */
+unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max);
+
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);
 

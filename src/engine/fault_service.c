@@ -15,6 +15,7 @@
  *                               where the whole chunk is empty and there is plenty of room, the chunk is opened
  *     benched                   moved back, with its neighbours; costs nothing, so it never waits
  *     compressed                room is charged, the bytes are decompressed, and copied in
+ *     shared                    room is charged, and the bytes are copied in from the canonical page
  *     swapped                   room is charged, and a read is started; the bytes are checked and copied in by whoever finds
  *                               that it has ended (fault_read.c)
  *     resident, pinned          somebody was faster: whoever waits is woken
@@ -52,7 +53,7 @@
 #define PATIENCE_NS     (2 * OB_NS_PER_MS)
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
-_Static_assert(offsetof(struct ob_stats, fault_swapped_install_ns) ==
+_Static_assert(offsetof(struct ob_stats, fault_shared_install_ns) ==
 		       offsetof(struct ob_stats, fault_touch_wait_ns) + (OB_HIST_KINDS * 3 - 1) * sizeof(uint64_t),
 	       "the parts of faults stand in the order of the kinds");
 
@@ -276,6 +277,66 @@ static int fill_compressed(struct ob_engine *engine, struct ob_place *place, uin
 	return OB_MIN(r, 0);
 }
 
+/* How many pages from `page` on, of those that are shared, lie in slots of one extent that follow each other. */
+static unsigned shared_run(const struct ob_place *place, uint64_t page, uint64_t end)
+{
+	uint32_t slot = ob_page_slot(*ob_place_word(place, page));
+	unsigned n = 1;
+
+	while (page + n < end && ob_page_slot(*ob_place_word(place, page + n)) == slot + n && (slot + n) % OB_EXTENT_PAGES)
+		n++;
+	return n;
+}
+
+/* Copies shared pages in from the canonical store, as many calls as there are runs. Returns how many came, or -errno if not even the first. */
+static int fill_canonical(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer)
+{
+	uint64_t first = page, end = page + n;
+	int r = 0;
+
+	while (page < end && r == 0) {
+		unsigned run = shared_run(place, page, end);
+		const char *bytes = ob_share_bytes(engine, ob_page_slot(*ob_place_word(place, page)));
+		uint64_t done = 0;
+
+		r = ob_uffd_copy(engine->uffd, ob_place_ram(place, page), run > 1 ? bytes : ob_lift_mutated(bytes, buffer),
+				 run * OB_PAGE_SIZE, &done);
+		if (r < 0 && r != -ENOMEM && r != -EAGAIN)
+			ob_engine_internal_error(engine, "UFFDIO_COPY", r, ob_place_ram(place, page) + done);
+		for (; done; done -= OB_PAGE_SIZE, page++) {
+			uint64_t *word = ob_place_word(place, page);
+			uint32_t slot = ob_page_slot(*word);
+
+			ob_page_move(engine, place->chunk, word, OB_T_UNSHARE, 0);
+			ob_share_let_go(engine, slot);
+		}
+	}
+	return page > first ? (int)(page - first) : r;
+}
+
+/* As above: the first by itself. There is no buffer that would limit how many come. */
+static int fill_shared(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
+		       uint64_t *ret_fetched_ns)
+{
+	uint64_t end = OB_MIN(page + OB_MIN(window, OB_WINDOW_MAX), ob_place_end(place));
+	unsigned n = ob_fault_charge(engine, ob_page_run(place, page, end)), came = 0;
+	int r;
+
+	if (!n)
+		return -ENOSPC;
+	if (ret_fetched_ns)
+		*ret_fetched_ns = ob_now_ns();
+	r = fill_canonical(engine, place, page, 1, buffer);
+	if (r > 0) {
+		int more = n > 1 ? fill_canonical(engine, place, page + 1, n - 1, buffer) : 0;
+
+		came = 1 + (unsigned)OB_MAX(more, 0);
+		ob_count(engine, prefetched_pages, came - 1);
+	}
+	ob_cost_add(engine, (int64_t)came - n);
+	return OB_MIN(r, 0);
+}
+
 /* How many pages from `page` on lie in slots that follow each other. */
 static unsigned swapped_run(const struct ob_place *place, uint64_t page, uint64_t end)
 {
@@ -350,6 +411,8 @@ int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 		return -EALREADY;
 	if (ob_page_state(word) == OB_PAGE_COMPRESSED)
 		return fill_compressed(engine, place, page, window, buffer, ret_fetched_ns);
+	if (ob_page_state(word) == OB_PAGE_SHARED)
+		return fill_shared(engine, place, page, window, buffer, ret_fetched_ns);
 	return fill_swapped(engine, place, page, window, buffer, ret_fetched_ns);
 }
 
@@ -364,7 +427,8 @@ static void hand_over(struct ob_worker *worker)
 static int serve_away(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
-	int is_swapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_SWAPPED;
+	enum ob_page_state state = ob_page_state(*ob_place_word(place, place->page));
+	int is_swapped = state == OB_PAGE_SWAPPED;
 	unsigned window = window_of(engine, place);
 	uint64_t fetched_ns = locked_ns;
 	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
@@ -382,11 +446,12 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 		return 0;
 	if (r < 0)
 		return r;
-	if (is_swapped)
-		ob_count(engine, faults_swapped, 1);
-	else
-		ob_count(engine, faults_compressed, 1);
-	ob_fault_served(engine, is_swapped ? OB_HIST_swapped : OB_HIST_compressed, fault, locked_ns, fetched_ns);
+	ob_count(engine, faults_swapped, is_swapped);
+	ob_count(engine, faults_compressed, state == OB_PAGE_COMPRESSED);
+	ob_count(engine, faults_shared, state == OB_PAGE_SHARED);
+	ob_fault_served(engine,
+			is_swapped ? OB_HIST_swapped : state == OB_PAGE_SHARED ? OB_HIST_shared : OB_HIST_compressed,
+			fault, locked_ns, fetched_ns);
 	return 0;
 }
 
@@ -419,6 +484,7 @@ static int serve_locked(struct ob_worker *worker, struct ob_place *place, struct
 		return serve_benched(worker->engine, place, fault, locked_ns);
 	case OB_PAGE_COMPRESSED:
 	case OB_PAGE_SWAPPED:
+	case OB_PAGE_SHARED:
 		return serve_away(worker, place, fault, locked_ns);
 	default:
 		return serve_present(worker->engine, place);

@@ -21,7 +21,7 @@
 static uint64_t major_faults(const struct ob_engine *engine)
 {
 	return ob_load(&engine->counters.faults_compressed) + ob_load(&engine->counters.faults_swapped) +
-	       ob_load(&engine->counters.faults_zero);
+	       ob_load(&engine->counters.faults_zero) + ob_load(&engine->counters.faults_shared);
 }
 
 static void adapt_bench(struct ob_engine *engine)

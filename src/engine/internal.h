@@ -8,7 +8,8 @@
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
  *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
- *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock (leaves)
+ *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock,
+ *                                                             share.lock (leaves)
  *
  * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
  * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
@@ -29,6 +30,7 @@
 #include "engine/engine.h"
 #include "engine/page.h"
 #include "engine/pool.h"
+#include "engine/share.h"
 #include "engine/swap.h"
 #include "engine/swap_io.h"
 #include "kern/uffd.h"
@@ -220,6 +222,7 @@ struct ob_engine {
 
 	struct ob_pool *pool;
 	struct ob_swap *swap;         /* NULL: none */
+	struct ob_share *share;       /* atomic; NULL: nothing has ever been shared */
 
 	pthread_mutex_t event_lock;   /* who reads the userfaultfd, and takes reads that have ended */
 	struct ob_worker worker[OB_FAULT_THREADS_MAX];
@@ -357,12 +360,14 @@ int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n) OB_MUS
 unsigned ob_lift_drop_many(struct ob_engine *engine, const struct ob_place *place, const uint16_t *pages, unsigned n);
 /* Flips a bit of a page that is on its way back, when a test wants to see that noticed. */
 void ob_lift_mutate(void *page);
+/* The same for one that must not be changed where it lies: the page itself, or a changed copy of it in the buffer. */
+const void *ob_lift_mutated(const void *page, char *buffer);
 
 /* --- fault_service.c --- */
 
 void *ob_fault_thread(void *worker);
 /*
- * Chunk locked; may unlock and lock it again. Brings one compressed or swapped page back, and up to window - 1 neighbours
+ * Chunk locked; may unlock and lock it again. Brings one compressed, swapped or shared page back, and up to window - 1 neighbours
  * that lie beside it, charging the cost. Returns 0; -ENOSPC (no room); -EIO or -EBADMSG (unreadable); -EALREADY (somebody
  * else is reading it); or another -errno. buffer has OB_FILL_MAX pages. ret_fetched_ns (may be NULL): when the bytes were there.
  */
@@ -478,6 +483,24 @@ int ob_batch_add(struct ob_reclaimer *re, const struct ob_place *place, uint64_t
 unsigned ob_batch_flush(struct ob_reclaimer *re, int wait);
 /* Gives slots back that were taken ahead. Nothing is in the batch. */
 void ob_batch_rest(struct ob_reclaimer *re);
+
+/* --- share.c --- */
+
+/* Whether pages are to be offered; regions_lock is held. */
+int ob_share_is_on(const struct ob_engine *engine);
+/* The bytes of a slot of the canonical store that a word names; its chunk is locked. */
+const char *ob_share_bytes(const struct ob_engine *engine, uint32_t slot);
+/* A word no longer names a slot: its hold ends, and overbookd will be told. */
+void ob_share_let_go(struct ob_engine *engine, uint32_t slot);
+/* Offers nothing, until somebody sets a limit or switches sharing on again: everything is let go. Who has regions_lock from then on sees it. */
+void ob_share_suspend(struct ob_engine *engine, int suspended);
+void ob_share_destroy(struct ob_engine *engine);
+/* Whether nobody will tell overbookd of the slot's extent any more: the page is worth another offer. */
+int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
+/* Sharing is on, and the page's bytes lie still: hashes and offers them. */
+void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned class);
+/* Where the tables lie; returns whether there are any. */
+int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2]);
 
 /* --- regions.c --- */
 

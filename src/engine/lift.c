@@ -13,6 +13,7 @@
  * page once more and finds its place taken. So where pages are after such an answer is looked up, in both places.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/fault.h"
 #include "engine/internal.h"
@@ -51,6 +52,15 @@ void ob_lift_mutate(void *page)
 {
 	if (OB_UNLIKELY(ob_fault(OB_FP_page_return) == OB_FAULT_FLIP))
 		((unsigned char *)page)[2345] ^= 16;
+}
+
+const void *ob_lift_mutated(const void *page, char *buffer)
+{
+	if (OB_LIKELY(ob_fault(OB_FP_page_return) != OB_FAULT_FLIP))
+		return page;
+	memcpy(buffer, page, OB_PAGE_SIZE);
+	buffer[2345] ^= 16;
+	return buffer;
 }
 
 static int is_in_place(uint64_t word)

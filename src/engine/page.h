@@ -8,19 +8,21 @@
  *     bit   6      CACHED   the slot below holds what the page held when it last came in: good if the hash still matches
  *     bit   7      PLACED   benched; what it becomes lies ready elsewhere, and the bench is about to be emptied; any other
  *                           change of the word cancels that
- *     bits  8..35  slot     of the swap store, meaningful for SWAPPED, WRITING and CACHED
+ *     bits  8..35  slot     of the swap store, meaningful for SWAPPED, WRITING and CACHED; of the canonical store for SHARED
+ *                           (4096 times the engine's own number of the extent, plus the index in it: share.h)
  *     bits 36..63  handle   in the compressed pool, meaningful for COMPRESSED
  *
  * Words are read and written under the lock of the page's chunk only. Every change of state goes through
  * ob_page_move(), which checks it against the table and counts it; flags, slot and handle may change without.
  *
  * Invariants:
- *   1. A page's bytes lie in exactly one of: guest RAM, bench, pool, store, nowhere (zero, absent, ballooned).
+ *   1. A page's bytes lie in exactly one of: guest RAM, bench, pool, store, canonical store, nowhere (zero, absent, ballooned).
  *      CACHED and WRITING slots are spare copies that nobody trusts without comparing.
  *   2. BENCHED: guest RAM has a hole there, the bench has the page. Every other state: the bench has a hole.
  *   3. RESIDENT and PINNED: guest RAM maps it (or the kernel's zero page). Every other state, in a tracked chunk: a hole.
  *   4. In an open chunk all words are ABSENT or BALLOONED and say nothing about what the kernel holds.
- *   5. A slot or handle is named by at most one word.
+ *   5. A slot of the swap store or a handle is named by at most one word. A slot of the canonical store may be named by many, of
+ *      many machines: each SHARED word is one hold of it.
  */
 #ifndef OB_ENGINE_PAGE_H
 #define OB_ENGINE_PAGE_H
@@ -38,6 +40,7 @@ enum ob_page_state {
 	OB_PAGE_SWAPPED,
 	OB_PAGE_BALLOONED,
 	OB_PAGE_PINNED,
+	OB_PAGE_SHARED,
 	OB_PAGE_STATES
 };
 
@@ -58,6 +61,7 @@ enum ob_page_state {
 	X(ZERO_FILL, ZERO, RESIDENT)                                                                        \
 	X(DECOMPRESS, COMPRESSED, RESIDENT)                                                                 \
 	X(SWAP_IN, SWAPPED, RESIDENT)                                                                       \
+	X(UNSHARE, SHARED, RESIDENT)             /* copied back: a fault, or a release */                   \
 	X(OPEN_REUSE, BALLOONED, ABSENT)         /* a chunk without pages is left to the kernel */          \
 	/* tracking and letting go */                                                                       \
 	X(ADOPT, ABSENT, RESIDENT)               /* found present when its chunk is taken into care */      \
@@ -75,6 +79,9 @@ enum ob_page_state {
 	X(SWAP_OUT, BENCHED, SWAPPED)            /* written */                                              \
 	X(DROP_CACHED, BENCHED, SWAPPED)         /* the store still had it: no write */                     \
 	X(WRITE_BACK, COMPRESSED, SWAPPED)       /* from the pool to the store */                           \
+	/* sharing */                                                                                       \
+	X(SHARE, BENCHED, SHARED)                /* its bytes are those of a canonical page */              \
+	X(SHARE_COMPRESSED, COMPRESSED, SHARED)                                                             \
 	/* discards */                                                                                      \
 	X(DISCARD_ABSENT, ABSENT, BALLOONED)                                                                \
 	X(DISCARD_RESIDENT, RESIDENT, BALLOONED)                                                            \
@@ -82,7 +89,8 @@ enum ob_page_state {
 	X(DISCARD_BENCHED, BENCHED, BALLOONED)                                                              \
 	X(DISCARD_ZERO, ZERO, BALLOONED)                                                                    \
 	X(DISCARD_COMPRESSED, COMPRESSED, BALLOONED)                                                        \
-	X(DISCARD_SWAPPED, SWAPPED, BALLOONED)
+	X(DISCARD_SWAPPED, SWAPPED, BALLOONED)                                                              \
+	X(DISCARD_SHARED, SHARED, BALLOONED)
 
 enum ob_transition {
 #define X(name, from, to) OB_T_##name,
@@ -137,7 +145,7 @@ static inline int ob_page_costs(enum ob_page_state state)
 /* Whether the page's bytes are neither in guest RAM nor trivially zero: its chunk must not be let go. */
 static inline int ob_page_away(enum ob_page_state state)
 {
-	return state == OB_PAGE_BENCHED || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED;
+	return state == OB_PAGE_BENCHED || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED;
 }
 
 #endif

@@ -3,15 +3,21 @@
  * Release: brings every page back and unregisters the memory, the guest running on. Chunk by chunk; faults of the guest
  * are answered as ever meanwhile. Zero, absent and ballooned pages need no bytes: once a chunk is unregistered the kernel
  * fills them in.
+ *
+ * Unsharing brings the shared pages back alone, under the limit: where there is no room it waits, with no lock held, until
+ * the reclaimer has made some or lets the limit give way.
  */
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "engine/internal.h"
 #include "kern/memory.h"
 #include "kern/uffd.h"
 
+#define ROOM_WAIT_NS (2 * OB_NS_PER_MS)
 #define TRIES 100 /* for one page, where the kernel has no memory; one that somebody else is reading is waited for */
 
 /* Brings one page back. Returns how many pages came, or -errno. */
@@ -79,8 +85,37 @@ static int release_chunk(struct ob_engine *engine, struct ob_place *place, char 
 	return r;
 }
 
-static int release_all(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-		       char *buffer, struct ob_error *err)
+/* Brings the shared pages of a chunk back. -ENOSPC: there is no room for the next. */
+static int unshare_chunk(struct ob_engine *engine, struct ob_place *place, char *buffer)
+{
+	unsigned tries = 0;
+	int r = 0;
+
+	ob_chunk_lock(place->chunk);
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		if (ob_page_state(*ob_place_word(place, page)) != OB_PAGE_SHARED) {
+			page++;
+			tries = 0;
+			continue;
+		}
+		r = bring_back(engine, place, page, buffer);
+		if (r >= 0)
+			continue;
+		if (r == -ENOSPC || (r != -EBUSY && r != -EAGAIN && r != -ENOMEM) || ++tries == TRIES)
+			break;
+		ob_chunk_unlock(place->chunk);
+		sched_yield();
+		ob_chunk_lock(place->chunk);
+	}
+	ob_chunk_unlock(place->chunk);
+	return OB_MIN(r, 0);
+}
+
+typedef void progress_fn(void *context, uint64_t done, uint64_t total);
+
+/* Does something to every chunk, one after the other, and to one again for which there was no room. */
+static int each_chunk(struct ob_engine *engine, int (*part)(struct ob_engine *engine, struct ob_place *place, char *buffer),
+		      progress_fn *progress, void *context, char *buffer, struct ob_error *err)
 {
 	uint64_t done = 0;
 
@@ -93,10 +128,16 @@ static int release_all(struct ob_engine *engine, void (*progress)(void *context,
 			end = !engine->region[i].base || c >= engine->region[i].chunk_count;
 			if (!end) {
 				ob_place_chunk(engine, i, c, &place);
-				r = release_chunk(engine, &place, buffer);
-				done += place.chunk->pages;
+				r = part(engine, &place, buffer);
+				done += r == -ENOSPC ? 0 : place.chunk->pages;
 			}
 			pthread_rwlock_unlock(&engine->regions_lock);
+			if (r == -ENOSPC && part == unshare_chunk) {
+				ob_reclaim_kick(engine);
+				nanosleep(&(struct timespec){ .tv_nsec = ROOM_WAIT_NS }, NULL);
+				c--;
+				continue;
+			}
 			if (r < 0)
 				return ob_error_sys(err, -r, "cannot bring back the pages of the 2 MiB of guest RAM at %llu MiB",
 						    (unsigned long long)c * 2);
@@ -111,8 +152,7 @@ static int release_all(struct ob_engine *engine, void (*progress)(void *context,
 	return 0;
 }
 
-int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
-		      struct ob_error *err)
+int ob_engine_release(struct ob_engine *engine, progress_fn *progress, void *context, struct ob_error *err)
 {
 	uint64_t had;
 	void *buffer = NULL;
@@ -129,13 +169,15 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 		ob_error_sys(err, -r, "cannot get memory for a release");
 	} else {
 		ob_store(&engine->limit_bytes, 0);
+		ob_share_suspend(engine, 1);
 		/* Waits for reclaim that is under way; what starts later sees that there is no limit. */
 		pthread_rwlock_wrlock(&engine->regions_lock);
 		pthread_rwlock_unlock(&engine->regions_lock);
-		r = release_all(engine, progress, context, buffer, err);
+		r = each_chunk(engine, release_chunk, progress, context, buffer, err);
 		ob_memory_unreserve(buffer, OB_FILL_MAX * OB_PAGE_SIZE);
 		if (r < 0) {
 			ob_store(&engine->limit_bytes, had);
+			ob_share_suspend(engine, 0);
 			__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
 		} else {
 			ob_count_present(engine);
@@ -145,5 +187,22 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 	}
 	__atomic_store_n(&engine->releasing, 0, __ATOMIC_RELEASE);
 	ob_reclaim_kick(engine);
+	return r;
+}
+
+int ob_engine_unshare(struct ob_engine *engine, progress_fn *progress, void *context, struct ob_error *err)
+{
+	void *buffer = NULL;
+	int r;
+
+	ob_engine_share_off(engine);
+	/* Memory is in care for the sake of sharing alone. */
+	if (!ob_load(&engine->limit_bytes))
+		return ob_engine_release(engine, progress, context, err);
+	r = ob_memory_reserve(OB_FILL_MAX * OB_PAGE_SIZE, 0, &buffer);
+	if (r < 0)
+		return ob_error_sys(err, -r, "cannot get memory to unshare pages");
+	r = each_chunk(engine, unshare_chunk, progress, context, buffer, err);
+	ob_memory_unreserve(buffer, OB_FILL_MAX * OB_PAGE_SIZE);
 	return r;
 }

@@ -86,7 +86,7 @@ struct ob_stats bed_stats(struct bed *bed)
 uint64_t bed_states_bytes(const struct ob_stats *stats)
 {
 	return stats->resident_bytes + stats->benched_bytes + stats->zero_bytes + stats->compressed_bytes +
-	       stats->swapped_bytes + stats->ballooned_bytes + stats->pinned_bytes + stats->absent_bytes;
+	       stats->swapped_bytes + stats->shared_bytes + stats->ballooned_bytes + stats->pinned_bytes + stats->absent_bytes;
 }
 
 static int limit_is_kept(void *context)

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sharing: pages whose only copy is a canonical page, which other pages, of this machine or others, have as their copy too.
+ *
+ * Theory of operation. Cold pages are offered by their hash (evict.c offers what goes to the pool, scan.c what it finds),
+ * and who has an index of such offers (overbookd) asks for the bytes of those that look alike, puts one copy into the
+ * canonical store, and asks each of them to adopt it. The engine trusts none of that: it compares all bytes itself, under the
+ * lock of the page's chunk, and gives its own copy up only if they are the same. From then on the page's word says SHARED
+ * and names the slot; a touch copies the bytes back (fault_service.c). No mapping of guest RAM ever shows a canonical page.
+ *
+ * The canonical store comes in extents of at most OB_EXTENT_PAGES slots, which are mapped read-only. The engine numbers them
+ * itself, lowest free number first; a word has room for OB_EXTENTS_MAX numbers.
+ *
+ * Holds. Each SHARED word is one hold of its slot. When it becomes anything else, or names another slot, the hold ends, and
+ * that must be told: the slot is reused when nobody holds it any more. What is to be told is a count for each slot, so that
+ * it takes bounded memory and cannot be lost however long nobody takes it. An extent goes only when nothing of it is held
+ * and nothing of it is left to tell.
+ *
+ * Offers are hints, kept in a ring; when it is full the oldest goes.
+ *
+ * Orphans. When sharing is switched on (again), the extents that were there belong to an overbookd that has gone, until
+ * somebody announces them again. Their pages stay what they are, and scan.c offers them once more; an adoption then moves the
+ * word from one slot to another.
+ *
+ * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for
+ * each number of an extent that is used first, which is kept for the next extent of that number.
+ *
+ * Locking: share.lock is a leaf. The bytes of a slot may be read, without it, by who holds the lock of the chunk whose word
+ * names the slot. The key and the switches change with regions_lock held for writing.
+ */
+#include "engine/share.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/internal.h"
+#include "kern/memory.h"
+
+#define ENDED_BYTES  (sizeof(uint32_t) * OB_EXTENT_PAGES)
+#define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
+#define TABLES_BYTES (STATE_BYTES + OB_EXTENTS_MAX * ENDED_BYTES)
+
+static struct ob_share *share_of(const struct ob_engine *engine)
+{
+	return __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+}
+
+/* Makes the tables, if nobody has yet. */
+static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
+{
+	struct ob_share *share;
+	void *memory = NULL;
+	int r = 0;
+
+	pthread_mutex_lock(&engine->limit_lock);
+	share = share_of(engine);
+	if (!share) {
+		r = ob_memory_reserve(TABLES_BYTES, 0, &memory);
+		share = memory;
+	}
+	if (r == 0 && !share_of(engine)) {
+		pthread_mutex_init(&share->lock, NULL);
+		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
+		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
+		__atomic_store_n(&engine->share, share, __ATOMIC_RELEASE);
+	}
+	pthread_mutex_unlock(&engine->limit_lock);
+	*ret_share = share;
+	return r;
+}
+
+void ob_share_destroy(struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+
+	if (!share)
+		return;
+	for (unsigned i = 0; i < share->extent_count; i++)
+		if (share->extent[i].id)
+			syscall(SYS_munmap, share->extent[i].base, share->extent[i].pages * OB_PAGE_SIZE);
+	pthread_mutex_destroy(&share->lock);
+	ob_memory_unreserve(share, TABLES_BYTES);
+}
+
+int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2])
+{
+	struct ob_share *share = share_of(engine);
+
+	ret_tables[0] = (uint64_t)(uintptr_t)share;
+	ret_tables[1] = ret_tables[0] + TABLES_BYTES;
+	return share != NULL;
+}
+
+/* --- switches --- */
+
+int ob_share_is_on(const struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+
+	return share && share->is_on && !ob_load(&share->is_suspended);
+}
+
+int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
+		       void *context)
+{
+	struct ob_share *share = NULL;
+	int r = make_tables(engine, &share);
+
+	if (r < 0)
+		return r;
+	pthread_rwlock_wrlock(&engine->regions_lock);
+	memcpy(share->key.secret, key192, sizeof(share->key.secret));
+	share->is_on = 1;
+	ob_store(&share->is_suspended, 0);
+	share->cpu_permille = OB_MIN(cpu_permille, 1000u);
+	pthread_mutex_lock(&share->lock);
+	share->ready = ready;
+	share->context = context;
+	share->offer_count = 0; /* hashes by another key */
+	for (unsigned i = 0; i < share->extent_count; i++)
+		share->extent[i].is_orphan = 1;
+	if (share->to_tell && ready)
+		ready(context);
+	pthread_mutex_unlock(&share->lock);
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return 0;
+}
+
+void ob_engine_share_off(struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+
+	if (!share)
+		return;
+	pthread_rwlock_wrlock(&engine->regions_lock);
+	share->is_on = 0;
+	pthread_mutex_lock(&share->lock);
+	share->offer_count = 0;
+	pthread_mutex_unlock(&share->lock);
+	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+void ob_share_suspend(struct ob_engine *engine, int suspended)
+{
+	struct ob_share *share = share_of(engine);
+
+	if (share)
+		ob_store(&share->is_suspended, suspended);
+}
+
+/* --- extents and holds --- */
+
+/* The extent with an id; the lock is held. NULL when there is none. */
+static struct ob_extent *find_extent(struct ob_share *share, uint64_t id)
+{
+	if (share->extent[share->last_extent].id == id)
+		return id ? &share->extent[share->last_extent] : NULL;
+	for (unsigned i = 0; id && i < share->extent_count; i++) {
+		if (share->extent[i].id != id)
+			continue;
+		share->last_extent = i;
+		return &share->extent[i];
+	}
+	return NULL;
+}
+
+/* A number for an extent; the lock is held. */
+static struct ob_extent *free_extent(struct ob_engine *engine, struct ob_share *share)
+{
+	for (unsigned i = 0; i < share->extent_count; i++)
+		if (!share->extent[i].id)
+			return &share->extent[i];
+	if (share->extent_count == OB_EXTENTS_MAX)
+		return NULL;
+	ob_cost_tables(engine, (int64_t)(ENDED_BYTES + sizeof(struct ob_extent)));
+	return &share->extent[share->extent_count++];
+}
+
+int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, uint32_t pages)
+{
+	struct ob_share *share = NULL;
+	struct ob_extent *extent;
+	int r = make_tables(engine, &share);
+
+	if (r < 0)
+		return r;
+	if (!id || !base || !pages || pages > OB_EXTENT_PAGES)
+		return -EINVAL;
+	pthread_mutex_lock(&share->lock);
+	extent = find_extent(share, id);
+	if (extent) {
+		extent->is_orphan = 0;
+		r = -EEXIST;
+	} else if (!(extent = free_extent(engine, share))) {
+		r = -ENOSPC;
+	} else {
+		extent->id = id;
+		extent->base = base;
+		extent->pages = pages;
+		extent->is_orphan = 0;
+	}
+	pthread_mutex_unlock(&share->lock);
+	return r;
+}
+
+int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_extent *extent, gone = { 0 };
+	int r = 0;
+
+	if (!share)
+		return -ENOENT;
+	pthread_mutex_lock(&share->lock);
+	extent = find_extent(share, id);
+	if (!extent) {
+		r = -ENOENT;
+	} else if (extent->held || extent->to_tell) {
+		r = -EBUSY;
+	} else {
+		gone = *extent;
+		extent->id = 0;
+		extent->base = NULL;
+	}
+	pthread_mutex_unlock(&share->lock);
+	if (r == 0)
+		syscall(SYS_munmap, gone.base, gone.pages * OB_PAGE_SIZE);
+	return r;
+}
+
+unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max)
+{
+	struct ob_share *share = share_of(engine);
+	unsigned n = 0;
+
+	if (!share)
+		return 0;
+	pthread_mutex_lock(&share->lock);
+	for (unsigned i = 0; i < share->extent_count; i++) {
+		const struct ob_extent *extent = &share->extent[i];
+
+		if (!extent->id || !extent->held)
+			continue;
+		if (n < max)
+			ret[n] = (struct ob_share_held){ .extent = extent->id, .held = extent->held };
+		n++;
+	}
+	pthread_mutex_unlock(&share->lock);
+	return n;
+}
+
+const char *ob_share_bytes(const struct ob_engine *engine, uint32_t slot)
+{
+	return share_of(engine)->extent[slot / OB_EXTENT_PAGES].base + slot % OB_EXTENT_PAGES * OB_PAGE_SIZE;
+}
+
+int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot)
+{
+	return ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].is_orphan) != 0;
+}
+
+/* Begins a hold, before it is known whether there will be a word for it. */
+static int take_hold(struct ob_share *share, uint64_t id, uint32_t index, uint32_t *ret_slot)
+{
+	struct ob_extent *extent;
+	int r = -ENOENT;
+
+	pthread_mutex_lock(&share->lock);
+	extent = find_extent(share, id);
+	if (extent && index < extent->pages) {
+		extent->held++;
+		*ret_slot = (uint32_t)(extent - share->extent) * OB_EXTENT_PAGES + index;
+		r = 0;
+	}
+	pthread_mutex_unlock(&share->lock);
+	return r;
+}
+
+/* There is no word for it: nobody was told that there would be. */
+static void undo_hold(struct ob_share *share, uint32_t slot)
+{
+	pthread_mutex_lock(&share->lock);
+	share->extent[slot / OB_EXTENT_PAGES].held--;
+	pthread_mutex_unlock(&share->lock);
+}
+
+void ob_share_let_go(struct ob_engine *engine, uint32_t slot)
+{
+	struct ob_share *share = share_of(engine);
+	uint32_t number = slot / OB_EXTENT_PAGES, index = slot % OB_EXTENT_PAGES;
+	struct ob_extent *extent = &share->extent[number];
+
+	pthread_mutex_lock(&share->lock);
+	extent->held--;
+	extent->to_tell++;
+	extent->told[index / 64] |= 1ull << (index % 64);
+	share->ended[number][index]++;
+	if (share->to_tell++ == 0 && share->ready)
+		share->ready(share->context);
+	pthread_mutex_unlock(&share->lock);
+	ob_count(engine, share_dropped_pages, 1);
+}
+
+/* Takes what is to be told of one extent; the lock is held. */
+static unsigned take_drops(struct ob_share *share, unsigned number, struct ob_share_drop *ret, unsigned max)
+{
+	struct ob_extent *extent = &share->extent[number];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < OB_ARRAY_LEN(extent->told) && n < max; i++) {
+		while (extent->told[i] && n < max) {
+			uint32_t index = i * 64 + (uint32_t)__builtin_ctzll(extent->told[i]), count = share->ended[number][index];
+
+			ret[n++] = (struct ob_share_drop){ .extent = extent->id, .index = index, .count = count };
+			share->ended[number][index] = 0;
+			extent->told[i] &= extent->told[i] - 1;
+			extent->to_tell -= count;
+			share->to_tell -= count;
+		}
+	}
+	return n;
+}
+
+unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *ret, unsigned max)
+{
+	struct ob_share *share = share_of(engine);
+	unsigned n = 0;
+
+	if (!share)
+		return 0;
+	pthread_mutex_lock(&share->lock);
+	for (unsigned i = 0; i < share->extent_count && share->to_tell && n < max; i++)
+		if (share->extent[i].to_tell)
+			n += take_drops(share, i, ret + n, max - n);
+	pthread_mutex_unlock(&share->lock);
+	return n;
+}
+
+/* --- offers --- */
+
+void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned class)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_hash hash = ob_content_hash(&share->key, bytes);
+
+	pthread_mutex_lock(&share->lock);
+	if (share->offer_count == OB_OFFERS) {
+		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
+		share->offer_count--;
+	}
+	share->offer[(share->offer_first + share->offer_count) % OB_OFFERS] = (struct ob_share_offer){
+		.page = (uint64_t)place->region_index << OB_SHARE_REGION_SHIFT | page, .lo = hash.low, .hi = hash.high, .class = class,
+	};
+	if (share->offer_count++ == 0 && share->ready)
+		share->ready(share->context);
+	pthread_mutex_unlock(&share->lock);
+	ob_count(engine, share_offered_pages, 1);
+}
+
+unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer *ret, unsigned max)
+{
+	struct ob_share *share = share_of(engine);
+	unsigned n = 0;
+
+	if (!share)
+		return 0;
+	pthread_mutex_lock(&share->lock);
+	for (; n < max && share->offer_count; n++, share->offer_count--) {
+		ret[n] = share->offer[share->offer_first];
+		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
+	}
+	pthread_mutex_unlock(&share->lock);
+	return n;
+}
+
+/* --- bytes out, and canonical pages in --- */
+
+/* The place of a page that an offer named; regions_lock is held. */
+static int find_page(struct ob_engine *engine, uint64_t name, struct ob_place *ret_place)
+{
+	uint64_t page = name & ((1ull << OB_SHARE_REGION_SHIFT) - 1), region = name >> OB_SHARE_REGION_SHIFT;
+
+	if (region >= OB_REGIONS_MAX || !engine->region[region].base || page >= engine->region[region].length / OB_PAGE_SIZE)
+		return -ENOENT;
+	ob_place_chunk(engine, (uint32_t)region, (uint32_t)(page / OB_CHUNK_PAGES), ret_place);
+	ret_place->page = page;
+	return 0;
+}
+
+/* Where the bytes of a page lie that may be shared: in place, or decompressed into the buffer. NULL when it may not; its chunk is locked. */
+static const char *bytes_of(struct ob_engine *engine, const struct ob_place *place, char *buffer)
+{
+	uint64_t word = *ob_place_word(place, place->page);
+	unsigned length;
+	const void *data;
+
+	if (place->chunk->open || ob_lift_io_inflight(place->chunk))
+		return NULL;
+	switch (ob_page_state(word)) {
+	case OB_PAGE_BENCHED:
+		return ob_place_bench(place, place->page);
+	case OB_PAGE_SHARED:
+		return ob_share_bytes(engine, ob_page_slot(word));
+	case OB_PAGE_COMPRESSED:
+		data = ob_pool_load(engine->pool, ob_page_handle(word), &length);
+		return ob_content_decompress(data, length, buffer) == 0 ? buffer : NULL;
+	default:
+		return NULL;
+	}
+}
+
+int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to)
+{
+	struct ob_share *share = share_of(engine);
+	const struct ob_hash wanted = { lo, hi };
+	struct ob_place place;
+	const char *bytes = NULL;
+	int r = -ENOENT;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (share && find_page(engine, page, &place) == 0) {
+		ob_chunk_lock_background(place.chunk);
+		bytes = bytes_of(engine, &place, to);
+		if (bytes && bytes != to)
+			memcpy(to, bytes, OB_PAGE_SIZE);
+		ob_chunk_unlock(place.chunk);
+	}
+	if (bytes)
+		r = ob_hash_equal(ob_content_hash(&share->key, to), wanted) ? 0 : -ESTALE;
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return r;
+}
+
+/*
+ * The page has the bytes of the slot: gives its own copy up. What a reclaimer has made ready or is writing is his, and is
+ * thrown away when he sees that the word has changed.
+ */
+static int become(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
+{
+	uint64_t *word = ob_place_word(place, place->page), before = *word;
+	int r;
+
+	switch (ob_page_state(before)) {
+	case OB_PAGE_BENCHED:
+		r = ob_lift_drop(place, place->page, 1);
+		if (r < 0)
+			return r;
+		ob_page_move(engine, place->chunk, word, OB_T_SHARE, ob_page_with_slot(slot));
+		if (before & OB_PAGE_CACHED)
+			ob_swap_free(engine->swap, ob_page_slot(before));
+		ob_cost_add(engine, -1);
+		return 0;
+	case OB_PAGE_COMPRESSED:
+		ob_page_move(engine, place->chunk, word, OB_T_SHARE_COMPRESSED, ob_page_with_slot(slot));
+		ob_pool_free(engine->pool, ob_page_handle(before));
+		return 0;
+	default:
+		ob_page_set_bits(engine, word, ob_page_with_slot(slot));
+		ob_share_let_go(engine, ob_page_slot(before));
+		return 0;
+	}
+}
+
+static int adopt_locked(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
+{
+	char buffer[OB_PAGE_SIZE];
+	const char *bytes = bytes_of(engine, place, buffer);
+
+	if (!bytes)
+		return -ESTALE;
+	if (memcmp(bytes, ob_share_bytes(engine, slot), OB_PAGE_SIZE)) {
+		ob_count(engine, share_refused_pages, 1);
+		return -ESTALE;
+	}
+	return become(engine, place, slot);
+}
+
+int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t extent, uint32_t index)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_place place;
+	uint32_t slot = 0;
+	int r = share ? take_hold(share, extent, index, &slot) : -ENOENT;
+
+	if (r < 0)
+		return r;
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	r = find_page(engine, page, &place);
+	if (r == 0) {
+		ob_chunk_lock_background(place.chunk);
+		r = adopt_locked(engine, &place, slot);
+		ob_chunk_unlock(place.chunk);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	if (r < 0) {
+		undo_hold(share, slot);
+		return r;
+	}
+	ob_count(engine, share_adopted_pages, 1);
+	ob_fault_room(engine);
+	return 0;
+}

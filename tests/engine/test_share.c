@@ -1,0 +1,571 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Sharing, with a test that plays overbookd (keeper.h): equal pages share one slot and come back right, others never do,
+ * whatever is claimed; every hold is counted, and told once when it ends.
+ */
+#include "bed.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "account.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "engine/content.h"
+#include "keeper.h"
+#include "player.h"
+
+#define RAM_MIB   24u
+#define RAM_PAGES (RAM_MIB * MIB_PAGES)
+#define RAMS      2u
+
+static struct bed *bed;
+static struct ram *ram[RAMS];
+static struct keeper keeper;
+
+/* Two regions of equal pages. */
+static void make(uint64_t limit_bytes, int swap, unsigned cpu_permille)
+{
+	bed = bed_new(limit_bytes, swap);
+	for (unsigned i = 0; i < RAMS; i++) {
+		ram[i] = ram_new(RAM_PAGES, 0x51);
+		bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram[i]->base, RAM_MIB * OB_MIB, &bed->err));
+	}
+	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 1024, cpu_permille));
+}
+
+static void write_all(enum pattern_kind kind)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		ram_write_all(ram[i], kind);
+}
+
+static void check_all(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		bed_assert_ok(bed, ram_check_all(ram[i]));
+}
+
+static int tear_down(void **state)
+{
+	if (ob_fault_configure(NULL, NULL) < 0)
+		return -1;
+	keeper_halt(&keeper);
+	bed_free(bed);
+	keeper_end(&keeper);
+	for (unsigned i = 0; i < RAMS; i++) {
+		ram_free(ram[i]);
+		ram[i] = NULL;
+	}
+	bed = NULL;
+	return keeper.wrong ? -1 : 0;
+}
+
+static int set_up(void **state)
+{
+	make(16 * OB_MIB, 0, 0);
+	write_all(PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	return 0;
+}
+
+static int set_up_without_limit(void **state)
+{
+	make(0, 0, 0);
+	return 0;
+}
+
+static void expected_bytes(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE])
+{
+	pattern_fill(bytes, &ram[which]->expected[page]);
+}
+
+static struct ob_hash expected_hash(unsigned which, uint32_t page)
+{
+	uint8_t bytes[PATTERN_PAGE];
+
+	expected_bytes(which, page, bytes);
+	return ob_content_hash(&keeper.key, bytes);
+}
+
+static int fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE])
+{
+	struct ob_hash hash = expected_hash(which, page);
+
+	return ob_engine_share_fetch(bed->engine, keeper_page(which, page), hash.low, hash.high, bytes);
+}
+
+/* The first page from `page` on that is away, without a touch. */
+static uint32_t find_away(unsigned which, uint32_t page)
+{
+	uint8_t bytes[PATTERN_PAGE];
+
+	while (page < RAM_PAGES && fetch(which, page, bytes) < 0)
+		page++;
+	assert_true(page < RAM_PAGES);
+	return page;
+}
+
+/* Shares whatever page is away in both regions. Returns how many words are SHARED. */
+static uint64_t share_what_is_equal(void)
+{
+	uint8_t first[PATTERN_PAGE], second[PATTERN_PAGE];
+	uint64_t shared = 0;
+
+	for (uint32_t page = 0; page < RAM_PAGES; page++) {
+		uint32_t index;
+		int extent;
+
+		if (fetch(0, page, first) < 0 || fetch(1, page, second) < 0)
+			continue;
+		assert_memory_equal(first, second, PATTERN_PAGE);
+		extent = keeper_put(&keeper, first, &index);
+		assert_true(extent >= 0);
+		for (unsigned i = 0; i < RAMS; i++)
+			shared += keeper_adopt(&keeper, keeper_page(i, page), (uint32_t)extent, index) == 0;
+	}
+	return shared;
+}
+
+/* Who faults goes on before the worker has done its counting; it has when it has let go of the chunk. */
+static void settle(void)
+{
+	uint8_t bytes[PATTERN_PAGE];
+
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page += OB_CHUNK_PAGES)
+			if (ob_engine_share_fetch(bed->engine, keeper_page(i, page), 0, 0, bytes) == 0)
+				fail();
+}
+
+static uint64_t held(void)
+{
+	struct ob_share_held list[KEEPER_EXTENTS];
+	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
+	uint64_t sum = 0;
+
+	assert_true(n <= KEEPER_EXTENTS);
+	for (unsigned i = 0; i < n; i++)
+		sum += list[i].held;
+	return sum;
+}
+
+/* Four counts of one thing: by words, by extents, by the engine's counters, by the keeper. */
+static void assert_holds(void)
+{
+	struct ob_stats stats;
+	uint64_t words;
+
+	settle();
+	stats = bed_stats(bed);
+	words = stats.shared_bytes / OB_PAGE_SIZE;
+	keeper_take_drops(&keeper);
+	assert_int_equal(held(), words);
+	assert_int_equal(stats.share_adopted_pages - stats.share_dropped_pages, words);
+	assert_int_equal(keeper_held(&keeper), words);
+	assert_int_equal(keeper.wrong, 0);
+	assert_int_equal(stats.internal_errors, 0);
+	assert_int_equal(bed_states_bytes(&stats), stats.ram_bytes);
+}
+
+static void equal_pages_share_and_come_back_right(void **state)
+{
+	struct ob_stats before = bed_stats(bed), after;
+	uint64_t shared = share_what_is_equal();
+
+	after = bed_stats(bed);
+	print_message("# %llu pages shared; cost %.1f MiB before, %.1f after\n", (unsigned long long)shared,
+		      (double)before.cost_bytes / OB_MIB, (double)after.cost_bytes / OB_MIB);
+	assert_true(shared > RAM_PAGES / 2);
+	assert_int_equal(after.shared_bytes, shared * OB_PAGE_SIZE);
+	assert_int_equal(after.share_adopted_pages, shared);
+	assert_true(after.cost_bytes < before.cost_bytes - OB_MIB / 2);
+	assert_holds();
+	check_all();
+	after = bed_stats(bed);
+	assert_true(after.faults_shared > 0);
+	assert_true(after.prefetched_pages > before.prefetched_pages);
+	assert_holds();
+	/* The memory is the engine's own again, and written like any other. */
+	write_all(PATTERN_ANY);
+	check_all();
+	assert_holds();
+}
+
+static void runs_of_slots_come_back_together(void **state)
+{
+	struct ob_stats before, after;
+	uint64_t shared = share_what_is_equal();
+
+	before = bed_stats(bed);
+	bed_assert_ok(bed, ram_check_all(ram[0]));
+	settle();
+	after = bed_stats(bed);
+	print_message("# %llu shared pages of both: %llu faults for %llu pages\n", (unsigned long long)shared,
+		      (unsigned long long)(after.faults_shared - before.faults_shared),
+		      (unsigned long long)(after.share_dropped_pages - before.share_dropped_pages));
+	assert_true(after.share_dropped_pages - before.share_dropped_pages >= 4 * (after.faults_shared - before.faults_shared));
+	assert_holds();
+}
+
+static void pages_one_bit_apart_never_share(void **state)
+{
+	static const unsigned bits[] = { 0, 1, 7, 8, 4095, 16384, 20000, 32759, 32760, 32767 };
+	uint8_t bytes[PATTERN_PAGE], away[PATTERN_PAGE];
+	uint32_t page = 0, index;
+
+	for (unsigned i = 0; i < 200; i++, page++) {
+		unsigned bit = i < OB_ARRAY_LEN(bits) ? bits[i] : i * 163 % (8 * PATTERN_PAGE);
+		int extent;
+
+		page = find_away(0, page);
+		expected_bytes(0, page, bytes);
+		bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		extent = keeper_put(&keeper, bytes, &index);
+		assert_true(extent >= 0);
+		assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)extent, index), -ESTALE);
+		bed_assert_ok(bed, fetch(0, page, away));
+	}
+	assert_int_equal(bed_stats(bed).share_refused_pages, 200);
+	assert_int_equal(bed_stats(bed).shared_bytes, 0);
+	assert_holds();
+	check_all();
+}
+
+static void what_is_no_candidate_is_refused(void **state)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	uint32_t away = find_away(0, 0), index;
+	struct ob_hash hash;
+	int extent;
+
+	expected_bytes(0, away, bytes);
+	extent = keeper_put(&keeper, bytes, &index);
+	assert_true(extent >= 0);
+	hash = expected_hash(0, away);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(0, away), hash.low ^ 1, hash.high, bytes), -ESTALE);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(0, away), hash.low, hash.high ^ 1, bytes), -ESTALE);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(2, 0), hash.low, hash.high, bytes), -ENOENT);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(OB_REGIONS_MAX, 0), hash.low, hash.high, bytes), -ENOENT);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, UINT64_MAX, hash.low, hash.high, bytes), -ENOENT);
+	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(0, RAM_PAGES), hash.low, hash.high, bytes), -ENOENT);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, RAM_PAGES), (uint32_t)extent, index), -ENOENT);
+	assert_int_equal(keeper_adopt(&keeper, UINT64_MAX, (uint32_t)extent, index), -ENOENT);
+	assert_int_equal(ob_engine_share_adopt(bed->engine, keeper_page(0, away), 12345, 0), -ENOENT);
+	assert_int_equal(ob_engine_share_adopt(bed->engine, keeper_page(0, away), 0, 0), -ENOENT);
+	assert_int_equal(ob_engine_share_adopt(bed->engine, keeper_page(0, away), keeper.extent[extent].id, 1024), -ENOENT);
+	/* In use: not even looked at. */
+	bed_assert_ok(bed, ram_check(ram[0], away));
+	assert_int_equal(fetch(0, away, bytes), -ENOENT);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), -ESTALE);
+	assert_holds();
+}
+
+/* While a system call of the host is on the chunk's memory, its pages stay what they are. */
+static void nothing_is_adopted_during_io(void **state)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	uint32_t away = find_away(0, 0), index;
+	int extent;
+
+	expected_bytes(0, away, bytes);
+	extent = keeper_put(&keeper, bytes, &index);
+	assert_true(extent >= 0);
+	ob_engine_io_begin(bed->engine, ram_page(ram[0], away), 1);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), -ESTALE);
+	ob_engine_io_end(bed->engine, ram_page(ram[0], away), 1);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), 0);
+	assert_holds();
+	check_all();
+}
+
+/* Shares one page that is away, by itself. */
+static uint32_t share_one(uint32_t from, uint32_t *ret_extent, uint32_t *ret_index)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	uint32_t page = find_away(0, from);
+	int extent;
+
+	expected_bytes(0, page, bytes);
+	extent = keeper_put(&keeper, bytes, ret_index);
+	assert_true(extent >= 0);
+	*ret_extent = (uint32_t)extent;
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), *ret_extent, *ret_index), 0);
+	return page;
+}
+
+static void an_extent_goes_when_nothing_of_it_is_held(void **state)
+{
+	struct ob_share_drop drop;
+	struct ob_share_held list;
+	uint32_t extent, index, page = share_one(0, &extent, &index);
+	uint64_t id = keeper.extent[extent].id;
+
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, 77), -ENOENT);
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, 0), -ENOENT);
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, id), -EBUSY);
+	assert_int_equal(ob_engine_share_held(bed->engine, &list, 1), 1);
+	assert_int_equal(list.extent, id);
+	assert_int_equal(list.held, 1);
+	assert_int_equal(ob_engine_share_held(bed->engine, NULL, 0), 1);
+	bed_assert_ok(bed, ram_check(ram[0], page));
+	settle();
+	assert_int_equal(ob_engine_share_held(bed->engine, &list, 1), 0);
+	/* Let go, but overbookd has not been told. */
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, id), -EBUSY);
+	assert_int_equal(ob_engine_share_drops(bed->engine, &drop, 1), 1);
+	assert_int_equal(drop.extent, id);
+	assert_int_equal(drop.index, index);
+	assert_int_equal(drop.count, 1);
+	assert_int_equal(ob_engine_share_drops(bed->engine, &drop, 1), 0);
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, id), 0);
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, id), -ENOENT);
+	assert_int_equal(ob_engine_share_adopt(bed->engine, keeper_page(0, page), id, index), -ENOENT);
+}
+
+/* However often a slot is let go of before somebody asks, each time counts. */
+static void drops_are_summed_for_each_slot(void **state)
+{
+	struct ob_share_drop drops[4];
+	uint32_t extent, index, pages[3];
+	uint64_t adopted = 0;
+
+	for (unsigned round = 0; round < 3; round++) {
+		pages[round] = share_one(round ? pages[round - 1] + 40 : 0, &extent, &index);
+		/* The same page again, from where it is. */
+		for (unsigned i = 0; i < 5; i++)
+			assert_int_equal(keeper_adopt(&keeper, keeper_page(0, pages[round]), extent, index), 0);
+		adopted += 6;
+	}
+	assert_int_equal(bed_stats(bed).share_adopted_pages, adopted);
+	assert_int_equal(bed_stats(bed).shared_bytes, 3 * OB_PAGE_SIZE);
+	assert_int_equal(ob_engine_share_drops(bed->engine, drops, 2), 2);
+	assert_int_equal(drops[0].count, 5);
+	assert_int_equal(drops[1].count, 5);
+	assert_int_equal(ob_engine_share_drops(bed->engine, drops, 4), 1);
+	assert_int_equal(drops[0].count, 5);
+	assert_int_equal(held(), 3);
+	check_all();
+	settle();
+	assert_int_equal(ob_engine_share_drops(bed->engine, drops, 4), 3);
+	assert_int_equal(held(), 0);
+}
+
+/* A new overbookd: its store has the page again, and the word moves to the new slot. */
+static void a_page_can_be_moved_to_another_slot(void **state)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	uint32_t extent, index, second, page = share_one(0, &extent, &index);
+	int other;
+
+	bed_assert_ok(bed, fetch(0, page, bytes));
+	other = keeper_put(&keeper, bytes, &second);
+	assert_true(other >= 0);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)other, second), 0);
+	assert_int_equal(keeper_take_drops(&keeper), 1);
+	assert_int_equal(keeper.extent[extent].refs[index], 0);
+	assert_int_equal(keeper.extent[other].refs[second], 1);
+	/* The old slot holds something else by now: the page is refused, and stays where it is. */
+	memset(bytes, 1, sizeof(bytes));
+	other = keeper_put(&keeper, bytes, &index);
+	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)other, index), -ESTALE);
+	assert_holds();
+	check_all();
+	assert_holds();
+}
+
+static void discards_let_go(void **state)
+{
+	uint64_t shared = share_what_is_equal();
+	struct ob_stats stats;
+
+	for (uint32_t page = 0; page < RAM_PAGES; page += 512) {
+		ram_lock_range(ram[0], page, 300);
+		bed_assert_ok(bed, ram_discard(ram[0], bed->engine, page, 300));
+		ram_unlock_range(ram[0], page, 300);
+	}
+	stats = bed_stats(bed);
+	assert_true(stats.shared_bytes < shared * OB_PAGE_SIZE * 3 / 4);
+	assert_true(stats.shared_bytes > 0);
+	assert_holds();
+	check_all();
+	assert_holds();
+}
+
+static void a_region_that_goes_lets_go(void **state)
+{
+	uint64_t shared = share_what_is_equal();
+
+	bed_assert_ok(bed, ob_engine_remove_region(bed->engine, ram[1]->base));
+	assert_true(bed_stats(bed).shared_bytes > 0);
+	assert_true(bed_stats(bed).shared_bytes <= shared / 2 * OB_PAGE_SIZE);
+	assert_holds();
+	bed_assert_ok(bed, ram_check_all(ram[0]));
+	assert_holds();
+}
+
+static void release_brings_shared_pages_back(void **state)
+{
+	struct account_mapping mapping;
+
+	assert_true(share_what_is_equal() > 0);
+	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
+	assert_int_equal(bed_stats(bed).shared_bytes, 0);
+	assert_int_equal(held(), 0);
+	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &mapping));
+	assert_false(mapping.is_registered);
+	check_all();
+	assert_holds();
+	keeper_serve(&keeper);
+	assert_true(keeper.extents_dropped > 0);
+}
+
+static void see_progress(void *context, uint64_t done, uint64_t total)
+{
+	uint64_t *last = context;
+
+	assert_true(done >= *last && done <= total);
+	*last = done;
+}
+
+static void unsharing_keeps_the_limit(void **state)
+{
+	uint64_t last = 0;
+	struct ob_stats stats;
+
+	assert_true(share_what_is_equal() > 0);
+	bed_assert_ok(bed, ob_engine_unshare(bed->engine, see_progress, &last, &bed->err));
+	assert_int_equal(last, RAMS * RAM_PAGES);
+	stats = bed_stats(bed);
+	assert_int_equal(stats.shared_bytes, 0);
+	assert_int_equal(stats.limit_bytes, 16 * OB_MIB);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	check_all();
+	assert_holds();
+}
+
+static void the_table_of_extents_is_bounded(void **state)
+{
+	uint32_t extent, index, page = share_one(0, &extent, &index);
+	char *mapping = mmap(NULL, 4097 * OB_PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t tables = bed_stats(bed).tables_bytes;
+
+	assert_true(mapping != MAP_FAILED);
+	assert_int_equal(ob_engine_share_extent(bed->engine, 0, mapping, 1), -EINVAL);
+	assert_int_equal(ob_engine_share_extent(bed->engine, 5, mapping, 0), -EINVAL);
+	assert_int_equal(ob_engine_share_extent(bed->engine, 5, mapping, 4097), -EINVAL);
+	for (unsigned i = 0; i < 4095; i++)
+		bed_assert_ok(bed, ob_engine_share_extent(bed->engine, 1 + i, mapping + i * OB_PAGE_SIZE, 1));
+	assert_int_equal(ob_engine_share_extent(bed->engine, 5000, mapping + 4095 * OB_PAGE_SIZE, 1), -ENOSPC);
+	assert_int_equal(ob_engine_share_extent(bed->engine, 17, mapping + 4095 * OB_PAGE_SIZE, 1), -EEXIST);
+	assert_true(bed_stats(bed).tables_bytes - tables <= 4096 * 20 * OB_KIB);
+	/* One that is dropped makes room for another. */
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, 17), 0);
+	assert_int_equal(ob_engine_share_extent(bed->engine, 5000, mapping + 4095 * OB_PAGE_SIZE, 1), 0);
+	bed_assert_ok(bed, ram_check(ram[0], page));
+	check_all();
+}
+
+/* What the kernel may refuse on the way: there is no hold, and the page stays what it was. */
+static void an_adoption_that_fails_changes_nothing(void **state)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	struct ob_stats stats;
+	unsigned failed = 0;
+
+	assert_int_equal(ob_fault_configure("madvise:1+:ENOMEM", NULL), 0);
+	for (uint32_t i = 0; i < RAMS * RAM_PAGES; i++) {
+		unsigned which = i / RAM_PAGES;
+		uint32_t page = i % RAM_PAGES, index;
+		int extent, r;
+
+		if (fetch(which, page, bytes) < 0)
+			continue;
+		extent = keeper_put(&keeper, bytes, &index);
+		assert_true(extent >= 0);
+		r = keeper_adopt(&keeper, keeper_page(which, page), (uint32_t)extent, index);
+		assert_true(r == 0 || r == -ENOMEM);
+		failed += r < 0;
+	}
+	assert_true(failed > 0); /* those on the bench */
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	stats = bed_stats(bed);
+	assert_true(stats.shared_bytes > 0);
+	assert_holds();
+	check_all();
+	assert_holds();
+}
+
+static void a_fault_that_fails_is_tried_again(void **state)
+{
+	assert_true(share_what_is_equal() > 0);
+	assert_int_equal(ob_fault_configure("uffd_copy:/3:ENOMEM", NULL), 0);
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page += 256)
+			bed_assert_ok(bed, ram_check(ram[i], page));
+	assert_true(ob_fault_fired(OB_FP_uffd_copy) > 0);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	check_all();
+	assert_holds();
+}
+
+static void a_wrong_bit_on_the_way_back_is_seen(void **state)
+{
+	uint8_t seen[PATTERN_PAGE], bytes[PATTERN_PAGE];
+	uint32_t extent, index, page = share_one(0, &extent, &index);
+
+	assert_int_equal(ob_fault_configure("page_return:1:flip", NULL), 0);
+	memcpy(seen, ram_page(ram[0], page), PATTERN_PAGE);
+	settle();
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	expected_bytes(0, page, bytes);
+	assert_memory_not_equal(seen, bytes, PATTERN_PAGE);
+	/* The canonical page is as it was. */
+	assert_memory_equal(keeper.extent[extent].base + index * OB_PAGE_SIZE, bytes, PATTERN_PAGE);
+	assert_int_equal(keeper_take_drops(&keeper), 1);
+}
+
+static void switching_on_can_fail(void **state)
+{
+	struct keeper other;
+
+	keeper_end(&keeper);
+	bed_free(bed);
+	bed = bed_new(0, 0);
+	assert_int_equal(ob_fault_configure("mmap:1:ENOMEM", NULL), 0);
+	assert_int_equal(keeper_start(&other, bed->engine, 64, 0), -ENOMEM);
+	keeper_end(&other);
+	assert_int_equal(ob_engine_share_offers(bed->engine, NULL, 0), 0);
+	assert_int_equal(ob_engine_share_drops(bed->engine, NULL, 0), 0);
+	assert_int_equal(ob_engine_share_held(bed->engine, NULL, 0), 0);
+	assert_int_equal(ob_engine_share_adopt(bed->engine, 0, 1, 0), -ENOENT);
+	assert_int_equal(ob_engine_share_drop_extent(bed->engine, 1), -ENOENT);
+	ob_engine_share_off(bed->engine);
+	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 64, 0));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(equal_pages_share_and_come_back_right, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(runs_of_slots_come_back_together, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pages_one_bit_apart_never_share, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_no_candidate_is_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_is_adopted_during_io, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_extent_goes_when_nothing_of_it_is_held, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(drops_are_summed_for_each_slot, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_page_can_be_moved_to_another_slot, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(discards_let_go, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_region_that_goes_lets_go, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(release_brings_shared_pages_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(unsharing_keeps_the_limit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_table_of_extents_is_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_adoption_that_fails_changes_nothing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_fault_that_fails_is_tried_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_wrong_bit_on_the_way_back_is_seen, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(switching_on_can_fail, set_up_without_limit, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
