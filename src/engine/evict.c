@@ -15,6 +15,8 @@
  *
  * A chunk is evicted by one reclaimer at a time (chunk.evicting), so nobody else places its pages or lifts it again.
  *
+ * What goes to the pool is offered for sharing, when that is on: its bytes can be had again without I/O.
+ *
  * Effort: where most pages of a chunk did not compress of late, only every eighth is tried.
  *
  * What the store refuses (full, failing) is not offered to it again for a second.
@@ -122,6 +124,8 @@ static enum ob_outcome place_page(struct ob_reclaimer *re, struct ob_place *plac
 				    ob_evict_pool_share(engine), &handle) == 0) {
 		*ret_bits = ob_page_with_handle(handle);
 		re->placed_pool_bytes += length;
+		if (ob_share_is_on(engine))
+			ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
 		return OB_TO_POOL;
 	}
 	ob_degraded_set(engine, OB_DEGRADED_POOL_FULL, length && !ob_evict_swap_usable(engine));

@@ -13,6 +13,7 @@
 
 #define TICK_OPS      32    /* how often a player tells of its progress */
 #define WINDOW_OPS    4096  /* how long a working set lasts */
+#define TWINS         96u   /* pages that many have alike */
 #define COUNTER_SLOTS 8     /* counters a page */
 #define MADV_COLLAPSE_ADVICE 25 /* MADV_COLLAPSE, which Debian 12's headers do not have */
 
@@ -118,6 +119,18 @@ static int op_write_random(struct player *player)
 
 	ram_write(ram, page, PATTERN_INCOMPRESSIBLE, 0);
 	ram_unlock_range(ram, page, 1);
+	return 0;
+}
+
+/* Half of them in their neighbours' company, as the pages of a file would be. */
+static int op_write_twins(struct player *player)
+{
+	struct run run = pick_locked_run(player, draw(player, 2) ? 1 : 8);
+	uint32_t which = (uint32_t)draw(player, TWINS);
+
+	for (uint32_t i = 0; i < run.count; i++)
+		ram_write_twin(run.ram, run.first + i, (which + i) % TWINS);
+	unlock_run(&run);
 	return 0;
 }
 
@@ -312,6 +325,7 @@ static const struct {
 	{ op_check,          { 400, 60, 4, 95 } },
 	{ op_write,          { 250, 20, 0, 0 } },
 	{ op_write_random,   { 30, 5, 95, 0 } },
+	{ op_write_twins,    { 60, 0, 0, 0 } },
 	{ op_patch,          { 130, 15, 0, 0 } },
 	{ op_check_run,      { 10, 1, 0, 5 } },
 	{ op_count,          { 200, 10, 1, 0 } },

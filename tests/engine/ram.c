@@ -10,6 +10,8 @@
 
 #include "base/log.h"
 
+#define TWIN_SEED 0x7315
+
 static uint64_t wrong_count, checked_count;
 static char wrong_text[512];
 static uint64_t wrong_ready; /* set when wrong_text is whole */
@@ -167,6 +169,16 @@ void ram_write(struct ram *ram, uint32_t page, enum pattern_kind kind, unsigned 
 	memcpy(target + start_offset, bytes + start_offset, PATTERN_PAGE - start_offset);
 	memcpy(target, bytes, start_offset);
 	ram_note(ram, page, RAM_DID_WRITE);
+}
+
+void ram_write_twin(struct ram *ram, uint32_t page, uint32_t which)
+{
+	static const enum pattern_kind kinds[] = { PATTERN_COMPRESSIBLE, PATTERN_MIXED, PATTERN_INCOMPRESSIBLE };
+
+	ram->versions[page]++;
+	ram->expected[page] = (struct pattern){ .key = pattern_key(TWIN_SEED, which, 0, kinds[which % OB_ARRAY_LEN(kinds)]) };
+	pattern_fill(ram_page(ram, page), &ram->expected[page]);
+	ram_note(ram, page, RAM_DID_TWIN);
 }
 
 int ram_patch(struct ram *ram, uint32_t page)

@@ -31,7 +31,7 @@ struct ram {
 
 /* Letters of a page's history, for the report of a wrong byte. */
 enum ram_did {
-	RAM_DID_WRITE = 'W', RAM_DID_PATCH = 'P', RAM_DID_DISCARD = 'D',
+	RAM_DID_WRITE = 'W', RAM_DID_PATCH = 'P', RAM_DID_DISCARD = 'D', RAM_DID_TWIN = 'T',
 	RAM_DID_READ_IN = 'i', RAM_DID_WRITE_OUT = 'o',             /* buffered */
 	RAM_DID_DIRECT_IN = 'r', RAM_DID_DIRECT_OUT = 'w',
 	RAM_DID_ASYNC_IN = 'a', RAM_DID_ASYNC_OUT = 'z',
@@ -61,6 +61,8 @@ void ram_unlock_range(struct ram *ram, uint32_t first, uint32_t count);
 int ram_check(struct ram *ram, uint32_t page);
 void ram_write(struct ram *ram, uint32_t page, enum pattern_kind kind, unsigned start_offset);
 int ram_patch(struct ram *ram, uint32_t page);
+/* Writes bytes that other pages, of any region, have as well: those of the same `which`. */
+void ram_write_twin(struct ram *ram, uint32_t page, uint32_t which);
 int ram_discard(struct ram *ram, struct ob_engine *engine, uint32_t first, uint32_t count);
 
 /* Everything, with locks. Returns 0 or -EILSEQ. */

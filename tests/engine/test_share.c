@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "account.h"
 #include "base/clock.h"
@@ -545,6 +546,70 @@ static void switching_on_can_fail(void **state)
 	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 64, 0));
 }
 
+static void what_is_evicted_is_offered(void **state)
+{
+	struct ob_stats stats;
+	uint64_t drained;
+
+	assert_true(read(keeper.ready_fd, &drained, sizeof(drained)) < 0); /* nobody has anything to say */
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 16 * OB_MIB));
+	ram_write_all(ram[0], PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	assert_int_equal(read(keeper.ready_fd, &drained, sizeof(drained)), sizeof(drained));
+	stats = bed_stats(bed);
+	assert_true(stats.share_offered_pages >= stats.compressed_pages);
+	assert_int_equal(keeper_serve(&keeper), 0);
+	/* Those of the second region are equal to them. */
+	bed_assert_ok(bed, keeper_run(&keeper));
+	ram_write_all(ram[1], PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	stats = bed_stats(bed);
+	print_message("# %llu pages offered, %llu adopted\n", (unsigned long long)stats.share_offered_pages,
+		      (unsigned long long)stats.share_adopted_pages);
+	assert_true(stats.share_adopted_pages > 1000);
+	assert_holds();
+	check_all();
+	ob_engine_share_off(bed->engine);
+	stats = bed_stats(bed);
+	write_all(PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	assert_true(bed_stats(bed).compressed_pages > stats.compressed_pages);
+	assert_int_equal(bed_stats(bed).share_offered_pages, stats.share_offered_pages);
+	assert_holds();
+}
+
+/* Players write, discard and check while everything that looks alike is shared, and some that does not is asked to be. */
+static void adoptions_race_with_writers(void **state)
+{
+	uint64_t ops_each = bed_scale(20000, 60000, 1000000);
+	struct crew_config config = { .engine = bed->engine, .rams = { ram[0], ram[1] }, .ram_count = RAMS, .players = 3,
+				      .ops_each = ops_each, .seed = 11, .mix = CREW_EVERYTHING, .disk_dir = bed_dir() };
+	struct ob_stats stats;
+	struct crew *crew;
+
+	keeper.lies = 1;
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 16 * OB_MIB));
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, page % 32);
+	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
+	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	check_all();
+	stats = bed_stats(bed);
+	print_message("# %llu pages offered, %llu adopted, %llu refused; %llu faults on shared pages; %llu extents dropped\n",
+		      (unsigned long long)stats.share_offered_pages, (unsigned long long)stats.share_adopted_pages,
+		      (unsigned long long)stats.share_refused_pages, (unsigned long long)stats.faults_shared,
+		      (unsigned long long)keeper.extents_dropped);
+	assert_true(stats.share_adopted_pages > 1000);
+	assert_true(stats.share_refused_pages > 0);
+	assert_holds();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -564,6 +629,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_adoption_that_fails_changes_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_fault_that_fails_is_tried_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_wrong_bit_on_the_way_back_is_seen, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_evicted_is_offered, set_up_without_limit, tear_down),
+		cmocka_unit_test_setup_teardown(adoptions_race_with_writers, set_up_without_limit, tear_down),
 		cmocka_unit_test_setup_teardown(switching_on_can_fail, set_up_without_limit, tear_down),
 	};
 
