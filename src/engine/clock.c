@@ -99,9 +99,14 @@ static int clock_next(struct ob_engine *engine, struct ob_place *ret_place)
 	return found;
 }
 
+int ob_chunk_is_hot(const struct ob_chunk *chunk)
+{
+	return chunk->heat > HEAT_HOT;
+}
+
 static int chunk_is_hot(struct ob_chunk *chunk, int force)
 {
-	int hot = chunk->heat > HEAT_HOT;
+	int hot = ob_chunk_is_hot(chunk);
 
 	chunk->heat /= 2;
 	return hot && !force;

@@ -66,38 +66,37 @@ static int make_buffers(struct ob_engine *engine)
 	return 0;
 }
 
-static int start_thread(pthread_t *ret_thread, void *(*run)(void *), void *context)
+int ob_engine_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *context)
 {
+	sigset_t all, before;
 	pthread_attr_t attr;
 	int r = ob_fault(OB_FP_thread_create);
 
 	if (r < 0)
 		return r;
+	sigfillset(&all);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	r = pthread_create(ret_thread, &attr, run, context);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
 	return -r;
 }
 
-/* The threads take no signal: those belong to the host process. */
 static int start_threads(struct ob_engine *engine)
 {
-	sigset_t all, before;
 	int r = 0;
 
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	for (unsigned i = 0; i < engine->worker_count && r == 0; i++) {
 		engine->worker[i].engine = engine;
-		r = start_thread(&engine->worker[i].thread, ob_fault_thread, &engine->worker[i]);
+		r = ob_engine_start_thread(&engine->worker[i].thread, ob_fault_thread, &engine->worker[i]);
 		engine->started += r == 0;
 	}
 	for (unsigned i = 0; i < engine->reclaimer_count && r == 0; i++) {
-		r = start_thread(&engine->reclaimer[i].thread, ob_reclaim_thread, &engine->reclaimer[i]);
+		r = ob_engine_start_thread(&engine->reclaimer[i].thread, ob_reclaim_thread, &engine->reclaimer[i]);
 		engine->started += r == 0;
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	return r;
 }
 
@@ -110,6 +109,7 @@ static void stop_threads(struct ob_engine *engine)
 	pthread_cond_signal(&engine->reclaim_cond);
 	pthread_cond_broadcast(&engine->help_cond);
 	pthread_mutex_unlock(&engine->reclaim_lock);
+	ob_scan_stop(engine);
 	for (unsigned i = 0; (int)(engine->worker_count + i) < engine->started; i++)
 		pthread_join(engine->reclaimer[i].thread, NULL);
 	if (engine->stop_event >= 0 && write(engine->stop_event, &one, sizeof(one)) < 0)
@@ -266,6 +266,30 @@ static unsigned window_max(uint64_t limit)
 	return limit ? (unsigned)OB_MIN(OB_MAX(limit / OB_PAGE_SIZE / 256, 16u), OB_WINDOW_MAX) : OB_WINDOW_MAX;
 }
 
+/* limit_lock is held. */
+static void engage(struct ob_engine *engine)
+{
+	if (ob_load(&engine->engaged))
+		return;
+	ob_count_present(engine); /* what is told until the reclaimer has seen all chunks */
+	ob_store(&engine->engaged, 1);
+	__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
+}
+
+int ob_engine_engage(struct ob_engine *engine)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&engine->limit_lock);
+	if (ob_load(&engine->releasing))
+		r = -EBUSY;
+	else
+		engage(engine);
+	pthread_mutex_unlock(&engine->limit_lock);
+	ob_reclaim_kick(engine);
+	return r;
+}
+
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 {
 	if (bytes && bytes < OB_LIMIT_MIN)
@@ -279,12 +303,9 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
 	ob_store(&engine->limit_bytes, bytes);
 	ob_store(&engine->window_max, window_max(bytes));
-	if (bytes)
+	if (bytes) {
 		ob_share_suspend(engine, 0);
-	if (bytes && !ob_load(&engine->engaged)) {
-		ob_count_present(engine); /* what is told until the reclaimer has seen all chunks */
-		ob_store(&engine->engaged, 1);
-		__atomic_store_n(&engine->engage_pending, 1, __ATOMIC_RELEASE);
+		engage(engine);
 	}
 	ob_store(&engine->stuck, 0);
 	__atomic_store_n(&engine->reclaim_kicked, 0, __ATOMIC_RELEASE);

@@ -29,6 +29,7 @@ struct ob_engine_config {
 	uint64_t limit_bytes;  /* 0: no limit */
 	const char *swap_dir;  /* NULL: no swap store; copied */
 	unsigned fault_threads; /* 0: choose */
+	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
 	void (*on_unreadable)(void *context, const char *cause);
 	void *context;

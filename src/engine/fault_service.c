@@ -203,6 +203,8 @@ static int serve_benched(struct ob_engine *engine, struct ob_place *place, struc
 		return n < 0 ? n : -EAGAIN;
 	place->chunk->heat = (uint8_t)OB_MIN(place->chunk->heat + 1u, 255u);
 	ob_count(engine, faults_bench, 1);
+	if (place->chunk->watched)
+		ob_scan_note_return(engine, (unsigned)n);
 	ob_count(engine, prefetched_pages, n - 1);
 	ob_fault_served(engine, OB_HIST_bench, fault, locked_ns, locked_ns);
 	return 0;

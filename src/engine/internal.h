@@ -2,8 +2,8 @@
 /*
  * What the files of the engine share. Nothing outside src/engine includes this.
  *
- * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), and the
- * host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
+ * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), the scanner
+ * while pages are shared (scan.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
@@ -60,6 +60,8 @@ struct ob_chunk {
 	uint8_t inexact;       /* some RESIDENT pages may be holes: the kernel could not be asked */
 	uint8_t raw;           /* how much of late did not compress: 0 to 32 */
 	uint8_t evicting;      /* a reclaimer is taking its pages off the bench */
+	uint8_t watched;       /* the scanner has lifted it, and waits for what comes back */
+	uint8_t scan_backoff;  /* atomic: it passes the chunk over in all rounds but one of 2 to the power of this */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -430,6 +432,8 @@ int ob_reclaim_has_help(const struct ob_engine *engine);
 
 /* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */
 void ob_clock_fill_bench(struct ob_engine *engine);
+/* Whether so much of it comes back from the bench that it should be left alone; its lock is held. */
+int ob_chunk_is_hot(const struct ob_chunk *chunk);
 /* Appends a chunk to the bench queue, its lock held; or takes the queue's head: 0, or -ENOENT when it is empty. */
 void ob_clock_push(struct ob_engine *engine, const struct ob_place *place);
 int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place);
@@ -499,8 +503,29 @@ void ob_share_destroy(struct ob_engine *engine);
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
 /* Sharing is on, and the page's bytes lie still: hashes and offers them. */
 void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned class);
+/* Whether any orphan is held; whether there is room for a chunk's offers. */
+int ob_share_has_orphans(const struct ob_engine *engine);
+int ob_share_has_room(const struct ob_engine *engine);
 /* Where the tables lie; returns whether there are any. */
 int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2]);
+
+/* --- scan.c --- */
+
+void ob_scan_init(struct ob_scan *scan);
+/* Starts the thread, unless it runs; ends it. */
+int ob_scan_start(struct ob_engine *engine);
+void ob_scan_stop(struct ob_engine *engine);
+/* A switch has changed. */
+void ob_scan_kick(struct ob_engine *engine);
+/* A fault brought pages back from the bench of a chunk that is watched. */
+void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
+
+/* --- engine.c --- */
+
+/* Starts a thread that takes no signal: those belong to the host process. 0 or -errno. */
+int ob_engine_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *context);
+/* Takes all memory into care, without a limit if there is none. 0, or -EBUSY while it is being released. */
+int ob_engine_engage(struct ob_engine *engine);
 
 /* --- regions.c --- */
 

@@ -63,6 +63,7 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 	}
 	if (r == 0 && !share_of(engine)) {
 		pthread_mutex_init(&share->lock, NULL);
+		ob_scan_init(&share->scan);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
 		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
 		__atomic_store_n(&engine->share, share, __ATOMIC_RELEASE);
@@ -82,6 +83,8 @@ void ob_share_destroy(struct ob_engine *engine)
 		if (share->extent[i].id)
 			syscall(SYS_munmap, share->extent[i].base, share->extent[i].pages * OB_PAGE_SIZE);
 	pthread_mutex_destroy(&share->lock);
+	pthread_mutex_destroy(&share->scan.lock);
+	pthread_cond_destroy(&share->scan.cond);
 	ob_memory_unreserve(share, TABLES_BYTES);
 }
 
@@ -100,7 +103,7 @@ int ob_share_is_on(const struct ob_engine *engine)
 {
 	struct ob_share *share = share_of(engine);
 
-	return share && share->is_on && !ob_load(&share->is_suspended);
+	return share && ob_load(&share->is_on) && !ob_load(&share->is_suspended);
 }
 
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
@@ -109,23 +112,28 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	struct ob_share *share = NULL;
 	int r = make_tables(engine, &share);
 
+	if (r == 0 && cpu_permille)
+		r = ob_scan_start(engine);
+	if (r == 0 && cpu_permille)
+		r = ob_engine_engage(engine);
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&engine->regions_lock);
 	memcpy(share->key.secret, key192, sizeof(share->key.secret));
-	share->is_on = 1;
+	ob_store(&share->is_on, 1);
 	ob_store(&share->is_suspended, 0);
-	share->cpu_permille = OB_MIN(cpu_permille, 1000u);
+	ob_store(&share->cpu_permille, OB_MIN(cpu_permille, 1000u));
 	pthread_mutex_lock(&share->lock);
 	share->ready = ready;
 	share->context = context;
-	share->offer_count = 0; /* hashes by another key */
+	ob_store(&share->offer_count, 0); /* hashes by another key */
 	for (unsigned i = 0; i < share->extent_count; i++)
-		share->extent[i].is_orphan = 1;
+		ob_store(&share->extent[i].is_orphan, 1);
 	if (share->to_tell && ready)
 		ready(context);
 	pthread_mutex_unlock(&share->lock);
 	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_scan_kick(engine);
 	return 0;
 }
 
@@ -136,19 +144,20 @@ void ob_engine_share_off(struct ob_engine *engine)
 	if (!share)
 		return;
 	pthread_rwlock_wrlock(&engine->regions_lock);
-	share->is_on = 0;
+	ob_store(&share->is_on, 0);
 	pthread_mutex_lock(&share->lock);
-	share->offer_count = 0;
+	ob_store(&share->offer_count, 0);
 	pthread_mutex_unlock(&share->lock);
 	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_scan_kick(engine);
 }
 
 void ob_share_suspend(struct ob_engine *engine, int suspended)
 {
 	struct ob_share *share = share_of(engine);
 
-	if (share)
-		ob_store(&share->is_suspended, suspended);
+	if (share && __atomic_exchange_n(&share->is_suspended, suspended, __ATOMIC_ACQ_REL) != suspended)
+		ob_scan_kick(engine);
 }
 
 /* --- extents and holds --- */
@@ -192,7 +201,7 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 	pthread_mutex_lock(&share->lock);
 	extent = find_extent(share, id);
 	if (extent) {
-		extent->is_orphan = 0;
+		ob_store(&extent->is_orphan, 0);
 		r = -EEXIST;
 	} else if (!(extent = free_extent(engine, share))) {
 		r = -ENOSPC;
@@ -200,7 +209,7 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 		extent->id = id;
 		extent->base = base;
 		extent->pages = pages;
-		extent->is_orphan = 0;
+		ob_store(&extent->is_orphan, 0);
 	}
 	pthread_mutex_unlock(&share->lock);
 	return r;
@@ -260,6 +269,18 @@ const char *ob_share_bytes(const struct ob_engine *engine, uint32_t slot)
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot)
 {
 	return ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].is_orphan) != 0;
+}
+
+int ob_share_has_orphans(const struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+	int has = 0;
+
+	pthread_mutex_lock(&share->lock);
+	for (unsigned i = 0; i < share->extent_count && !has; i++)
+		has = share->extent[i].is_orphan && share->extent[i].held;
+	pthread_mutex_unlock(&share->lock);
+	return has;
 }
 
 /* Begins a hold, before it is known whether there will be a word for it. */
@@ -345,19 +366,27 @@ void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint
 {
 	struct ob_share *share = share_of(engine);
 	struct ob_hash hash = ob_content_hash(&share->key, bytes);
+	unsigned count;
 
 	pthread_mutex_lock(&share->lock);
-	if (share->offer_count == OB_OFFERS) {
+	count = share->offer_count;
+	if (count == OB_OFFERS) {
 		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
-		share->offer_count--;
+		count--;
 	}
-	share->offer[(share->offer_first + share->offer_count) % OB_OFFERS] = (struct ob_share_offer){
+	share->offer[(share->offer_first + count) % OB_OFFERS] = (struct ob_share_offer){
 		.page = (uint64_t)place->region_index << OB_SHARE_REGION_SHIFT | page, .lo = hash.low, .hi = hash.high, .class = class,
 	};
-	if (share->offer_count++ == 0 && share->ready)
+	ob_store(&share->offer_count, count + 1);
+	if (!count && share->ready)
 		share->ready(share->context);
 	pthread_mutex_unlock(&share->lock);
 	ob_count(engine, share_offered_pages, 1);
+}
+
+int ob_share_has_room(const struct ob_engine *engine)
+{
+	return ob_load(&share_of(engine)->offer_count) < OB_OFFERS / 2;
 }
 
 unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer *ret, unsigned max)
@@ -368,8 +397,9 @@ unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer 
 	if (!share)
 		return 0;
 	pthread_mutex_lock(&share->lock);
-	for (; n < max && share->offer_count; n++, share->offer_count--) {
+	for (; n < max && share->offer_count; n++) {
 		ret[n] = share->offer[share->offer_first];
+		ob_store(&share->offer_count, share->offer_count - 1);
 		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
 	}
 	pthread_mutex_unlock(&share->lock);

@@ -27,24 +27,58 @@ struct ob_extent {
 	uint64_t told[OB_EXTENT_PAGES / 64]; /* bits: slots of which there is something to tell */
 };
 
+/* A chunk that the scanner has lifted. */
+struct ob_scanned {
+	uint32_t id;
+	uint16_t lifted;      /* pages */
+	uint16_t found;       /* pages of it that were zero or shared before */
+	uint16_t cold;        /* that were on the bench still when it was judged */
+	uint64_t due_ns;
+};
+
+#define OB_SCANNED_MAX 256u
+
+struct ob_scan_ring {
+	struct ob_scanned entry[OB_SCANNED_MAX];
+	unsigned first, count;
+};
+
+/* The scanner's own: scan.c. */
+struct ob_scan {
+	pthread_t thread;
+	int is_started;
+	pthread_mutex_t lock; /* is_kicked */
+	pthread_cond_t cond;
+	int is_kicked;
+	struct ob_scan_ring watched, judged; /* lifted and waiting to be judged; judged and waiting to be settled */
+	uint64_t lifted_pages;               /* of the chunks in both */
+	uint64_t faults;                     /* atomic: returns from the bench that it has caused */
+	uint64_t round, round_ns;
+	uint32_t region, chunk;              /* the hand; region OB_REGIONS_MAX: between rounds */
+	uint64_t tick, tick_ns, second_faults;
+	unsigned rate, tick_lifts;           /* chunks a second; left in this tick */
+	int has_orphans;
+};
+
 struct ob_share {
 	pthread_mutex_t lock; /* a leaf: all but what is said to be under another */
 
 	/* Under regions_lock: written with it held for writing. */
 	struct ob_hash_key key;
-	int is_on;
+	int is_on;            /* atomic */
 	int is_suspended;     /* atomic: a release has let everything go */
-	unsigned cpu_permille;
+	unsigned cpu_permille; /* atomic */
 
 	void (*ready)(void *context);
 	void *context;
 	struct ob_share_offer offer[OB_OFFERS];
-	unsigned offer_first, offer_count;
+	unsigned offer_first, offer_count; /* the second atomic, for a look without the lock */
 
 	unsigned extent_count;  /* numbers that have been used: all others never were */
 	unsigned last_extent;   /* that was found by its id: the next is most often the same */
 	uint64_t to_tell;       /* over all extents */
 	struct ob_extent extent[OB_EXTENTS_MAX];
+	struct ob_scan scan;
 	uint32_t (*ended)[OB_EXTENT_PAGES]; /* for each extent and slot, the holds that ended and that nobody has taken yet */
 };
 

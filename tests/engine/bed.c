@@ -9,6 +9,8 @@
 #include "account.h"
 #include "ram.h"
 
+unsigned bed_scan_cold_ms;
+
 const char *bed_dir(void)
 {
 	const char *dir = getenv("OVERBOOK_TEST_DIR");
@@ -43,7 +45,8 @@ static void on_unreadable(void *context, const char *cause)
 int bed_try(uint64_t limit_bytes, const char *swap_dir, struct bed **ret_bed)
 {
 	struct bed *bed = calloc(1, sizeof(*bed));
-	struct ob_engine_config config = { .limit_bytes = limit_bytes, .on_unreadable = on_unreadable, .context = bed };
+	struct ob_engine_config config = { .limit_bytes = limit_bytes, .scan_cold_ms = bed_scan_cold_ms,
+					   .on_unreadable = on_unreadable, .context = bed };
 
 	if (!bed)
 		abort();

@@ -46,6 +46,9 @@ struct bed *bed_new(uint64_t limit_bytes, int swap);
 int bed_try(uint64_t limit_bytes, const char *swap_dir, struct bed **ret_bed);
 void bed_free(struct bed *bed);
 
+/* For engines that are made from now on: how long the scanner watches a chunk; 0: as always. */
+extern unsigned bed_scan_cold_ms;
+
 const char *bed_dir(void);
 
 /* Chooses by how long tests are meant to be. */

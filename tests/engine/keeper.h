@@ -37,6 +37,7 @@ struct keeper {
 	struct ob_hash_key key;
 	uint32_t extent_pages;
 	int ready_fd;
+	int forgives;             /* drops of extents that it does not have */
 	int lies;                 /* every 8th time asks for an adoption that must be refused */
 	struct keeper_extent extent[KEEPER_EXTENTS];
 	struct keeper_entry *entry;

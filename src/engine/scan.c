@@ -1,0 +1,486 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The scanner: finds pages that nobody uses, also on a machine that has no limit or is far below it, so that zero pages are
+ * dropped and equal pages shared. One thread, "overbook-scan", which sleeps while sharing is off.
+ *
+ * Theory of operation. A hand goes round all chunks. A chunk is lifted whole, and watched: what is still on the bench after
+ * a few seconds is cold. Then it is judged: pages of zeros are dropped at once, the others hashed and offered. After a
+ * further grace, long enough for overbookd to fetch and to have pages adopted, the chunk is settled: without a limit the pages that
+ * nobody wanted are moved back, a run with one call, so that large pages stay large; with a limit they are left on the bench,
+ * where the reclaimer finds them (a lifted chunk is in its queue from the beginning: scanning never keeps memory from him).
+ *
+ * A machine without a limit is taken into care like one that has a limit (engaged, with nothing to keep it under): all chunks
+ * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
+ *
+ * Pages of orphan extents (share.c) are offered again when their chunk is judged: theirs is a copy too that overbookd can use.
+ *
+ * What it takes from the guest is bounded:
+ *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
+ *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
+ *     memory       at most 1/16 of the RAM is on the bench for its sake at any time (but one chunk always may be)
+ *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
+ *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least
+ * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
+ * While nobody takes the offers there are, nothing more is lifted.
+ *
+ * Watched and judged chunks wait in two rings, in the order in which their time comes; a chunk that has gone meanwhile is
+ * forgotten. When sharing is switched off, or everything is released, what is watched is settled at once.
+ *
+ * Locking: regions_lock (read) for each piece of work, under which the switches and `releasing` are looked at, then the
+ * chunk's lock, in the background, for STEP_PAGES pages at a time. The scanner's own data are its thread's alone; scan.lock is for
+ * sleeping.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "engine/internal.h"
+
+#define COLD_NS          (3 * OB_NS_PER_SEC)
+#define GRACE_SHARE      3u    /* of what a chunk is watched for, the grace is a third */
+#define STEP_PAGES       16u   /* judged with the chunk's lock held */
+#define TICKS            8u    /* a second */
+#define TICK_NS          (OB_NS_PER_SEC / TICKS)
+#define FAULTS_A_SECOND  1000u
+#define RATE_MIN         2u    /* chunks a second */
+#define RATE_START       32u
+#define RATE_MAX         2048u
+#define BACKOFF_MAX      6u    /* rounds passed over: 2 to the power of it, less one */
+#define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
+#define SKIPS_MAX        4096u /* chunks passed over before a pause */
+#define FRACTION         16u   /* of RAM that may be lifted at a time */
+
+static uint64_t thread_cpu_ns(void)
+{
+	struct timespec ts;
+
+	return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) ? 0 : (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t cold_ns(const struct ob_engine *engine)
+{
+	return engine->config.scan_cold_ms ? engine->config.scan_cold_ms * OB_NS_PER_MS : COLD_NS;
+}
+
+/* Whether there is leave to look for pages; regions_lock is held. */
+static int may_scan(const struct ob_engine *engine)
+{
+	return ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille) && ob_load(&engine->counted) && !ob_load(&engine->releasing);
+}
+
+/* --- the rings --- */
+
+static struct ob_scanned *oldest(struct ob_scan_ring *ring)
+{
+	return ring->count ? &ring->entry[ring->first] : NULL;
+}
+
+static void put(struct ob_scan_ring *ring, const struct ob_scanned *entry)
+{
+	ring->entry[(ring->first + ring->count++) % OB_SCANNED_MAX] = *entry;
+}
+
+static struct ob_scanned take(struct ob_scan_ring *ring)
+{
+	struct ob_scanned entry = ring->entry[ring->first];
+
+	ring->first = (ring->first + 1) % OB_SCANNED_MAX;
+	ring->count--;
+	return entry;
+}
+
+/* --- settling --- */
+
+/* What is away for good: that is what was looked for. */
+static unsigned pages_found(const struct ob_chunk *chunk)
+{
+	return chunk->count[OB_PAGE_ZERO] + chunk->count[OB_PAGE_SHARED];
+}
+
+/* How long the chunk is left alone after this. */
+static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry)
+{
+	unsigned found = pages_found(chunk), backoff = chunk->scan_backoff;
+
+	found -= OB_MIN(found, entry->found);
+	if (!found || entry->cold < entry->lifted / 8u)
+		backoff = OB_MIN(backoff + 1, BACKOFF_MAX);
+	else if (found >= MUCH_FOUND)
+		backoff = 0;
+	else if (backoff)
+		backoff--;
+	chunk->scan_backoff = (uint8_t)backoff;
+}
+
+static void return_benched(struct ob_engine *engine, struct ob_place *place)
+{
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		unsigned n = 0;
+
+		/* Runs by state alone: a large page can go back whole. */
+		while (page + n < ob_place_end(place) && ob_page_state(*ob_place_word(place, page + n)) == OB_PAGE_BENCHED)
+			n++;
+		if (n)
+			ob_lift_return(engine, place, page, n);
+		page += n ? n : 1;
+	}
+}
+
+static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct ob_scanned *entry)
+{
+	struct ob_place place;
+
+	scan->lifted_pages -= entry->lifted;
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_clock_place(engine, entry->id, &place) == 0) {
+		ob_chunk_lock_background(place.chunk);
+		place.chunk->watched = 0;
+		adapt_backoff(place.chunk, entry);
+		/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
+		if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
+			return_benched(engine, &place);
+		else if (place.chunk->count[OB_PAGE_BENCHED])
+			ob_clock_push(engine, &place);
+		ob_chunk_unlock(place.chunk);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+/* --- judging --- */
+
+static int is_judged(uint64_t word)
+{
+	return ob_page_state(word) == OB_PAGE_BENCHED && !(word & (OB_PAGE_WRITING | OB_PAGE_PLACED));
+}
+
+/* Drops those pages of zeros, given by their numbers in the chunk. */
+static void drop_zeros(struct ob_engine *engine, struct ob_place *place, const uint16_t *pages, unsigned n)
+{
+	unsigned gone = n ? ob_lift_drop_many(engine, place, pages, n) : 0;
+
+	for (unsigned i = 0; i < gone; i++) {
+		uint64_t *word = ob_place_word(place, place->chunk_first + pages[i]);
+
+		if (*word & OB_PAGE_CACHED)
+			ob_swap_free(engine->swap, ob_page_slot(*word));
+		ob_page_move(engine, place->chunk, word, OB_T_DROP_ZERO, 0);
+	}
+	ob_cost_add(engine, -(int64_t)gone);
+	ob_count(engine, zero_pages_found, gone);
+	if (gone)
+		ob_fault_room(engine);
+}
+
+/* Pages from `first` on, their chunk locked. Returns how many are cold. */
+static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n)
+{
+	uint16_t zeros[STEP_PAGES];
+	unsigned zero_count = 0, cold = 0;
+
+	/* A page that I/O kept from going back stays where it is until that ends. */
+	if (ob_lift_io_inflight(place->chunk))
+		return 0;
+	for (uint64_t page = first; page < first + n; page++) {
+		uint64_t word = *ob_place_word(place, page);
+
+		cold += ob_page_state(word) == OB_PAGE_BENCHED;
+		if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
+			ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_COLD);
+		if (!is_judged(word))
+			continue;
+		if (ob_content_is_zero(ob_place_bench(place, page)))
+			zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
+		else
+			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
+	}
+	drop_zeros(engine, place, zeros, zero_count);
+	return cold;
+}
+
+static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scanned *entry)
+{
+	struct ob_place place;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (may_scan(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
+		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += STEP_PAGES) {
+			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
+
+			ob_chunk_lock_background(place.chunk);
+			entry->cold = (uint16_t)(entry->cold + judge_step(engine, &place, first, n));
+			ob_chunk_unlock(place.chunk);
+		}
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	entry->due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE;
+	put(&scan->judged, entry);
+}
+
+/* --- lifting --- */
+
+/* Whether a chunk is left alone this time; its lock is held. */
+static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
+{
+	int hot = ob_chunk_is_hot(chunk);
+
+	/* Without a limit the clock does not come round. */
+	if (!ob_load(&engine->limit_bytes))
+		chunk->heat /= 2;
+	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk);
+}
+
+/* Whether the chunk has something that is worth judging. */
+static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chunk)
+{
+	return chunk->count[OB_PAGE_BENCHED] || (scan->has_orphans && chunk->count[OB_PAGE_SHARED]);
+}
+
+static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned lifted;
+
+	ob_chunk_lock_background(chunk);
+	if (is_left_alone(engine, chunk) || (chunk->open && ob_chunk_track(engine, place) < 0)) {
+		ob_chunk_unlock(chunk);
+		return;
+	}
+	lifted = ob_lift_chunk(engine, place);
+	if (has_candidates(scan, chunk)) {
+		struct ob_scanned entry = {
+			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
+			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk), .due_ns = ob_now_ns() + cold_ns(engine),
+		};
+
+		chunk->watched = 1;
+		put(&scan->watched, &entry);
+		scan->lifted_pages += lifted;
+		if (ob_load(&engine->limit_bytes) && chunk->count[OB_PAGE_BENCHED])
+			ob_clock_push(engine, place);
+	}
+	ob_chunk_unlock(chunk);
+	ob_count(engine, scan_pages, lifted);
+}
+
+/* Advances the hand to the next chunk whose turn it is in this round. Returns whether there is one before the round ends, or a pause is due. */
+static int next_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *ret_place)
+{
+	for (unsigned i = 0; i < SKIPS_MAX && scan->region < OB_REGIONS_MAX; i++) {
+		const struct ob_region *region = &engine->region[scan->region];
+		uint32_t number = scan->chunk++;
+		unsigned mask;
+
+		if (!region->base || number >= region->chunk_count) {
+			scan->region++;
+			scan->chunk = 0;
+			continue;
+		}
+		mask = (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
+		/* Those with one back-off take turns. */
+		if ((scan->round + number) & mask)
+			continue;
+		ob_place_chunk(engine, scan->region, number, ret_place);
+		return 1;
+	}
+	return 0;
+}
+
+/* Another round begins, when the last one has lasted long enough. */
+static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	if (scan->region < OB_REGIONS_MAX || now - scan->round_ns < cold_ns(engine))
+		return;
+	scan->round++;
+	scan->round_ns = now;
+	scan->region = scan->chunk = 0;
+	scan->has_orphans = ob_share_has_orphans(engine);
+}
+
+/* Whether one more chunk may be lifted. */
+static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
+{
+	uint64_t allowed = ob_load(&engine->ram_pages) / FRACTION;
+
+	return scan->tick_lifts && scan->watched.count + scan->judged.count < OB_SCANNED_MAX &&
+	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) && ob_share_has_room(engine);
+}
+
+/* The rate: up while few of those that were lifted come back by faults, down when too many do. */
+static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	uint64_t faults = ob_load(&scan->faults);
+
+	if (now - scan->tick_ns < TICK_NS)
+		return;
+	scan->tick_ns = now;
+	if (++scan->tick % TICKS == 0) {
+		if (faults - scan->second_faults > FAULTS_A_SECOND / 2)
+			scan->rate = OB_MAX(scan->rate / 2, RATE_MIN);
+		else if (faults - scan->second_faults < FAULTS_A_SECOND / 4)
+			scan->rate = OB_MIN(scan->rate + scan->rate / 2, RATE_MAX);
+		scan->second_faults = faults;
+	}
+	/* A rate below one a tick is made of ticks with one and ticks without. */
+	scan->tick_lifts = scan->rate * (scan->tick % TICKS + 1) / TICKS - scan->rate * (scan->tick % TICKS) / TICKS;
+	if (faults - scan->second_faults >= FAULTS_A_SECOND)
+		scan->tick_lifts = 0;
+}
+
+/* Lifts a chunk, if one may be. Returns whether it did something. */
+static int lift_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	struct ob_place place;
+	int found = 0;
+
+	begin_tick(engine, scan, now);
+	if (!has_leave(engine, scan))
+		return 0;
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (may_scan(engine)) {
+		begin_round(engine, scan, now);
+		found = next_chunk(engine, scan, &place);
+		if (found) {
+			scan->tick_lifts--;
+			lift(engine, scan, &place);
+		}
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return found;
+}
+
+/* --- the thread --- */
+
+/* One piece of work. Returns whether there was any. */
+static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
+{
+	uint64_t now = ob_now_ns();
+	struct ob_scanned *entry;
+
+	if ((entry = oldest(&scan->judged)) && (!is_on || entry->due_ns <= now)) {
+		struct ob_scanned due = take(&scan->judged);
+
+		settle(engine, scan, &due);
+		return 1;
+	}
+	if ((entry = oldest(&scan->watched)) && (!is_on || entry->due_ns <= now)) {
+		struct ob_scanned due = take(&scan->watched);
+
+		if (is_on)
+			judge(engine, scan, &due);
+		else
+			settle(engine, scan, &due);
+		return 1;
+	}
+	return is_on && lift_next(engine, scan, now);
+}
+
+/* Sleeps for so long, or until something changes; 0: until something does. */
+static void sleep_ns(struct ob_engine *engine, struct ob_scan *scan, uint64_t ns)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += (long)(ns % OB_NS_PER_SEC);
+	until.tv_sec += (time_t)(ns / OB_NS_PER_SEC) + until.tv_nsec / (long)OB_NS_PER_SEC;
+	until.tv_nsec %= (long)OB_NS_PER_SEC;
+	pthread_mutex_lock(&scan->lock);
+	while (!scan->is_kicked && !ob_load(&engine->stop))
+		if (!ns)
+			pthread_cond_wait(&scan->cond, &scan->lock);
+		else if (pthread_cond_timedwait(&scan->cond, &scan->lock, &until) == ETIMEDOUT)
+			break;
+	scan->is_kicked = 0;
+	pthread_mutex_unlock(&scan->lock);
+}
+
+/* How long to rest after so much work, for it to be no more than the share of a core that is allowed. */
+static uint64_t rest_ns(unsigned permille, uint64_t cpu_ns)
+{
+	return permille >= 1000 ? 0 : cpu_ns * (1000 - permille) / OB_MAX(permille, 1u);
+}
+
+static void *scan_thread(void *context)
+{
+	struct ob_engine *engine = context;
+	struct ob_scan *scan = &engine->share->scan;
+	uint64_t owed_ns = 0, cpu = thread_cpu_ns();
+
+	prctl(PR_SET_NAME, "overbook-scan");
+	scan->rate = RATE_START;
+	scan->region = OB_REGIONS_MAX;
+	while (!ob_load(&engine->stop)) {
+		int is_on = ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille), did = work(engine, scan, is_on);
+		uint64_t before = cpu;
+
+		cpu = thread_cpu_ns();
+		ob_count(engine, scan_cpu_ns, cpu - before);
+		if (!is_on) {
+			if (!did)
+				sleep_ns(engine, scan, 0);
+			continue;
+		}
+		owed_ns += rest_ns(ob_load(&engine->share->cpu_permille), cpu - before);
+		if (!did)
+			owed_ns = OB_MAX(owed_ns, TICK_NS / 2);
+		/* Short rests are saved up: to fall asleep and to wake costs more than they last. */
+		if (owed_ns < OB_NS_PER_MS)
+			continue;
+		sleep_ns(engine, scan, owed_ns);
+		owed_ns = 0;
+	}
+	return NULL;
+}
+
+void ob_scan_init(struct ob_scan *scan)
+{
+	pthread_condattr_t attr;
+
+	pthread_mutex_init(&scan->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&scan->cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+void ob_scan_kick(struct ob_engine *engine)
+{
+	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+
+	if (!share)
+		return;
+	pthread_mutex_lock(&share->scan.lock);
+	share->scan.is_kicked = 1;
+	pthread_cond_signal(&share->scan.cond);
+	pthread_mutex_unlock(&share->scan.lock);
+}
+
+int ob_scan_start(struct ob_engine *engine)
+{
+	struct ob_scan *scan = &engine->share->scan;
+	int r;
+
+	if (scan->is_started)
+		return 0;
+	r = ob_engine_start_thread(&scan->thread, scan_thread, engine);
+	scan->is_started = r == 0;
+	return r;
+}
+
+void ob_scan_stop(struct ob_engine *engine)
+{
+	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+
+	if (!share || !share->scan.is_started)
+		return;
+	ob_scan_kick(engine);
+	pthread_join(share->scan.thread, NULL);
+	share->scan.is_started = 0;
+}
+
+void ob_scan_note_return(struct ob_engine *engine, unsigned pages)
+{
+	__atomic_fetch_add(&engine->share->scan.faults, 1, __ATOMIC_RELAXED);
+	ob_count(engine, scan_returned_pages, pages);
+}
