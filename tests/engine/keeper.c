@@ -21,7 +21,7 @@ static void wrong(struct keeper *keeper, const char *what, long long number)
 		ob_log(OB_LOG_ERROR, "test: keeper: %s: %lld", what, number);
 }
 
-static void on_ready(void *context)
+void keeper_ready(void *context)
 {
 	const struct keeper *keeper = context;
 	uint64_t one = 1;
@@ -40,7 +40,7 @@ int keeper_start(struct keeper *keeper, struct ob_engine *engine, uint32_t exten
 	if (keeper->ready_fd < 0 || !keeper->entry)
 		return -ENOMEM;
 	r = ob_hash_key_draw(&keeper->key);
-	return r < 0 ? r : ob_engine_share_on(engine, keeper->key.secret, cpu_permille, on_ready, keeper);
+	return r < 0 ? r : ob_engine_share_on(engine, keeper->key.secret, cpu_permille, keeper_ready, keeper);
 }
 
 static void free_extent(struct keeper *keeper, struct keeper_extent *extent)

@@ -50,6 +50,8 @@ struct keeper {
 
 /* Switches sharing on. Asserts nothing; returns 0 or -errno. */
 int keeper_start(struct keeper *keeper, struct ob_engine *engine, uint32_t extent_pages, unsigned cpu_permille);
+/* What it gives the engine to call, with itself. */
+void keeper_ready(void *context);
 /* Before or after the engine has gone. */
 void keeper_end(struct keeper *keeper);
 

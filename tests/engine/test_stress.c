@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The main stress: players use memory in every way while the limit moves, memory is pinned, children are forked, regions
- * come and go, and the engine is told to let go and to engage again. One region is not aligned to 2 MiB, so that two of
+ * come and go, and the engine is told to let go and to engage again. Meanwhile what looks alike is shared, by a keeper that also
+ * lies (keeper.h), and looked for by the scanner. One region is not aligned to 2 MiB, so that two of
  * its chunks share a page table. Not a byte may be wrong, every counter must add up,
  * and at the end every transition of the page table must have been taken at least once.
  *
@@ -22,6 +23,7 @@
 #include "base/fault.h"
 #include "base/log.h"
 #include "engine/page.h"
+#include "keeper.h"
 #include "pin.h"
 #include "player.h"
 
@@ -31,11 +33,14 @@
 #define COUNTER_MIB 2u
 #define ALL_MIB     (MAIN_MIB + SIDE_MIB + COUNTER_MIB)
 #define SPARE_MIB   8u
+#define SCAN_PERMILLE 200u
+#define SCAN_COLD_MS  30u
 
 struct stage {
 	struct bed *bed;
 	struct ram *main_ram, *side_ram, *counters, *spare;
 	struct crew *crew;
+	struct keeper keeper;
 	int pin_fd, pin_errno;
 	int child_pipe;
 	pid_t child;
@@ -228,13 +233,40 @@ static int step_check_stats(struct stage *stage)
 	return gap > stats.ram_bytes / 50 ? -ERANGE : 0;
 }
 
+static int share(struct stage *stage)
+{
+	return ob_engine_share_on(stage->bed->engine, stage->keeper.key.secret, SCAN_PERMILLE, keeper_ready, &stage->keeper);
+}
+
+/* Another overbookd, it seems: what is shared already is offered once more. */
+static int step_share_again(struct stage *stage)
+{
+	return share(stage);
+}
+
+static int step_share_off(struct stage *stage)
+{
+	ob_engine_share_off(stage->bed->engine);
+	return 0;
+}
+
+/* What has been offered may be adopted even now. */
+static int step_unshare(struct stage *stage)
+{
+	uint64_t last = 0;
+	int r = ob_engine_unshare(stage->bed->engine, on_progress, &last, &stage->bed->err);
+
+	return r ? r : last == UINT64_MAX ? -ERANGE : 0;
+}
+
 static uint64_t transitions[OB_TRANSITION_COUNT]; /* of all engines of this program */
 static int pin_errno;
 
 #define STEPS(X)                                                                                                         \
 	X(limit_75) X(pin) X(limit_50) X(add_spare) X(limit_25) X(check_stats) X(check_spare) X(fork) X(unpin)           \
-	X(limit_50) X(limit_25) X(remove_spare) X(reap) X(check_stats) X(pin) X(release) X(discard_parts)                \
+	X(limit_50) X(share_again) X(limit_25) X(remove_spare) X(reap) X(check_stats) X(pin) X(release) X(discard_parts)                \
 	X(check_stats) X(limit_50) X(discard_pinned) X(limit_25) X(unpin) X(limit_75) X(no_limit) X(discard_chunks)      \
+	X(unshare) X(check_stats) X(share_again) X(limit_75) X(share_off) X(limit_50) X(unshare) X(share_again)          \
 	X(add_spare) X(limit_25) X(check_spare) X(pin) X(limit_50) X(limit_25) X(discard_pinned) X(remove_spare)         \
 	X(check_stats) X(unpin) X(release) X(discard_chunks) X(limit_25)
 
@@ -268,12 +300,24 @@ static void end_stage(struct stage *stage)
 	struct ob_stats stats;
 
 	bed_assert_ok(stage->bed, crew_finish(stage->crew, HANG_MS));
+	keeper_halt(&stage->keeper);
 	bed_assert_ok(stage->bed, step_unpin(stage));
 	bed_assert_ok(stage->bed, step_remove_spare(stage));
 	bed_assert_ok(stage->bed, step_reap(stage));
 	bed_assert_ok(stage->bed, ram_check_all(stage->main_ram));
 	bed_assert_ok(stage->bed, ram_check_all(stage->side_ram));
+	/* Whatever happened to them, all holds are known on both sides. */
+	bed_assert_ok(stage->bed, ob_engine_release(stage->bed->engine, NULL, NULL, &stage->bed->err));
+	keeper_serve(&stage->keeper);
+	assert_int_equal(keeper_held(&stage->keeper), 0);
+	assert_int_equal(stage->keeper.wrong, 0);
+	assert_int_equal(ob_engine_share_held(stage->bed->engine, NULL, 0), 0);
 	stats = bed_stats(stage->bed);
+	print_message("# %llu pages offered, %llu adopted, %llu refused; %llu scanned; %llu extents came and went\n",
+		      (unsigned long long)stats.share_offered_pages, (unsigned long long)stats.share_adopted_pages,
+		      (unsigned long long)stats.share_refused_pages, (unsigned long long)stats.scan_pages,
+		      (unsigned long long)stage->keeper.extents_dropped);
+	assert_int_equal(stats.share_adopted_pages, stats.share_dropped_pages);
 	assert_int_equal(stats.ram_bytes, ALL_MIB * OB_MIB);
 	assert_int_equal(stats.internal_errors, 0);
 	assert_int_equal(stats.swap_read_errors, 0);
@@ -294,7 +338,9 @@ static void memory_is_whole_whatever_happens(void **state)
 				      .disk_dir = bed_dir() };
 	size_t step = 0;
 
+	bed_scan_cold_ms = SCAN_COLD_MS;
 	stage.bed = bed_new(ALL_MIB * OB_MIB * 3 / 4, 1);
+	bed_scan_cold_ms = 0;
 	stage.main_ram = ram_new(MAIN_MIB * MIB_PAGES, 0x1001);
 	stage.side_ram = ram_new_unaligned(SIDE_MIB * MIB_PAGES, 0x2002, 77);
 	stage.counters = ram_new(COUNTER_MIB * MIB_PAGES, 0x3003);
@@ -305,6 +351,9 @@ static void memory_is_whole_whatever_happens(void **state)
 	config.rams[0] = stage.main_ram;
 	config.rams[1] = stage.side_ram;
 	config.counters = stage.counters;
+	bed_assert_ok(stage.bed, keeper_start(&stage.keeper, stage.bed->engine, 128, SCAN_PERMILLE));
+	stage.keeper.lies = 1;
+	bed_assert_ok(stage.bed, keeper_run(&stage.keeper));
 	/* More memory that compresses by half than the pool may hold, so that it has to be written back. */
 	ram_write_all(stage.main_ram, PATTERN_MIXED);
 	bed_assert_ok(stage.bed, crew_start(&config, &stage.crew, &stage.bed->err));
@@ -318,6 +367,7 @@ static void memory_is_whole_whatever_happens(void **state)
 	pin_errno = stage.pin_errno;
 	print_message("# %llu pages checked in %zu steps\n", (unsigned long long)ram_checked_count(), step);
 	bed_free(stage.bed);
+	keeper_end(&stage.keeper);
 	/* The engine is gone: all memory is in place, and nobody answers faults any more. */
 	assert_int_equal(ram_check_all(stage.main_ram), 0);
 	assert_int_equal(ram_check_all(stage.side_ram), 0);
