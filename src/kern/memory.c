@@ -2,8 +2,10 @@
 #include "kern/memory.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -41,6 +43,32 @@ void ob_memory_unreserve(void *base, size_t length)
 {
 	if (base)
 		syscall(SYS_munmap, base, length);
+}
+
+int ob_memory_map_sealed(int fd, size_t length, int writable, void **ret_base)
+{
+	int seals, r = ob_fault(OB_FP_mmap);
+	struct stat st;
+	long base;
+
+	if (r < 0)
+		return r;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode) || st.st_size < 0 || (uint64_t)st.st_size != length)
+		return -EINVAL;
+	seals = fcntl(fd, F_GET_SEALS);
+	if (seals < 0)
+		return -EPERM;
+	if (!(seals & F_SEAL_SHRINK) || !(seals & F_SEAL_GROW) || (!writable && !(seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))))
+		return -EPERM;
+	base = syscall(SYS_mmap, NULL, length, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd, 0L);
+	if (base == -1)
+		return -errno;
+	syscall(SYS_madvise, base, length, MADV_DONTFORK);
+	syscall(SYS_madvise, base, length, MADV_DONTDUMP);
+	*ret_base = (void *)base;
+	return 0;
 }
 
 int ob_memory_drop(void *addr, size_t length)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Anonymous memory of the engine's own, and advice about it; past any hook of mmap() and madvise() in this process. */
+/* Anonymous memory of the engine's own, memory shared with overbookd, and advice about them; past any hook of mmap() and madvise() in this process. */
 #ifndef OB_KERN_MEMORY_H
 #define OB_KERN_MEMORY_H
 
@@ -18,6 +18,13 @@ int ob_memory_reserve(size_t length, uint64_t like, void **ret_base) OB_MUST_CHE
 
 /* The opposite; length as given then. NULL is allowed. */
 void ob_memory_unreserve(void *base, size_t length);
+
+/*
+ * Maps a memory file of exactly length bytes, which nobody can make shorter or longer any more, shared with whoever else has it:
+ * to write, or else to read what nobody can map to write any more. A child does not inherit it, and no core dump holds it.
+ * Undone by ob_memory_unreserve(). Returns 0, -EINVAL (another size), -EPERM (it is not sealed so), or -errno.
+ */
+int ob_memory_map_sealed(int fd, size_t length, int writable, void **ret_base) OB_MUST_CHECK;
 
 /* madvise(MADV_DONTNEED): the pages are gone, the range reads as zero (or faults, where it is registered). 0 or -errno. */
 int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
