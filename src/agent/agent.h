@@ -26,6 +26,7 @@
 
 #include "engine/engine.h"
 #include "proto/env.h"
+#include "proto/wire.h"
 
 #define OB_AGENT_MAPS_MAX OB_REGIONS_MAX
 
@@ -80,6 +81,28 @@ const char *ob_stream_without_ram(const void *data, size_t length);
 int ob_link_start(void);
 /* The engine's on_unreadable. */
 void ob_link_unreadable(void *context, const char *cause);
+
+/* For share.c, in the link's thread: the message to fill, and its sending, which waits for two seconds at most. 0 or -errno. */
+struct ob_wire_msg *ob_link_message(void);
+int ob_link_send(uint16_t type) OB_MUST_CHECK;
+
+/* --- share.c, in the link's thread --- */
+
+/* Once, before the thread runs. Returns 0 or -errno. */
+int ob_share_start(void);
+/* Is readable when the engine has something; then ob_share_woken(). */
+int ob_share_event(void);
+void ob_share_woken(void);
+/* A connection to the process peer is there, or gone. */
+void ob_share_connected(pid_t peer);
+void ob_share_disconnected(void);
+/* Whether something waits for room in the socket, and its sending: a few messages at most. 0, or -errno: the connection is of no more use. */
+int ob_share_wants_to_send(void);
+int ob_share_send(void) OB_MUST_CHECK;
+/* Tells overbookd what is still held of extents that are not its own, if that has changed. As ob_share_send(). */
+int ob_share_report(void) OB_MUST_CHECK;
+/* Does what a message about sharing says (all but UNSHARE); fd came with it, or is -1, and stays the caller's. As ob_share_send(). */
+int ob_share_obey(const struct ob_wire_msg *in, int fd) OB_MUST_CHECK;
 
 /* --- qmp.c --- */
 

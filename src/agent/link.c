@@ -30,6 +30,7 @@
 #define RETRY_MS      500
 #define STACK_BYTES   (256u << 10)
 #define PROGRAM       "agent " OB_VERSION
+#define DESCRIPTORS_MAX 8 /* with one packet; the kernel closes those beyond */
 
 static struct {
 	int fd;            /* -1: not connected */
@@ -47,10 +48,16 @@ static struct {
 static void disconnect(void)
 {
 	ob_fd_close(&self.fd);
+	ob_share_disconnected();
+}
+
+struct ob_wire_msg *ob_link_message(void)
+{
+	return &self.out;
 }
 
 /* Sends self.out. A peer that does not take it within the socket's time is given up. */
-static int send_out(uint16_t type)
+int ob_link_send(uint16_t type)
 {
 	int n, r = ob_fault(OB_FP_link_send);
 
@@ -77,7 +84,7 @@ static int send_hello(void)
 	memcpy(self.out.hello.name, ob_agent.name, sizeof(self.out.hello.name));
 	memcpy(self.out.hello.domain, ob_agent.domain, sizeof(self.out.hello.domain));
 	snprintf(self.out.hello.program, sizeof(self.out.hello.program), "%s", PROGRAM);
-	return send_out(OB_WIRE_HELLO);
+	return ob_link_send(OB_WIRE_HELLO);
 }
 
 static int send_ranges(void)
@@ -88,7 +95,7 @@ static int send_ranges(void)
 	self.out.ranges.n = n;
 	for (unsigned i = 0; i < n; i++)
 		self.out.ranges.range[i] = (struct ob_wire_range){ ranges[i].kind, ranges[i].start, ranges[i].end };
-	return send_out(OB_WIRE_RANGES);
+	return ob_link_send(OB_WIRE_RANGES);
 }
 
 static int send_stats(void)
@@ -99,7 +106,7 @@ static int send_stats(void)
 	ob_engine_get_stats(ob_agent_engine(), &stats);
 	self.out.stats.stats = stats.values;
 	self.out.stats.hists = stats.hists;
-	return send_out(OB_WIRE_STATS);
+	return ob_link_send(OB_WIRE_STATS);
 }
 
 static int send_reply(uint32_t to, int status, const char *text)
@@ -107,7 +114,7 @@ static int send_reply(uint32_t to, int status, const char *text)
 	self.out.reply.to = to;
 	self.out.reply.status = status;
 	snprintf(self.out.reply.text, sizeof(self.out.reply.text), "%.*s", OB_WIRE_TEXT_MAX, text);
-	return send_out(OB_WIRE_REPLY);
+	return ob_link_send(OB_WIRE_REPLY);
 }
 
 static int send_stopped(void)
@@ -115,15 +122,18 @@ static int send_stopped(void)
 	pthread_mutex_lock(&self.lock);
 	memcpy(self.out.stopped.cause, self.cause, sizeof(self.cause));
 	pthread_mutex_unlock(&self.lock);
-	return send_out(OB_WIRE_STOPPED);
+	return ob_link_send(OB_WIRE_STOPPED);
 }
 
-static int peer_is_trusted(int fd)
+/* Returns its process, or -1 when it is not trusted. */
+static pid_t trusted_peer(int fd)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
 
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0 || (peer.uid != 0 && peer.uid != geteuid()))
+		return -1;
+	return peer.pid;
 }
 
 static void try_connect(void)
@@ -131,6 +141,7 @@ static void try_connect(void)
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = 2 };
 	int OB_FD fd = -1;
+	pid_t peer;
 
 	if (strlen(ob_agent.socket) >= sizeof(addr.sun_path) || ob_fault(OB_FP_link_connect) < 0)
 		return;
@@ -141,13 +152,16 @@ static void try_connect(void)
 		setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return;
-	if (!peer_is_trusted(fd)) {
+	peer = trusted_peer(fd);
+	if (peer < 0) {
 		ob_log_limited(OB_LOG_WARNING, "who listens on \"%s\" is neither root nor this user: not believed", ob_agent.socket);
 		return;
 	}
 	self.fd = ob_fd_take(&fd);
 	self.interval_ms = 1000;
-	if (send_hello() < 0 || send_ranges() < 0 || send_stats() < 0 || (self.cause[0] && send_stopped() < 0))
+	ob_share_connected(peer);
+	if (send_hello() < 0 || send_ranges() < 0 || send_stats() < 0 || ob_share_report() < 0 ||
+	    (self.cause[0] && send_stopped() < 0))
 		disconnect();
 }
 
@@ -190,10 +204,67 @@ static void do_release(uint32_t sequence)
 		disconnect();
 }
 
+static void do_unshare(uint32_t sequence)
+{
+	struct ob_error err = { 0 };
+	int r = ob_engine_unshare(ob_agent_engine(), tell_progress, &sequence, &err);
+
+	if (self.fd >= 0 && (send_stats() < 0 || send_reply(sequence, r, r < 0 ? err.text : "") < 0))
+		disconnect();
+}
+
+static void obey(int fd)
+{
+	switch (self.in.type) {
+	case OB_WIRE_SET_LIMIT:
+		do_set_limit(self.in.sequence, self.in.set_limit.bytes, self.in.set_limit.maximum_bytes);
+		break;
+	case OB_WIRE_RELEASE:
+		do_release(self.in.sequence);
+		break;
+	case OB_WIRE_UNSHARE:
+		do_unshare(self.in.sequence);
+		break;
+	case OB_WIRE_POLL:
+		self.interval_ms = (int)self.in.poll.interval_ms;
+		self.next_stats_ns = 0;
+		break;
+	default:
+		if (ob_share_obey(&self.in, fd) < 0)
+			disconnect();
+	}
+}
+
+/* Reads a packet, and the descriptor that came with it; more than one are closed. As recv(). */
+static ssize_t receive_packet(int *ret_fd)
+{
+	union {
+		char space[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec part = { .iov_base = self.packet, .iov_len = sizeof(self.packet) };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(self.fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	for (struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+			int OB_FD fd = -1;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			if (*ret_fd < 0)
+				*ret_fd = ob_fd_take(&fd);
+		}
+	}
+	return n;
+}
+
 static void receive(void)
 {
 	struct ob_error err = { 0 };
-	ssize_t n = recv(self.fd, self.packet, sizeof(self.packet), MSG_DONTWAIT);
+	int OB_FD fd = -1;
+	ssize_t n = receive_packet(&fd);
 	int r;
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -210,13 +281,7 @@ static void receive(void)
 		disconnect();
 		return;
 	}
-	if (self.in.type == OB_WIRE_SET_LIMIT)
-		do_set_limit(self.in.sequence, self.in.set_limit.bytes, self.in.set_limit.maximum_bytes);
-	else if (self.in.type == OB_WIRE_RELEASE)
-		do_release(self.in.sequence);
-	else if (self.in.type == OB_WIRE_POLL)
-		self.interval_ms = (int)self.in.poll.interval_ms;
-	self.next_stats_ns = self.in.type == OB_WIRE_POLL ? 0 : self.next_stats_ns;
+	obey(fd);
 }
 
 void ob_link_unreadable(void *context, const char *cause)
@@ -274,16 +339,21 @@ static void *link_thread(void *unused)
 	for (;;) {
 		struct pollfd fds[] = {
 			{ .fd = self.event, .events = POLLIN },
-			{ .fd = self.fd, .events = POLLIN },
+			{ .fd = ob_share_event(), .events = POLLIN },
+			{ .fd = self.fd, .events = POLLIN | (ob_share_wants_to_send() ? POLLOUT : 0) },
 		};
 
 		if (poll(fds, OB_ARRAY_LEN(fds), wait_ms()) < 0 && errno != EINTR)
 			return NULL;
 		if (fds[0].revents)
 			report_stopped();
-		if (self.fd >= 0 && fds[1].revents)
+		if (fds[1].revents)
+			ob_share_woken();
+		if (self.fd >= 0 && (fds[2].revents & ~POLLOUT))
 			receive();
-		if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns && send_stats() < 0)
+		if (self.fd >= 0 && (fds[2].revents & POLLOUT) && ob_share_send() < 0)
+			disconnect();
+		if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns && (send_stats() < 0 || ob_share_report() < 0))
 			disconnect();
 		if (self.fd < 0 && ob_agent.socket[0])
 			try_connect();
@@ -300,6 +370,9 @@ int ob_link_start(void)
 	self.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (self.event < 0)
 		return -errno;
+	r = ob_share_start();
+	if (r < 0)
+		return r;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pthread_attr_init(&attr);

@@ -12,16 +12,22 @@
  *     x TEXT             the engine says that a page is unreadable (no text: it has been read)
  *     i                  the time for statistics has come
  *     q                  overbookd closes, and is there again
+ *     k                  overbookd is killed, and its successor is there
+ *     v N                the Nth message from now on is not taken by the socket, which ends the connection
+ *     and what agent_share.h says of sharing
  *
  * What must hold: the agent says HELLO, RANGES and STATS first, each of its packets can be read, numbered one after the
  * other; each order has its answer with what the engine said; a message that does not parse ends the connection, one of an
  * unknown type does not; a new connection tells the maximum that the last order brought.
  */
 #include "agent/link.c"
+#include "agent/share.c"
 
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "agent_engine.h"
+#include "agent_share.h"
 #include "fuzz.h"
 
 #define STEPS_MAX 200
@@ -35,6 +41,9 @@ static struct {
 	uint64_t limit_bytes, stats_limit_bytes; /* the engine's; what was told last */
 	uint64_t release_steps;
 	int release_result, stops;
+	int breaks;      /* the connection may be gone after what follows */
+	int descriptors; /* open between inputs */
+	pid_t pid;
 	unsigned replies, progress, hellos;
 	struct ob_wire_msg reply, hello;
 } world = { .listener = -1, .fd = -1 };
@@ -78,6 +87,15 @@ int ob_qmp_stop(void)
 
 /* --- overbookd --- */
 
+static int open_descriptors(void)
+{
+	int n = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		n += fcntl(fd, F_GETFD) >= 0;
+	return n;
+}
+
 static void listen_once(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -93,7 +111,10 @@ static void listen_once(void)
 	world.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	FUZZ_CHECK(world.listener >= 0 && !bind(world.listener, (struct sockaddr *)&address, sizeof(address)) &&
 		   !listen(world.listener, 4), "%s: %s", ob_agent.socket, strerror(errno));
+	world.pid = getpid();
 	self.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	FUZZ_CHECK(ob_share_start() == 0, "eventfd");
+	world.descriptors = open_descriptors();
 }
 
 /* Reads all that the agent has said. */
@@ -108,6 +129,7 @@ static void hear(void)
 		FUZZ_CHECK(ob_wire_decode(packet, (size_t)n, &msg, &err) == 0, "the agent says what cannot be read: %s", err.text);
 		FUZZ_CHECK(msg.type < OB_WIRE_SET_LIMIT, "the agent sends a message of type %u", msg.type);
 		FUZZ_CHECK(msg.sequence == ++world.sequence, "message %u is numbered %u", world.sequence, msg.sequence);
+		peer_heard(&msg);
 		if (msg.type == OB_WIRE_HELLO) {
 			world.hello = msg;
 			world.hellos++;
@@ -122,15 +144,23 @@ static void hear(void)
 	}
 }
 
-/* The agent connects as its thread would. */
-static void meet(void)
+/* The agent connects as its thread would. successor: to another process. */
+static void meet(int successor)
 {
 	unsigned hellos = world.hellos;
 
+	hear();
 	ob_fd_close(&world.fd);
 	if (self.fd >= 0)
 		receive();
 	FUZZ_CHECK(self.fd < 0, "the agent does not see that overbookd has closed");
+	if (successor)
+		share.peer = -1;
+	if (world.breaks)
+		world.sequence = self.sequence; /* what was not sent has a number too */
+	FUZZ_CHECK(ob_fault_configure(NULL, NULL) == 0, "faults");
+	world.breaks = 0;
+	peer_met(share.peer == world.pid);
 	try_connect();
 	FUZZ_CHECK(self.fd >= 0, "the agent does not connect");
 	world.fd = accept4(world.listener, NULL, NULL, SOCK_CLOEXEC);
@@ -141,41 +171,83 @@ static void meet(void)
 		   "HELLO does not tell the limit");
 }
 
-/* Sends a packet and lets the agent handle it. Returns what it must have been taken for: 0, -ENOTSUP, -EPROTO. */
-static int tell(const uint8_t *packet, size_t size)
+/* What the thread does in a turn when nothing comes from overbookd. */
+static void turn(void)
 {
-	struct ob_wire_msg msg;
+	ob_share_woken();
+	for (int i = 0; self.fd >= 0 && ob_share_wants_to_send() && i < 1000; i++) {
+		if (ob_share_send() < 0)
+			disconnect();
+		hear();
+	}
+	FUZZ_CHECK(self.fd < 0 || !ob_share_wants_to_send(), "the agent does not come to an end");
+	FUZZ_CHECK(self.fd >= 0 || world.breaks, "the connection is closed");
+	if (self.fd < 0)
+		meet(0);
+}
+
+static ssize_t send_packet(const uint8_t *packet, size_t size, const int *fds, int n)
+{
+	union {
+		char space[CMSG_SPACE(2 * sizeof(int))];
+		struct cmsghdr align;
+	} control = { 0 };
+	struct iovec part = { .iov_base = (void *)packet, .iov_len = size };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
+
+	if (n) {
+		msg.msg_control = &control;
+		msg.msg_controllen = CMSG_SPACE((size_t)n * sizeof(int));
+		*CMSG_FIRSTHDR(&msg) = (struct cmsghdr){ CMSG_LEN((size_t)n * sizeof(int)), SOL_SOCKET, SCM_RIGHTS };
+		memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), fds, (size_t)n * sizeof(int));
+	}
+	return sendmsg(world.fd, &msg, MSG_NOSIGNAL);
+}
+
+/* Sends a packet and lets the agent handle it. Returns what it must have been taken for: 0, -ENOTSUP, -EPROTO. */
+static int tell_with(const uint8_t *packet, size_t size, const int *fds, int n)
+{
+	static struct ob_wire_msg msg;
 	int r = ob_wire_decode(packet, size, &msg, NULL);
 
-	if (!size || send(world.fd, packet, size, MSG_NOSIGNAL) < 0)
+	if (!size || send_packet(packet, size, fds, n) < 0)
 		return -EPROTO;
 	receive();
 	hear();
 	/* An agent's own words are nothing to it. */
-	FUZZ_CHECK((self.fd >= 0) == (r == 0 || r == -ENOTSUP), "%d: the connection is %s", r, self.fd < 0 ? "closed" : "open");
+	FUZZ_CHECK(world.breaks || (self.fd >= 0) == (r == 0 || r == -ENOTSUP), "%d: the connection is %s", r,
+		   self.fd < 0 ? "closed" : "open");
 	if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns)
-		FUZZ_CHECK(send_stats() == 0, "statistics");
+		FUZZ_CHECK(send_stats() == 0 || world.breaks, "statistics");
 	hear();
 	if (self.fd < 0)
-		meet();
+		meet(0);
 	return r;
 }
 
-static void order(struct ob_wire_msg *msg, int expected)
+int agent_tell(struct ob_wire_msg *msg, const int *fds, int n)
 {
 	static uint8_t packet[OB_WIRE_MAX];
-	unsigned replies = world.replies;
-	int n;
+	unsigned hellos = world.hellos;
+	int length;
 
 	msg->sequence = ++world.orders;
-	n = ob_wire_encode(msg, packet, sizeof(packet));
-	if (n < 0)
-		return;
-	(void)tell(packet, (size_t)n);
-	if (msg->type == OB_WIRE_POLL)
-		return;
+	length = ob_wire_encode(msg, packet, sizeof(packet));
+	FUZZ_CHECK(length > 0, "a message of type %u that cannot be written", msg->type);
+	(void)tell_with(packet, (size_t)length, fds, n);
+	return world.hellos == hellos ? 0 : -1;
+}
+
+/* Gives an order, and looks whether it is answered as expected. Returns 0, or -1 when the connection was lost over it. */
+static int order(struct ob_wire_msg *msg, int expected)
+{
+	unsigned replies = world.replies;
+
+	if (agent_tell(msg, NULL, 0) < 0)
+		return -1;
 	FUZZ_CHECK(world.replies == replies + 1 && world.reply.reply.to == world.orders, "order %u has no answer", world.orders);
 	FUZZ_CHECK(world.reply.reply.status == expected, "order %u: %d, not %d", world.orders, world.reply.reply.status, expected);
+	return 0;
 }
 
 static void order_limit(char *const *words, int n)
@@ -187,7 +259,7 @@ static void order_limit(char *const *words, int n)
 	msg.set_limit.bytes = fuzz_number(words, n, 1);
 	msg.set_limit.maximum_bytes = fuzz_number(words, n, 2);
 	small = msg.set_limit.bytes && msg.set_limit.bytes < OB_LIMIT_MIN;
-	order(&msg, small ? -EINVAL : 0);
+	(void)order(&msg, small ? -EINVAL : 0);
 	FUZZ_CHECK(world.limit_bytes == (small ? before : msg.set_limit.bytes), "the engine's limit");
 }
 
@@ -198,9 +270,50 @@ static void order_release(char *const *words, int n)
 
 	world.release_steps = OB_MIN(fuzz_number(words, n, 1), 20ull);
 	world.release_result = (int)(fuzz_number(words, n, 2) % EINPROGRESS); /* which no engine ends with */
-	order(&msg, -world.release_result);
-	FUZZ_CHECK(world.progress == progress + world.release_steps, "progress is told %u times", world.progress - progress);
+	if (order(&msg, -world.release_result) == 0)
+		FUZZ_CHECK(world.progress == progress + world.release_steps, "progress is told %u times", world.progress - progress);
 	FUZZ_CHECK(ob_agent.released == !world.release_result, "released");
+}
+
+static void order_unshare(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_UNSHARE };
+	unsigned progress = world.progress;
+
+	played.steps = OB_MIN(fuzz_number(words, n, 1), 20ull);
+	played.result = (int)(fuzz_number(words, n, 2) % EINPROGRESS);
+	if (order(&msg, -played.result) == 0)
+		FUZZ_CHECK(world.progress == progress + played.steps, "progress is told %u times", world.progress - progress);
+}
+
+static void order_poll(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_POLL };
+
+	msg.poll.interval_ms = (uint32_t)fuzz_number(words, n, 1);
+	if (msg.poll.interval_ms >= OB_WIRE_POLL_MIN_MS && msg.poll.interval_ms <= OB_WIRE_POLL_MAX_MS)
+		(void)agent_tell(&msg, NULL, 0);
+}
+
+static void report(void)
+{
+	if (send_stats() < 0 || ob_share_report() < 0) {
+		FUZZ_CHECK(world.breaks, "statistics");
+		disconnect();
+		return;
+	}
+	hear();
+	FUZZ_CHECK(world.stats_limit_bytes == world.limit_bytes, "statistics of another limit");
+	peer_check();
+}
+
+/* Any packet, but for what agent_share.h has to know of. */
+static void tell_raw(const uint8_t *packet, size_t size)
+{
+	static struct ob_wire_msg msg;
+
+	if (ob_wire_decode(packet, size, &msg, NULL) < 0 || msg.type < OB_WIRE_SHARE || msg.type > OB_WIRE_DROP_EXTENT)
+		(void)tell_with(packet, size, NULL, 0);
 }
 
 static void tell_any(char letter, char *const *words, int n)
@@ -209,7 +322,7 @@ static void tell_any(char letter, char *const *words, int n)
 	size_t size;
 
 	if (letter == 'w') {
-		(void)tell(packet, fuzz_hex(fuzz_word(words, n, 1), packet, sizeof(packet)));
+		tell_raw(packet, fuzz_hex(fuzz_word(words, n, 1), packet, sizeof(packet)));
 		return;
 	}
 	size = fuzz_hex(fuzz_word(words, n, 2), packet + OB_WIRE_HEADER_SIZE, sizeof(packet) - OB_WIRE_HEADER_SIZE);
@@ -218,13 +331,20 @@ static void tell_any(char letter, char *const *words, int n)
 	packet[6] = (uint8_t)fuzz_number(words, n, 1);
 	packet[8] = (uint8_t)size;
 	packet[9] = (uint8_t)(size >> 8);
-	(void)tell(packet, OB_WIRE_HEADER_SIZE + size);
+	tell_raw(packet, OB_WIRE_HEADER_SIZE + size);
+}
+
+static void break_later(char *const *words, int n)
+{
+	char fault[64];
+
+	snprintf(fault, sizeof(fault), "link_send:%u:EAGAIN", (unsigned)(1 + fuzz_number(words, n, 1) % 16));
+	FUZZ_CHECK(ob_fault_configure(fault, NULL) == 0, "%s", fault);
+	world.breaks = 1;
 }
 
 static void step(char letter, char *const *words, int n)
 {
-	struct ob_wire_msg msg = { .type = OB_WIRE_POLL };
-
 	switch (letter) {
 	case 'l':
 		order_limit(words, n);
@@ -232,9 +352,11 @@ static void step(char letter, char *const *words, int n)
 	case 'f':
 		order_release(words, n);
 		break;
+	case 'b':
+		order_unshare(words, n);
+		break;
 	case 'p':
-		msg.poll.interval_ms = (uint32_t)fuzz_number(words, n, 1);
-		order(&msg, 0);
+		order_poll(words, n);
 		break;
 	case 'w':
 	case 'u':
@@ -246,14 +368,41 @@ static void step(char letter, char *const *words, int n)
 		hear();
 		break;
 	case 'i':
-		FUZZ_CHECK(send_stats() == 0, "statistics");
-		hear();
-		FUZZ_CHECK(world.stats_limit_bytes == world.limit_bytes, "statistics of another limit");
+		report();
 		break;
 	case 'q':
-		meet();
+	case 'k':
+		meet(letter == 'k');
 		break;
+	case 'v':
+		break_later(words, n);
+		break;
+	default:
+		(void)peer_step(letter, words, n);
 	}
+	turn();
+}
+
+/* The state of link.c and share.c, and of what is played here. */
+static void begin(void)
+{
+	world.limit_bytes = ob_agent.maximum_bytes = 0;
+	ob_agent.released = 0;
+	self.cause[0] = 0;
+	share.extents = share.foreign = share.owed_count = share.has_key = 0;
+	share.peer = 0;
+	played_reset();
+	peer_reset();
+	meet(0);
+}
+
+static void end(void)
+{
+	disconnect();
+	ob_fd_close(&world.fd);
+	played_reset();
+	peer_reset();
+	FUZZ_CHECK(open_descriptors() == world.descriptors, "a descriptor was not closed");
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -264,23 +413,19 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char *text = fuzz_text(data, size), *at = text, *words[4];
+	char *text = fuzz_text(data, size), *at = text, *words[5];
 	int n;
 
 	listen_once();
-	world.limit_bytes = ob_agent.maximum_bytes = 0;
-	ob_agent.released = 0;
-	self.cause[0] = 0;
-	meet();
+	begin();
 	for (int i = 0; i < STEPS_MAX && at; i++) {
 		char letter = *at;
 
-		n = fuzz_step(&at, words, letter == 'x' || letter == 'w' ? 2 : 3);
+		n = fuzz_step(&at, words, letter == 'x' || letter == 'w' ? 2 : letter == 'u' ? 3 : 5);
 		if (n > 0)
 			step(letter, words, n);
 	}
-	disconnect();
-	ob_fd_close(&world.fd);
+	end();
 	free(text);
 	return 0;
 }

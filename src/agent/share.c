@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Page sharing between the engine and overbookd (proto/wire.h has the messages): all in the link's thread, but for wake().
+ *
+ *     engine   ready, an eventfd --> link's poll --> ob_share_send(): drops --> DROPPED, offers --> OFFER
+ *              <-- share_fetch, into the staging memory       <-- FETCH          --> STAGED
+ *              <-- share_adopt, which compares the bytes      <-- ADOPT          --> HELD
+ *              <-- share_extent, drop_extent                  <-- EXTENT, DROP_EXTENT
+ *
+ * Nothing is sent unasked unless the socket has room, and then a few messages a turn of the loop, so that limits and polls
+ * come through whatever the engine finds. What has to wait stays in the engine, which bounds it.
+ *
+ * Whose an extent is. Slots that are dropped are told to the overbookd whose they are, exactly once: one too many would free
+ * what somebody holds, one too few would keep a slot for ever. So each extent is marked as ours, sent by the overbookd that
+ * is spoken to, or foreign, of an earlier one. Who that is, is known by the key of SHARE, which every overbookd draws: the
+ * same key after a lost connection is the same overbookd, and its extents are still known to it. Another process at the
+ * other end is another overbookd before it has said SHARE. (With a socket that systemd listens on, the number of the
+ * process is always systemd's, and SHARE must be waited for.) Until it is known who it is, drops stay in the engine.
+ *
+ * Foreign extents (the first 512) are told in ORPHANS while they are held; drops of theirs concern nobody. One that is not held any more is
+ * unmapped here, since whoever made it is gone. Pages of it move to new slots as the engine offers them anew.
+ *
+ * When the connection is lost, the engine goes on scanning; what it offers is thrown away, what it drops is kept. A message
+ * of drops that the socket did not take is kept as well, and so is what a HELD that was not taken would have said. Not known
+ * is whether a message that the socket took was read: should overbookd close without reading it, the slots in it stay in use
+ * there until this process ends.
+ *
+ * Failure: staging memory or an extent that is not what it must be is refused and logged. Sharing is off then, or the pages
+ * that should go there are answered with -ENOENT; nothing else changes.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "agent/agent.h"
+#include "base/log.h"
+#include "kern/memory.h"
+
+#define STAGING_BYTES   (OB_WIRE_STAGING_MAX * OB_PAGE_SIZE)
+#define EXTENTS_MAX     4096u
+#define MESSAGES_A_TURN 4
+#define OWED_MAX        (2 * OB_WIRE_SHARES_MAX) /* a message of drops, and what one HELD leaves */
+
+struct extent {
+	uint64_t id;
+	int ours;
+	uint32_t held; /* of one that is foreign, at the last report */
+};
+
+static struct {
+	int event;     /* the engine has something */
+	int pending;   /* it may have more */
+	int connected;
+	int known;     /* which overbookd it is */
+	int on;        /* SHARE on this connection */
+	pid_t peer;
+	int has_key;
+	uint8_t key[OB_WIRE_KEY_SIZE];
+	char *staging;
+	unsigned extents, foreign; /* foreign: how many of them */
+	struct extent extent[EXTENTS_MAX];
+	unsigned owed_count, told_count;
+	struct ob_wire_dropped owed[OWED_MAX];          /* taken from the engine, not sent */
+	struct ob_wire_orphan told[OB_WIRE_SHARES_MAX]; /* what the last ORPHANS said */
+	struct ob_share_held held[EXTENTS_MAX];
+	struct ob_share_offer offers[OB_WIRE_SHARES_MAX];
+	struct ob_share_drop drops[OB_WIRE_SHARES_MAX];
+} share = { .event = -1 };
+
+/* The engine's: from any of its threads. */
+static void wake(void *context)
+{
+	uint64_t one = 1;
+
+	if (write(share.event, &one, sizeof(one)) < 0)
+		return; /* the counter is full: the link has been told */
+}
+
+int ob_share_start(void)
+{
+	share.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return share.event < 0 ? -errno : 0;
+}
+
+int ob_share_event(void)
+{
+	return share.event;
+}
+
+/* Lists are mostly about one extent, or in the order in which they came: the search begins where the last one ended. */
+static struct extent *find_extent(uint64_t id)
+{
+	static unsigned last;
+
+	for (unsigned i = 0; i < share.extents; i++) {
+		unsigned at = (last + i) % share.extents;
+
+		if (share.extent[at].id == id) {
+			last = at;
+			return &share.extent[at];
+		}
+	}
+	return NULL;
+}
+
+static int is_ours(uint64_t id)
+{
+	const struct extent *extent = find_extent(id);
+
+	return extent && extent->ours;
+}
+
+static void forget_extent(struct extent *extent)
+{
+	share.foreign -= !extent->ours;
+	*extent = share.extent[--share.extents];
+}
+
+/* Whoever is spoken to from now on has sent none of the extents. */
+static void meet_another(void)
+{
+	for (unsigned i = 0; i < share.extents; i++)
+		share.extent[i].ours = 0;
+	share.foreign = share.extents;
+	share.owed_count = 0;
+	share.has_key = 0;
+}
+
+static void drop_staging(void)
+{
+	ob_memory_unreserve(share.staging, STAGING_BYTES);
+	share.staging = NULL;
+}
+
+void ob_share_connected(pid_t peer)
+{
+	share.connected = 1;
+	share.known = peer != share.peer;
+	if (share.known)
+		meet_another();
+	share.peer = peer;
+	share.told_count = 0;
+	share.pending = 1;
+}
+
+void ob_share_disconnected(void)
+{
+	share.connected = share.known = share.on = 0;
+	drop_staging();
+}
+
+void ob_share_woken(void)
+{
+	uint64_t drained;
+
+	if (read(share.event, &drained, sizeof(drained)) < 0)
+		return;
+	share.pending = 1;
+	/* Nobody is there to take offers. */
+	for (unsigned i = 0; !share.connected && i < 64; i++)
+		if (!ob_engine_share_offers(ob_agent_engine(), share.offers, OB_WIRE_SHARES_MAX))
+			break;
+}
+
+int ob_share_wants_to_send(void)
+{
+	return share.connected && share.known && (share.pending || share.owed_count);
+}
+
+static void owe(uint64_t extent, uint32_t index, uint32_t count)
+{
+	if (share.owed_count < OWED_MAX && is_ours(extent))
+		share.owed[share.owed_count++] = (struct ob_wire_dropped){ extent, index, count };
+}
+
+/* Returns 1 when some were sent or thrown away, 0 when there are none, or -errno. */
+static int send_drops(void)
+{
+	struct ob_wire_msg *out = ob_link_message();
+	unsigned n;
+	int r;
+
+	if (!share.owed_count) {
+		n = ob_engine_share_drops(ob_agent_engine(), share.drops, OB_WIRE_SHARES_MAX);
+		for (unsigned i = 0; i < n; i++)
+			owe(share.drops[i].extent, share.drops[i].index, share.drops[i].count);
+		if (!share.owed_count)
+			return n > 0;
+	}
+	n = OB_MIN(share.owed_count, (unsigned)OB_WIRE_SHARES_MAX);
+	out->dropped.n = n;
+	memcpy(out->dropped.item, share.owed, n * sizeof(share.owed[0]));
+	r = ob_link_send(OB_WIRE_DROPPED);
+	if (r < 0)
+		return r;
+	share.owed_count -= n;
+	memmove(share.owed, share.owed + n, share.owed_count * sizeof(share.owed[0]));
+	return 1;
+}
+
+/* As send_drops(). */
+static int send_offers(void)
+{
+	struct ob_wire_msg *out = ob_link_message();
+	unsigned n = ob_engine_share_offers(ob_agent_engine(), share.offers, OB_WIRE_SHARES_MAX);
+	int r;
+
+	if (!n || !share.on)
+		return n > 0;
+	out->offer.n = n;
+	for (unsigned i = 0; i < n; i++) {
+		const struct ob_share_offer *offer = &share.offers[i];
+
+		out->offer.item[i] = (struct ob_wire_offer){ offer->page, offer->lo, offer->hi, offer->class };
+	}
+	r = ob_link_send(OB_WIRE_OFFER);
+	return r < 0 ? r : 1;
+}
+
+int ob_share_send(void)
+{
+	for (unsigned i = 0; i < MESSAGES_A_TURN; i++) {
+		int r = send_drops();
+
+		if (r == 0)
+			r = send_offers();
+		if (r < 0)
+			return r;
+		if (r == 0) {
+			share.pending = 0;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+/* Marks what is held, and unmaps the foreign extents that nothing is held of. */
+static void drop_foreign(unsigned held)
+{
+	for (unsigned i = 0; i < share.extents; i++)
+		share.extent[i].held = 0;
+	for (unsigned i = 0; i < held; i++) {
+		struct extent *extent = find_extent(share.held[i].extent);
+
+		if (extent)
+			extent->held = share.held[i].held;
+	}
+	for (unsigned i = 0; i < share.extents;) {
+		struct extent *extent = &share.extent[i];
+
+		if (!extent->ours && !extent->held && ob_engine_share_drop_extent(ob_agent_engine(), extent->id) != -EBUSY)
+			forget_extent(extent);
+		else
+			i++;
+	}
+}
+
+int ob_share_report(void)
+{
+	struct ob_wire_msg *out = ob_link_message();
+	unsigned n = 0;
+	int changed;
+
+	if (!share.known || (!share.foreign && !share.told_count))
+		return 0;
+	drop_foreign(OB_MIN(ob_engine_share_held(ob_agent_engine(), share.held, EXTENTS_MAX), EXTENTS_MAX));
+	for (unsigned i = 0; i < share.extents && n < OB_WIRE_SHARES_MAX; i++)
+		if (!share.extent[i].ours && share.extent[i].held)
+			out->orphans.item[n++] = (struct ob_wire_orphan){ share.extent[i].id, share.extent[i].held };
+	out->orphans.n = n;
+	changed = n != share.told_count;
+	for (unsigned i = 0; !changed && i < n; i++)
+		changed = out->orphans.item[i].extent != share.told[i].extent || out->orphans.item[i].held != share.told[i].held;
+	if (!changed)
+		return 0;
+	share.told_count = n;
+	memcpy(share.told, out->orphans.item, n * sizeof(share.told[0]));
+	return ob_link_send(OB_WIRE_ORPHANS);
+}
+
+/* By its key it is known who is at the other end. */
+static void identify(const uint8_t *key)
+{
+	if (!share.has_key || memcmp(share.key, key, sizeof(share.key)))
+		meet_another();
+	memcpy(share.key, key, sizeof(share.key));
+	share.has_key = share.known = 1;
+}
+
+static int switch_on(const struct ob_wire_msg *in, int fd)
+{
+	void *staging = NULL;
+	int r = fd < 0 ? -EBADF : ob_memory_map_sealed(fd, STAGING_BYTES, 1, &staging);
+
+	if (r < 0)
+		return r;
+	share.staging = staging;
+	identify(in->share.key);
+	return ob_engine_share_on(ob_agent_engine(), share.key, in->share.cpu_permille, wake, NULL);
+}
+
+static int do_share(const struct ob_wire_msg *in, int fd)
+{
+	int r = 0;
+
+	share.on = 0;
+	drop_staging();
+	if (in->share.flags & OB_WIRE_SHARE_ON) {
+		r = switch_on(in, fd);
+		share.on = r == 0;
+	}
+	if (!share.on) {
+		drop_staging();
+		ob_engine_share_off(ob_agent_engine());
+	}
+	if (r < 0)
+		ob_log_limited(OB_LOG_WARNING, "pages are not shared: overbookd's staging memory or the engine: %s", strerror(-r));
+	share.pending = 1;
+	return ob_share_report();
+}
+
+/* Gives the engine a mapping of the extent; it has one already (-EEXIST) when the same overbookd sends it again. */
+static int map_extent(uint64_t id, uint32_t pages, int fd)
+{
+	void *base = NULL;
+	int r = ob_memory_map_sealed(fd, pages * OB_PAGE_SIZE, 0, &base);
+
+	if (r < 0)
+		return r;
+	r = ob_engine_share_extent(ob_agent_engine(), id, base, pages);
+	if (r < 0)
+		ob_memory_unreserve(base, pages * OB_PAGE_SIZE);
+	return r;
+}
+
+static int take_extent(uint64_t id, uint32_t pages, int fd)
+{
+	struct extent *extent = find_extent(id);
+	int r;
+
+	if (fd < 0 || !share.known)
+		return -EBADF;
+	if (!extent && share.extents == EXTENTS_MAX)
+		return -ENOSPC;
+	r = map_extent(id, pages, fd);
+	if (r == 0 && !extent) {
+		share.extent[share.extents++] = (struct extent){ .id = id, .ours = 1 };
+	} else if (r == -EEXIST && extent) {
+		share.foreign -= !extent->ours;
+		extent->ours = 1;
+		r = 0;
+	}
+	return r;
+}
+
+static int do_extent(const struct ob_wire_msg *in, int fd)
+{
+	int r = take_extent(in->extent.id, in->extent.pages, fd);
+
+	if (r < 0)
+		ob_log_limited(OB_LOG_WARNING, "overbookd's extent %016llx of %u pages is refused: %s",
+			       (unsigned long long)in->extent.id, in->extent.pages, strerror(-r));
+	return 0;
+}
+
+static int do_drop_extent(const struct ob_wire_msg *in)
+{
+	struct extent *extent = find_extent(in->drop_extent.id);
+
+	if (extent && extent->ours && ob_engine_share_drop_extent(ob_agent_engine(), extent->id) != -EBUSY)
+		forget_extent(extent);
+	return 0;
+}
+
+static int do_fetch(const struct ob_wire_msg *in)
+{
+	struct ob_wire_msg *out = ob_link_message();
+
+	out->staged.n = in->fetch.n;
+	for (uint32_t i = 0; i < in->fetch.n; i++) {
+		const struct ob_wire_fetch *item = &in->fetch.item[i];
+		int r = -ENXIO;
+
+		if (share.staging)
+			r = ob_engine_share_fetch(ob_agent_engine(), item->page, item->lo, item->hi,
+						  share.staging + item->staging * OB_PAGE_SIZE);
+		out->staged.item[i] = (struct ob_wire_staged){ item->page, r, item->staging };
+	}
+	return ob_link_send(OB_WIRE_STAGED);
+}
+
+static int do_adopt(const struct ob_wire_msg *in)
+{
+	struct ob_wire_msg *out = ob_link_message();
+	int r;
+
+	out->held.n = in->adopt.n;
+	for (uint32_t i = 0; i < in->adopt.n; i++) {
+		const struct ob_wire_adopt *item = &in->adopt.item[i];
+
+		r = -ENOENT;
+		if (share.on && is_ours(item->extent))
+			r = ob_engine_share_adopt(ob_agent_engine(), item->page, item->extent, item->index);
+		out->held.item[i] = (struct ob_wire_held){ item->page, item->extent, item->index, r };
+	}
+	r = ob_link_send(OB_WIRE_HELD);
+	/* overbookd counts as held what it has not been told of: the same overbookd is told later. */
+	for (uint32_t i = 0; r < 0 && i < out->held.n; i++)
+		if (out->held.item[i].status < 0)
+			owe(out->held.item[i].extent, out->held.item[i].index, 1);
+	return r;
+}
+
+int ob_share_obey(const struct ob_wire_msg *in, int fd)
+{
+	switch (in->type) {
+	case OB_WIRE_SHARE:
+		return do_share(in, fd);
+	case OB_WIRE_EXTENT:
+		return do_extent(in, fd);
+	case OB_WIRE_DROP_EXTENT:
+		return do_drop_extent(in);
+	case OB_WIRE_FETCH:
+		return do_fetch(in);
+	case OB_WIRE_ADOPT:
+		return do_adopt(in);
+	}
+	return 0;
+}

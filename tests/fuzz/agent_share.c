@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "agent_share.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "agent_engine.h"
+#include "base/fd.h"
+#include "engine/engine.h"
+#include "fuzz.h"
+
+#define SENT_MAX 64u
+#define STAGING  (OB_WIRE_STAGING_MAX * OB_PAGE_SIZE)
+
+/* An extent that was sent, and what its slots count as held. */
+struct sent {
+	uint64_t id;
+	int unclear; /* DROP_EXTENT came too early, by which overbookd has only itself to blame */
+	uint32_t holds[PLAYED_SLOTS];
+};
+
+static struct {
+	uint8_t key[OB_WIRE_KEY_SIZE];
+	int has_key, known, on;
+	unsigned n;
+	struct sent sent[SENT_MAX];
+	unsigned answers; /* STAGED and HELD */
+	struct ob_wire_msg order, orphans;
+	unsigned char *staging;
+} peer;
+
+static struct sent *find_sent(uint64_t id)
+{
+	for (unsigned i = 0; i < peer.n; i++)
+		if (peer.sent[i].id == id)
+			return &peer.sent[i];
+	return NULL;
+}
+
+void peer_met(int same)
+{
+	peer.known = !same;
+	peer.on = 0;
+	memset(&peer.orphans, 0, sizeof(peer.orphans));
+	if (!same)
+		peer.n = peer.has_key = 0;
+}
+
+void peer_reset(void)
+{
+	if (peer.staging)
+		munmap(peer.staging, STAGING);
+	memset(&peer, 0, sizeof(peer));
+}
+
+static void heard_staged(const struct ob_wire_msg *msg)
+{
+	FUZZ_CHECK(peer.order.type == OB_WIRE_FETCH && msg->staged.n == peer.order.fetch.n, "STAGED of %u pages", msg->staged.n);
+	for (uint32_t i = 0; i < msg->staged.n; i++) {
+		const struct ob_wire_staged *item = &msg->staged.item[i];
+		const struct ob_wire_fetch *asked = &peer.order.fetch.item[i];
+
+		FUZZ_CHECK(item->page == asked->page && item->staging == asked->staging, "STAGED of another page");
+		if (item->status < 0)
+			continue;
+		/* Unless a later one of the list has gone to the same place. */
+		FUZZ_CHECK(peer.staging && asked->lo == asked->page, "a page is staged that cannot be");
+		if (i + OB_WIRE_STAGING_MAX >= msg->staged.n)
+			FUZZ_CHECK(peer.staging[item->staging * OB_PAGE_SIZE] == (asked->page & 0xff) &&
+				   peer.staging[(item->staging + 1) * OB_PAGE_SIZE - 1] == (asked->page & 0xff), "other bytes are staged");
+	}
+}
+
+static void heard_held(const struct ob_wire_msg *msg)
+{
+	FUZZ_CHECK(peer.order.type == OB_WIRE_ADOPT && msg->held.n == peer.order.adopt.n, "HELD of %u pages", msg->held.n);
+	for (uint32_t i = 0; i < msg->held.n; i++) {
+		const struct ob_wire_held *item = &msg->held.item[i];
+		const struct ob_wire_adopt *asked = &peer.order.adopt.item[i];
+		struct sent *sent = find_sent(item->extent);
+
+		FUZZ_CHECK(item->page == asked->page && item->extent == asked->extent && item->index == asked->index, "HELD of another slot");
+		FUZZ_CHECK(item->status < 0 || (sent && peer.on), "a page is a slot of an extent that was not sent");
+		if (item->status < 0 && sent)
+			sent->holds[item->index]--;
+	}
+}
+
+static void heard_dropped(const struct ob_wire_msg *msg)
+{
+	for (uint32_t i = 0; i < msg->dropped.n; i++) {
+		const struct ob_wire_dropped *item = &msg->dropped.item[i];
+		struct sent *sent = find_sent(item->extent);
+
+		FUZZ_CHECK(sent, "a drop of extent %llu, which this overbookd has not sent", (unsigned long long)item->extent);
+		if (sent->unclear)
+			continue;
+		FUZZ_CHECK(sent->holds[item->index] >= item->count, "%u drops of a slot that is held %u times", item->count,
+			   sent->holds[item->index]);
+		sent->holds[item->index] -= item->count;
+	}
+}
+
+void peer_heard(const struct ob_wire_msg *msg)
+{
+	if (msg->type == OB_WIRE_STAGED)
+		heard_staged(msg);
+	else if (msg->type == OB_WIRE_HELD)
+		heard_held(msg);
+	else if (msg->type == OB_WIRE_DROPPED)
+		heard_dropped(msg);
+	else if (msg->type == OB_WIRE_ORPHANS)
+		peer.orphans = *msg;
+	FUZZ_CHECK(msg->type != OB_WIRE_OFFER || peer.on, "an offer while sharing is off");
+	peer.answers += msg->type == OB_WIRE_STAGED || msg->type == OB_WIRE_HELD;
+}
+
+static uint32_t told_orphan(uint64_t id)
+{
+	for (uint32_t i = 0; i < peer.orphans.orphans.n; i++)
+		if (peer.orphans.orphans.item[i].extent == id)
+			return peer.orphans.orphans.item[i].held;
+	return 0;
+}
+
+void peer_check(void)
+{
+	for (unsigned i = 0; i < PLAYED_EXTENTS && peer.known; i++) {
+		const struct played_extent *extent = &played.extent[i];
+		const struct sent *sent = find_sent(extent->id);
+
+		if (!extent->id)
+			continue;
+		FUZZ_CHECK(told_orphan(extent->id) == (sent ? 0 : extent->held), "ORPHANS: %u, not %u", told_orphan(extent->id), extent->held);
+		FUZZ_CHECK(sent || extent->held, "an extent of an earlier overbookd is kept for nothing");
+		for (uint32_t slot = 0; sent && !sent->unclear && slot < extent->pages; slot++)
+			FUZZ_CHECK(sent->holds[slot] == extent->holds[slot], "slot %u is held %u times, overbookd believes %u", slot,
+				   extent->holds[slot], sent->holds[slot]);
+	}
+}
+
+/* A descriptor as the agent is not to take it, or as it is (0, 4). Returns how many there are. */
+static int make_file(unsigned kind, size_t bytes, int writable, int *fds)
+{
+	int seals = F_SEAL_SHRINK | F_SEAL_GROW | (writable ? 0 : F_SEAL_FUTURE_WRITE);
+
+	if (kind == 3)
+		return 0;
+	if (kind == 5)
+		return pipe2(fds, O_CLOEXEC) ? 0 : 2;
+	bytes = kind == 2 ? bytes - OB_PAGE_SIZE : kind == 6 ? bytes + OB_PAGE_SIZE : bytes;
+	fds[0] = memfd_create("fuzz", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	FUZZ_CHECK(fds[0] >= 0 && !ftruncate(fds[0], (off_t)bytes), "%s", strerror(errno));
+	if (kind != 1)
+		FUZZ_CHECK(!fcntl(fds[0], F_ADD_SEALS, seals), "%s", strerror(errno));
+	if (kind != 4)
+		return 1;
+	fds[1] = dup(fds[0]);
+	return 2;
+}
+
+static int tell_with_file(struct ob_wire_msg *msg, int *fds, int n)
+{
+	int r = agent_tell(msg, fds, n);
+
+	for (int i = 0; i < n; i++)
+		ob_fd_close(&fds[i]);
+	return r;
+}
+
+static void step_share(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
+	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7;
+	int fds[2] = { -1, -1 }, count = make_file(kind, STAGING, 1, fds), good = kind == 0 || kind == 4;
+
+	msg.share.flags = OB_WIRE_SHARE_ON;
+	msg.share.cpu_permille = (uint32_t)(fuzz_number(words, n, 2) % 1001);
+	memset(msg.share.key, (int)(fuzz_number(words, n, 1) % 256), sizeof(msg.share.key));
+	peer.on = 0;
+	if (peer.staging)
+		munmap(peer.staging, STAGING);
+	peer.staging = NULL;
+	if (good) {
+		peer.staging = mmap(NULL, STAGING, PROT_READ, MAP_SHARED, fds[0], 0);
+		FUZZ_CHECK(peer.staging != MAP_FAILED, "%s", strerror(errno));
+		if (!peer.has_key || memcmp(peer.key, msg.share.key, sizeof(peer.key)))
+			peer.n = 0;
+		memcpy(peer.key, msg.share.key, sizeof(peer.key));
+		peer.has_key = peer.known = 1;
+		peer.on = msg.share.cpu_permille != 999;
+	}
+	if (tell_with_file(&msg, fds, count) < 0)
+		return;
+	FUZZ_CHECK(played.on == peer.on, "the engine's sharing is %d, not %d", played.on, peer.on);
+	FUZZ_CHECK(!peer.on || (played.cpu_permille == msg.share.cpu_permille && !memcmp(played.key, peer.key, sizeof(peer.key))),
+		   "another key or part of a processor");
+}
+
+static void step_extent(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT };
+	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7;
+	int fds[2] = { -1, -1 }, count, had, free = 0, good;
+
+	msg.extent.id = fuzz_number(words, n, 1);
+	msg.extent.pages = (uint32_t)fuzz_number(words, n, 2);
+	had = played_find(msg.extent.id) != NULL;
+	if (!msg.extent.id || !msg.extent.pages || msg.extent.pages > OB_WIRE_EXTENT_MAX || (find_sent(msg.extent.id) && !had) ||
+	    peer.n == SENT_MAX)
+		return;
+	for (unsigned i = 0; i < PLAYED_EXTENTS; i++)
+		free += !played.extent[i].id;
+	count = make_file(kind, msg.extent.pages * OB_PAGE_SIZE, 0, fds);
+	good = (kind == 0 || kind == 4) && (free || had) && peer.known;
+	if (good && !find_sent(msg.extent.id)) {
+		memset(&peer.sent[peer.n], 0, sizeof(peer.sent[0]));
+		/* What it sends that another one has sent, it cannot know the holds of. */
+		peer.sent[peer.n].unclear = had;
+		peer.sent[peer.n++].id = msg.extent.id;
+	}
+	(void)tell_with_file(&msg, fds, count);
+	FUZZ_CHECK(had || good == !!played_find(msg.extent.id), "the extent is %s", good ? "refused" : "taken");
+}
+
+static void step_drop_extent(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_DROP_EXTENT };
+	const struct played_extent *extent;
+	struct sent *sent;
+	int held;
+
+	msg.drop_extent.id = fuzz_number(words, n, 1);
+	extent = played_find(msg.drop_extent.id);
+	sent = find_sent(msg.drop_extent.id);
+	held = extent && (extent->held || !sent);
+	if (!msg.drop_extent.id)
+		return;
+	if (extent && !held)
+		sent->unclear = 1;
+	(void)agent_tell(&msg, NULL, 0);
+	FUZZ_CHECK(!held || played_find(msg.drop_extent.id), "an extent that is held is unmapped");
+	FUZZ_CHECK(held || !played_find(msg.drop_extent.id), "an extent that is not held is kept");
+}
+
+static void expect_answer(const struct ob_wire_msg *order)
+{
+	unsigned answers = peer.answers;
+	struct ob_wire_msg copy = *order;
+
+	peer.order = *order;
+	if (agent_tell(&copy, NULL, 0) < 0)
+		return;
+	FUZZ_CHECK(peer.answers == answers + 1, "%u answers", peer.answers - answers);
+}
+
+static void step_fetch(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_FETCH };
+	uint64_t page = fuzz_number(words, n, 1), staging = fuzz_number(words, n, 2) % OB_WIRE_STAGING_MAX;
+
+	msg.fetch.n = (uint32_t)OB_MIN(fuzz_number(words, n, 3), 512ull);
+	for (uint32_t i = 0; i < msg.fetch.n; i++)
+		msg.fetch.item[i] = (struct ob_wire_fetch){ page + i, i % 3 == 2 ? 0 : page + i, 0, (uint32_t)((staging + i) % OB_WIRE_STAGING_MAX) };
+	expect_answer(&msg);
+}
+
+static void step_adopt(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_ADOPT };
+	uint64_t page = fuzz_number(words, n, 1), id = fuzz_number(words, n, 2), index = fuzz_number(words, n, 3) % PLAYED_SLOTS;
+	struct sent *sent = find_sent(id);
+
+	msg.adopt.n = (uint32_t)OB_MIN(fuzz_number(words, n, 4), 512ull);
+	if (!id)
+		return;
+	for (uint32_t i = 0; i < msg.adopt.n; i++) {
+		msg.adopt.item[i] = (struct ob_wire_adopt){ page + i, id, (uint32_t)((index + i) % PLAYED_SLOTS) };
+		if (sent)
+			sent->holds[msg.adopt.item[i].index]++;
+	}
+	expect_answer(&msg);
+}
+
+int peer_step(char letter, char *const *words, int n)
+{
+	struct ob_wire_msg off = { .type = OB_WIRE_SHARE };
+
+	switch (letter) {
+	case 's':
+		step_share(words, n);
+		break;
+	case 'z':
+		peer.on = 0;
+		(void)agent_tell(&off, NULL, 0);
+		FUZZ_CHECK(!played.on, "sharing is on");
+		break;
+	case 'e':
+		step_extent(words, n);
+		break;
+	case 'd':
+		step_drop_extent(words, n);
+		break;
+	case 'g':
+		step_fetch(words, n);
+		break;
+	case 'a':
+		step_adopt(words, n);
+		break;
+	case 'o':
+		played_offer((unsigned)OB_MIN(fuzz_number(words, n, 1), 5000ull));
+		break;
+	case 't':
+		played_touch(fuzz_number(words, n, 1), (uint32_t)fuzz_number(words, n, 2), (uint32_t)fuzz_number(words, n, 3));
+		break;
+	default:
+		return 0;
+	}
+	return 1;
+}
