@@ -106,7 +106,7 @@ struct ob_share_held {
 
 /*
  * Switches offering on, with a key of 192 bytes for the hashes; cpu_permille of one core may go into looking for pages (0:
- * only what is evicted anyhow is offered). Known extents are orphans from then on, until they are announced again. ready is
+ * only what is evicted anyhow is offered). With another key than before, known extents are orphans until they are announced again. ready is
  * called from the engine's threads, with locks held, when there begin to be offers or drops to take: it must do no more than
  * write to an eventfd. Returns 0 or -errno.
  */

@@ -18,8 +18,8 @@
  *
  * Offers are hints, kept in a ring; when it is full the oldest goes.
  *
- * Orphans. When sharing is switched on (again), the extents that were there belong to an overbookd that has gone, until
- * somebody announces them again. Their pages stay what they are, and scan.c offers them once more; an adoption then moves the
+ * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
+ * were there belong to an overbookd that has gone, until somebody announces them again. Their pages stay what they are, and scan.c offers them once more; an adoption then moves the
  * word from one slot to another.
  *
  * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for
@@ -110,7 +110,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 		       void *context)
 {
 	struct ob_share *share = NULL;
-	int r = make_tables(engine, &share);
+	int another, r = make_tables(engine, &share);
 
 	if (r == 0 && cpu_permille)
 		r = ob_scan_start(engine);
@@ -119,6 +119,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&engine->regions_lock);
+	another = memcmp(share->key.secret, key192, sizeof(share->key.secret)) != 0;
 	memcpy(share->key.secret, key192, sizeof(share->key.secret));
 	ob_store(&share->is_on, 1);
 	ob_store(&share->is_suspended, 0);
@@ -126,10 +127,11 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	pthread_mutex_lock(&share->lock);
 	share->ready = ready;
 	share->context = context;
-	ob_store(&share->offer_count, 0); /* hashes by another key */
-	for (unsigned i = 0; i < share->extent_count; i++)
+	if (another)
+		ob_store(&share->offer_count, 0); /* hashes by another key */
+	for (unsigned i = 0; another && i < share->extent_count; i++)
 		ob_store(&share->extent[i].is_orphan, 1);
-	if (share->to_tell && ready)
+	if ((share->to_tell || share->offer_count) && ready)
 		ready(context);
 	pthread_mutex_unlock(&share->lock);
 	pthread_rwlock_unlock(&engine->regions_lock);

@@ -23,7 +23,7 @@ struct ob_extent {
 	uint32_t pages;
 	uint32_t held;        /* words that name its slots, and adoptions under way */
 	uint32_t to_tell;     /* holds that ended and that nobody has taken yet */
-	uint32_t is_orphan;   /* not announced since sharing was last switched on: overbookd is another one */
+	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one */
 	uint64_t told[OB_EXTENT_PAGES / 64]; /* bits: slots of which there is something to tell */
 };
 
