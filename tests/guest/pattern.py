@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the witness writes into a page: the same function as image/pattern.c, for tests that read guest memory from outside."""
+"""What the witness writes into a page: the same function as image/pattern.c, for tests that read guest memory from outside
+of machines that have nothing in common with others."""
 import struct
 
 PAGE = 4096

@@ -10,6 +10,9 @@
  *     patterned 3 of 16 words are unlike, the rest repeat a word of the page's own: about 4:1 for the LZ family
  *     zero      512 zero words; also every page of version 0, which stands for "never written"
  *
+ * Of some pages the content follows from their id and version alone, so that machines have them in common (`same`), or but for
+ * one bit, which is of each machine's own (`nearly`).
+ *
  * A page's kind changes from version to version, so that rewriting walks pages through all of them.
  */
 #ifndef WITNESS_PATTERN_H
@@ -26,6 +29,7 @@ enum pattern_kind { PATTERN_RANDOM, PATTERN_PATTERNED, PATTERN_ZERO };
 struct pattern_mix {
 	uint64_t seed;
 	unsigned random_percent, zero_percent; /* of the pages; what is left is patterned */
+	unsigned same_percent, nearly_percent; /* what is left is the machine's own */
 };
 
 /* Fills a page of 4096 bytes, 8-byte aligned. */
@@ -34,7 +38,7 @@ void pattern_fill(const struct pattern_mix *mix, uint64_t id, uint32_t version, 
 /* Reads every byte. Returns -1 when the page is right, else the first word that is wrong, with what belongs there. */
 int pattern_check(const struct pattern_mix *mix, uint64_t id, uint32_t version, const void *page, uint64_t *ret_want);
 
-/* A word on what a wrong page looks like: "zero", "stale" (an earlier version), "word" (one word is wrong), "torn" (right at its end), "unknown". */
+/* A word on what a wrong page looks like: "zero", "common" (as in other machines, without the bit of its own), "stale" (an earlier version), "word" (one word is wrong), "torn" (right at its end), "unknown". */
 const char *pattern_guess(const struct pattern_mix *mix, uint64_t id, uint32_t version, const void *page);
 
 #endif

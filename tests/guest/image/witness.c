@@ -15,6 +15,8 @@
  *     net         0    1: loopback TCP traffic beside it
  *     random     60    percent of the page contents that do not compress
  *     zero        5    percent that are all zero; the rest compresses about 4:1
+ *     same        0    percent of the pages that are as the same page of every other machine, in the same version
+ *     nearly      0    percent of the pages that are so but for one bit
  *     rate      max    pages checked a second by all threads together; 0: none; "max": as fast as it goes
  *     writes     30    percent of the steps that also write the page anew
  *     hot        10    percent of each area that is the hot set
@@ -36,7 +38,7 @@
  *               once a second from the start; totals, except slowest_us: the slowest step since the last status line;
  *               filled=0 until ready
  *     wrong     area= page= offset= version= want= got= looks=   a wrong word (want, got hexadecimal); looks is zero, stale
- *               (an earlier version), word (no other is wrong), torn (right at its end) or unknown. The first 40 are told, all are counted in pages_wrong.
+ *               (an earlier version), common (as a page of another machine may be), word (no other is wrong), torn (right at its end) or unknown. The first 40 are told, all are counted in pages_wrong.
  *     error     what= ... errno=                              an I/O error or the like; counted in io_errors
  *     checked   pages= wrong= touched_bytes=                  answers "check": every page has been read once
  *     touched   pages= wrong= touched_bytes=                  answers "touch": every page has been written once
@@ -91,6 +93,7 @@ static const struct key {
 	{ "cache", &params.cache_mib, 1 << 20 },   { "direct", &params.direct_mib, 1 << 20 },
 	{ "net", &params.net, 1 },                 { "random", &params.random, 100 },
 	{ "zero", &params.zero, 100 },             { "rate", &initial_rate, UINT64_MAX },
+	{ "same", &params.same, 100 },             { "nearly", &params.nearly, 100 },
 	{ "writes", &params.writes, 100 },         { "hot", &params.hot, 100 },
 	{ "hotness", &params.hotness, 100 },       { "sequential", &params.sequential, 100 },
 	{ "scatter", &params.scatter, 1 },         { "drift", &params.drift, 1 << 20 },
@@ -381,6 +384,8 @@ int main(int argc, char **argv)
 	workers_set_rate(initial_rate);
 	params.mix.random_percent = (unsigned)params.random;
 	params.mix.zero_percent = (unsigned)params.zero;
+	params.mix.same_percent = (unsigned)params.same;
+	params.mix.nearly_percent = (unsigned)params.nearly;
 	if (!params.threads)
 		params.threads = processors < 1 ? 1 : processors > THREADS_MAX ? THREADS_MAX : (uint64_t)processors;
 	counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

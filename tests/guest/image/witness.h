@@ -20,7 +20,7 @@ struct params {
 	_Atomic uint64_t rate; /* pages a second of all threads together; RATE_MAX: as fast as it goes */
 	uint64_t threads;      /* 0: as many as processors */
 	uint64_t seconds;      /* 0: until told to stop */
-	uint64_t random, zero, writes, hot, hotness, sequential, scatter, drift, net;
+	uint64_t random, zero, same, nearly, writes, hot, hotness, sequential, scatter, drift, net;
 };
 #define RATE_MAX UINT64_MAX
 
