@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Page sharing between real guests: what is equal costs once, what is not stays what it is, and who is in another domain
+has no part in it.
+
+Two guests hold pages that are the same in both, pages that differ in a bit, and pages of their own (the witness's options
+same and nearly). Their witnesses go on reading and writing: what they touch is shared no more, what they leave alone is shared
+again, and every byte is checked all the while. What it saves is taken from the kernel's accounting: Pss of both QEMUs and of
+overbookd, whose store and tables count as well.
+"""
+import signal
+import sys
+
+import machine as harness
+import tap
+
+MIB = harness.MIB
+ANON, SAME, NEARLY, ZERO = 96 * MIB, 70, 10, 5
+# What both hold; zero pages need nobody to share them.
+EQUAL = ANON * SAME // 100 * (100 - ZERO) // 100
+CALM = dict(anon=ANON // MIB, same=SAME, nearly=NEARLY, zero=ZERO, rate=1000, hot=3, hotness=97, sequential=1, writes=20)
+# Half of a processor a machine for looking at pages: a test is not to wait for the usual leisure.
+QUICK = ("--share-cpu", "500")
+
+
+def pss(pid):
+    """All memory of a process by the kernel's accounting; what several have mapped counts in parts."""
+    with open(f"/proc/{pid}/smaps_rollup", "rb") as rollup:
+        return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith(b"Pss:"))
+
+
+def total(host):
+    return pss(host.daemon.pid) + sum(pss(machine.pid) for machine in host.machines)
+
+
+def start(host, *domains, **options):
+    """A machine for each domain (None: alone). They hold the same, and are ready."""
+    for seed, domain in enumerate(domains, 1):
+        host.machine(f"guest-{seed}", memory=208, witness={**CALM, "seed": seed},
+                     options=["--domain", domain] if domain else [], **options)
+    for machine in host.machines:
+        machine.wait_ready()
+    return host.machines
+
+
+def wait_shared(machines, least=EQUAL // 2):
+    """Waits until each shares so much, and returns how much that is."""
+    return [machine.wait_stats(lambda s: s["shared_bytes"] > least, f"{least // MIB} MiB are shared")["stats"]["shared_bytes"]
+            for machine in machines]
+
+
+def check_all(machines):
+    """Every page is read, by which it is shared no more."""
+    for machine in machines:
+        machine.check()
+        s = machine.stats()["stats"]
+        assert s["internal_errors"] == 0 and s["degraded"] == 0 and s["share_refused_pages"] == 0, s
+
+
+def store(host):
+    """What overbookd says of its stores, all domains together."""
+    answer = host.json("share")
+    return {key: sum(domain[key] for domain in answer["domains"]) for key in ("shared_bytes", "slots_used_bytes", "extents")} | {
+        "orphan_bytes": answer["orphan_bytes"], "store_bytes": answer["store_bytes"]}
+
+
+def wait_store(host, condition, what):
+    def look():
+        host.expect_clean()
+        answer = store(host)
+        return answer if condition(answer) else None
+    return harness.wait_until(look, what)
+
+
+def equal_memory(host):
+    """Two guests with equal and nearly equal memory: what is equal costs once, by the kernel's accounting; every byte stays right"""
+    host.start_daemon("--share", "off")
+    machines = start(host, "both", "both")
+    before = total(host)
+    host.kill_daemon(signal.SIGTERM)
+    host.start_daemon(*QUICK)
+    shared = wait_shared(machines)
+    harness.wait_until(lambda: total(host) < before - EQUAL * 4 // 10, "both cost less than before, by most of what is equal")
+    tap.comment(f"{EQUAL / MIB:.0f} MiB are equal; shared: {' and '.join(f'{b / MIB:.1f} MiB' for b in shared)}; Pss of all from "
+                f"{before / MIB:.1f} to {total(host) / MIB:.1f} MiB; {store(host)}")
+    for machine in machines:
+        machine.wait_progress(3000)
+    # Pages that are touched now and then come back and go on being right; a check touches all of them.
+    for machine in machines:
+        machine.wait_stats(lambda s: s["faults_shared"] > 0, "shared pages were touched")
+    check_all(machines)
+    for machine in machines:
+        assert machine.stats()["stats"]["shared_bytes"] < EQUAL // 2, "what was read is shared all the same"
+    wait_shared(machines)
+    check_all(machines)
+
+
+def other_domains(host):
+    """Who is in different domains, or in none, shares nothing with the others"""
+    host.start_daemon(*QUICK)
+    machines = start(host, "here", "there", None)
+    for machine in machines:
+        s = machine.wait_stats(lambda s: s["share_offered_pages"] * 4096 > EQUAL, "all that could be shared was offered")["stats"]
+        assert s["shared_bytes"] < EQUAL // 10, f"{machine.name} shares {s['shared_bytes'] / MIB:.1f} MiB"
+    answer = host.json("share")
+    assert sorted((domain["domain"], domain["own"]) for domain in answer["domains"]) == [("", True), ("here", False), ("there", False)], answer
+    assert all(len(domain["machines"]) == 1 for domain in answer["domains"]), answer
+    tap.comment(f"within itself a guest shares {[domain['shared_bytes'] >> 10 for domain in answer['domains']]} KiB")
+    check_all(machines)
+
+
+def daemon_killed(host):
+    """kill -9 of overbookd in the middle: shared pages stay right, and the next overbookd shares them anew"""
+    host.start_daemon(*QUICK)
+    machines = start(host, "both", "both")
+    wait_shared(machines, EQUAL // 8)
+    host.kill_daemon()
+    for machine in machines:
+        machine.wait_progress(2000)
+    host.start_daemon(*QUICK)
+    first = wait_store(host, lambda s: s["orphan_bytes"] > 0, "the next overbookd knows what is left of the store")
+    wait_shared(machines)
+    moved = wait_store(host, lambda s: s["slots_used_bytes"] > EQUAL * 4 // 10, "its own store has it")
+    tap.comment(f"after the start {first}, then {moved}")
+    for machine in machines:
+        machine.wait_progress(2000)
+    check_all(machines)
+    wait_store(host, lambda s: s["orphan_bytes"] == 0, "nothing is left of the former store")
+    wait_shared(machines)
+
+
+def switched_off(host):
+    """overbook share --off brings a machine's shared pages back, and the store goes with the last of them"""
+    host.start_daemon(*QUICK)
+    machines = start(host, "both", "both")
+    wait_shared(machines)
+    for machine in machines:
+        host.run("share", "--off", machine.name)
+        assert machine.stats()["stats"]["shared_bytes"] == 0, machine.stats()["stats"]["shared_bytes"]
+        machine.wait_progress(1000)
+        assert machine.stats()["stats"]["shared_bytes"] == 0, "it shares again"
+    wait_store(host, lambda s: s["store_bytes"] == 0, "the store is empty")
+    check_all(machines)
+    for machine in machines:
+        host.run("share", "--on", machine.name)
+    wait_shared(machines)
+    check_all(machines)
+
+
+def guest_killed(host):
+    """A guest that is killed lets go of what it shared; the other keeps it, under a limit too"""
+    host.start_daemon(*QUICK)
+    machines = start(host, "both", "both", limit=96)
+    wait_shared(machines, EQUAL // 4)
+    machines[0].signal(signal.SIGKILL)
+    machines[0].wait_end()
+    harness.wait_until(lambda: len(host.rows()) == 1, "overbookd has noticed the end")
+    machines[1].wait_progress(2000)
+    check_all(machines[1:])
+    machines[1].expect_limit_held()
+    wait_store(host, lambda s: s["slots_used_bytes"] < EQUAL // 8, "the slots are free")
+
+
+sys.exit(tap.main([equal_memory, other_domains, daemon_killed, switched_off, guest_killed]))
