@@ -126,8 +126,8 @@ class Row:
 
 
 class Bench:
-    def __init__(self, name, about, setups=()):
-        """setups: parts that can be run alone, with --setup."""
+    def __init__(self, name, about, setups=(), arguments=None):
+        """setups: parts that can be run alone, with --setup. arguments: a function that adds the bench's own options to a parser."""
         parser = argparse.ArgumentParser(prog=f"bench/{name}", description=about)
         parser.add_argument("--quick", action="store_true", help="the same rows with fewer repeats, in under three minutes")
         parser.add_argument("--rounds", type=int, metavar="N", help="so many repeats of each row, instead of the bench's own number")
@@ -135,6 +135,8 @@ class Bench:
         parser.add_argument("--build", metavar="DIR", help="the build tree (default: build in the source tree; made if missing)")
         if setups:
             parser.add_argument("--setup", choices=setups, help="only this set-up (default: all)")
+        if arguments:
+            arguments(parser)
         self.name = name
         self.options = parser.parse_args()
         self.setups = [self.options.setup] if setups and self.options.setup else list(setups)
