@@ -49,8 +49,8 @@ def run_or_fail(argv):
 class Place:
     """A directory of our own, and in it an overbookd without a budget. Without a guest, machines boot nothing."""
 
-    def __init__(self, bench, with_guest=True):
-        self.bench, self.with_guest = bench, with_guest
+    def __init__(self, bench, with_guest=True, daemon_options=()):
+        self.bench, self.with_guest, self.daemon_options = bench, with_guest, daemon_options
         self.machines = []
         self.daemon = None
         self.directory = tempfile.mkdtemp(prefix="overbook-bench.", dir="/var/tmp")
@@ -88,7 +88,8 @@ class Place:
             ready.bind(path)
             ready.settimeout(PATIENCE)
             with open(os.path.join(self.directory, "overbookd.log"), "wb") as log:
-                self.daemon = subprocess.Popen([os.path.join(self.bench.build, "src/daemon/overbookd"), "--socket-dir", self.rundir],
+                self.daemon = subprocess.Popen([os.path.join(self.bench.build, "src/daemon/overbookd"), "--socket-dir", self.rundir,
+                                                *self.daemon_options],
                                                env=dict(self.environment(), NOTIFY_SOCKET=path), stdout=log, stderr=log)
             try:
                 while b"READY=1" not in ready.recv(4096):
@@ -99,6 +100,13 @@ class Place:
     def stats(self, name):
         return self.all_stats(name)["stats"]
 
+    def share(self, name, on):
+        """Switches the sharing of a machine on or off."""
+        run = subprocess.run([self.overbook, "share", "--on" if on else "--off", name], env=self.environment(), capture_output=True,
+                             text=True, check=False)
+        if run.returncode:
+            raise Failure(f"overbook share: {run.stderr.strip()}")
+
     def all_stats(self, name):
         """What `overbook stats --json` says."""
         text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
@@ -106,6 +114,14 @@ class Place:
         if text.returncode:
             raise Failure(f"overbook stats: {text.stderr.strip()}")
         return json.loads(text.stdout)
+
+
+def process_pss_bytes(pid):
+    """What is charged to a process; None when its memory cannot be read."""
+    for line in read_text(f"/proc/{pid}/smaps_rollup").splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def process_cpu_ns(pid):
@@ -120,8 +136,8 @@ class Machine:
     """One guest. ours: under `overbook run`, with a limit if one is given; else QEMU as it is, with the same line. group: a
     peers.Cgroup in which it starts."""
 
-    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None):
-        self.place, self.name, self.ours, self.limit_mib = place, name, ours, limit_mib
+    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None, domain=None):
+        self.place, self.name, self.ours, self.limit_mib, self.domain = place, name, ours, limit_mib, domain
         self.disk = os.path.join(place.directory, name + ".disk") if disk_mib else None
         self.log = os.path.join(place.directory, name + ".log")
         self.lines = []
@@ -152,7 +168,8 @@ class Machine:
             return argv
         swap = os.path.join(self.place.directory, "swap")
         limit = ["--limit", f"{self.limit_mib}M"] if self.limit_mib else []
-        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require"] + limit + ["--"] + argv
+        domain = ["--domain", self.domain] if self.domain else []
+        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require"] + limit + domain + ["--"] + argv
 
     def read(self):
         for raw in self.process.stdout:
@@ -231,10 +248,10 @@ class Machine:
         return total
 
     def pss_bytes(self):
-        for line in read_text(f"/proc/{self.process.pid}/smaps_rollup").splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-        raise self.failure("its memory cannot be read")
+        pss = process_pss_bytes(self.process.pid)
+        if pss is None:
+            raise self.failure("its memory cannot be read")
+        return pss
 
     def end(self):
         """Whatever state it is in, it is gone afterwards."""
