@@ -78,6 +78,7 @@ struct demo {
 	struct ob_stats at_end;
 	int summed;
 	uint64_t fault_us_p50, fault_us_p99, faults;
+	uint64_t share_store_bytes, share_saved_bytes; /* by overbookd; at the end of the run, as at_end */
 	struct demo_cost cost;
 };
 

@@ -264,7 +264,7 @@ static int run_machine(struct demo *demo, struct demo_machine *machine, const ch
 	char *argv[48];
 	unsigned n = 0;
 	const char *const fixed[] = {
-		demo->self, "run", "--name", machine->name, "--swap", swap, "--require", "--", demo->options.qemu,
+		demo->self, "run", "--name", machine->name, "--domain", "demo", "--swap", swap, "--require", "--", demo->options.qemu,
 		"-accel", accel, "-m", memory, "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-kernel", demo->kernel, "-initrd", demo->initrd, "-append", append,

@@ -49,6 +49,7 @@ static struct {
 	int running, stop;
 	unsigned machines;
 	struct target target[DEMO_MACHINES_MAX];
+	uint64_t store_bytes; /* of pages that the machines share: in overbookd, by its own account */
 	struct demo_cost cost;
 } sampler = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -166,9 +167,11 @@ static void take_sample(uint64_t *last_ns, uint64_t *walk_ns)
 	static struct target targets[DEMO_MACHINES_MAX];
 	uint64_t bytes[DEMO_MACHINES_MAX], sum, now_ns = ob_now_ns(), peak;
 	unsigned machines, any = 0, walked = 0;
+	uint64_t store;
 
 	pthread_mutex_lock(&sampler.lock);
 	machines = sampler.machines;
+	store = sampler.store_bytes;
 	peak = sampler.cost.peak_bytes;
 	memcpy(targets, sampler.target, sizeof(targets[0]) * machines);
 	pthread_mutex_unlock(&sampler.lock);
@@ -176,9 +179,9 @@ static void take_sample(uint64_t *last_ns, uint64_t *walk_ns)
 		any |= targets[i].ranges;
 	if (!any)
 		return;
-	sum = measure_all(bound, targets, machines, bytes);
+	sum = measure_all(bound, targets, machines, bytes) + store;
 	if (sum > peak || now_ns >= *walk_ns) {
-		sum = measure_all(measure, targets, machines, bytes);
+		sum = measure_all(measure, targets, machines, bytes) + store;
 		*walk_ns = now_ns + WALK_NS;
 		walked = 1;
 	}
@@ -298,7 +301,8 @@ static void read_ranges(unsigned index, pid_t pid, const json_t *list)
 
 static uint64_t all_faults(const struct ob_stats *s)
 {
-	return s->faults_touch + s->faults_open + s->faults_bench + s->faults_zero + s->faults_compressed + s->faults_swapped;
+	return s->faults_touch + s->faults_open + s->faults_bench + s->faults_zero + s->faults_compressed + s->faults_swapped +
+	       s->faults_shared;
 }
 
 static void fetch_machine(struct demo *demo, unsigned index)
@@ -335,6 +339,28 @@ static void fetch_machine(struct demo *demo, unsigned index)
 	json_decref(answer);
 }
 
+/* What the machines have in common lies in overbookd, and counts in what they cost together. */
+static void fetch_share(struct demo *demo)
+{
+	json_t *answer = NULL, *domain;
+	struct ob_error err = { 0 };
+	uint64_t saved = 0;
+	size_t i;
+
+	if (ob_client_call("share", NULL, NULL, NULL, &answer, &err) < 0)
+		return;
+	json_array_foreach(json_object_get(answer, "domains"), i, domain)
+		saved += ob_client_number(domain, "saved_bytes");
+	pthread_mutex_lock(&sampler.lock);
+	sampler.store_bytes = ob_client_number(answer, "store_bytes");
+	pthread_mutex_unlock(&sampler.lock);
+	if (!demo->summed) {
+		demo->share_saved_bytes = saved;
+		demo->share_store_bytes = ob_client_number(answer, "store_bytes");
+	}
+	json_decref(answer);
+}
+
 void demo_fetch_figures(struct demo *demo)
 {
 	int all_known = 1;
@@ -344,6 +370,7 @@ void demo_fetch_figures(struct demo *demo)
 			fetch_machine(demo, i);
 		all_known &= demo->machine[i].known;
 	}
+	fetch_share(demo);
 	demo->figures_ns = ob_now_ns() + (all_known && demo->machines ? OB_NS_PER_SEC : 100 * OB_NS_PER_MS);
 	demo_sampler_read(&demo->cost);
 }

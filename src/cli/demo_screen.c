@@ -163,7 +163,7 @@ void demo_show_summary(const struct demo *demo)
 	printf("Promised   %llu MiB to %u machines; they wrote to %llu MiB of it, %.2f times the budget of %llu MiB.\n",
 	       (unsigned long long)mib(promised), o->machines, (unsigned long long)mib(sum_touched(demo)),
 	       (double)sum_touched(demo) / (double)o->budget_bytes, (unsigned long long)mib(o->budget_bytes));
-	printf("Cost       %llu MiB at the worst moment, by the kernel's accounting (PSS of guest RAM, bench, pool and tables; "
+	printf("Cost       %llu MiB at the worst moment, by the kernel's accounting (PSS of guest RAM, bench, pool and tables, and the store of shared pages; "
 	       "%llu samples, %.1f a second).\n",
 	       (unsigned long long)mib(demo->cost.peak_bytes), (unsigned long long)demo->cost.samples,
 	       demo->cost.seconds > 0 ? (double)demo->cost.samples / demo->cost.seconds : 0);
@@ -173,6 +173,9 @@ void demo_show_summary(const struct demo *demo)
 	       (unsigned long long)mib(end->compressed_bytes), (unsigned long long)mib(end->pool_bytes), ratio,
 	       (unsigned long long)mib(end->swapped_bytes), (unsigned long long)mib(end->zero_bytes),
 	       (unsigned long long)mib(end->ballooned_bytes), (unsigned long long)mib(end->tables_bytes));
+	printf("Shared     %llu MiB of it are in slots of the store, which takes %llu MiB: %llu MiB saved.\n",
+	       (unsigned long long)mib(end->shared_bytes), (unsigned long long)mib(demo->share_store_bytes),
+	       (unsigned long long)mib(demo->share_saved_bytes));
 	printf("Faults     %llu, half of them within %llu us, 99%% within %llu us; %llu waited for room, %.1f s in all.\n",
 	       (unsigned long long)demo->faults, (unsigned long long)demo->fault_us_p50, (unsigned long long)demo->fault_us_p99,
 	       (unsigned long long)end->faults_stalled, (double)end->stall_ns / 1e9);
@@ -229,7 +232,9 @@ static json_t *report_json(const struct demo *demo)
 		(json_int_t)end->swapped_bytes, "fault_us_p50", (json_int_t)demo->fault_us_p50, "fault_us_p99",
 		(json_int_t)demo->fault_us_p99);
 	json_t *more = json_pack(
-		"{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "passed", demo->failures == 0,
+		"{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "passed",
+		demo->failures == 0, "shared_bytes", (json_int_t)end->shared_bytes, "shared_saved_bytes",
+		(json_int_t)demo->share_saved_bytes, "share_store_bytes", (json_int_t)demo->share_store_bytes,
 		"resident_bytes", (json_int_t)end->resident_bytes, "benched_bytes", (json_int_t)end->benched_bytes, "tables_bytes",
 		(json_int_t)end->tables_bytes, "faults", (json_int_t)demo->faults, "faults_stalled", (json_int_t)end->faults_stalled,
 		"stall_ns", (json_int_t)end->stall_ns, "samples", (json_int_t)cost->samples, "pss_reads", (json_int_t)cost->walks, "samples_per_second",
