@@ -29,7 +29,7 @@
 #include "daemon/share.h"
 
 #define SUBJECT   "overbookd"
-#define FILES_MAX 8192 /* descriptors: two a machine (socket, pidfd), one a client, and some */
+#define FILES_MAX 8192 /* descriptors: three a machine (socket, pidfd, staging), one an extent (4096), one a client */
 
 enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU };
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -15,7 +16,7 @@
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
 #include "daemon/runtime.h"
-#include "daemon/share.h"
+#include "daemon/share_internal.h"
 #include "fuzz.h"
 
 #define BED_MACHINES 64   /* whose limits are watched */
@@ -95,18 +96,94 @@ void bed_agent_say(struct bed *bed, unsigned index, struct ob_wire_msg *msg)
 		bed_agent_send(bed, index, packet, (size_t)n);
 }
 
+static void drop_staging(struct bed_agent *agent)
+{
+	if (agent->staging)
+		munmap(agent->staging, OB_WIRE_STAGING_MAX * OB_SHARE_PAGE);
+	agent->staging = NULL;
+}
+
 void bed_agent_close(struct bed *bed, unsigned index)
 {
 	ob_fd_close(&bed->agent[index].fd);
+	drop_staging(&bed->agent[index]);
+}
+
+/* Reads one packet and the descriptor that may be with it. */
+static ssize_t receive(int from, void *packet, size_t size, int *ret_fd)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = { packet, size };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+	ssize_t n = recvmsg(from, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+	if (head && head->cmsg_type == SCM_RIGHTS)
+		memcpy(ret_fd, CMSG_DATA(head), sizeof(*ret_fd));
+	return n;
+}
+
+/* Where each extent was sent: to one domain, and never with a mapping to write. */
+static void check_extent(const struct bed *bed, unsigned index, uint64_t id, int fd)
+{
+	static struct {
+		uint64_t id;
+		char domain[OB_NAME_MAX + 1];
+		const struct ob_machine *solo;
+	} seen[256];
+	const struct ob_machine *machine = NULL;
+	unsigned at = (unsigned)(id % OB_ARRAY_LEN(seen));
+
+	for (const struct ob_machine *one = bed->daemon.machines; one; one = one->next)
+		if (!strcmp(one->name, bed->agent[index].name))
+			machine = one;
+	FUZZ_CHECK(fd >= 0 && id, "an extent without its memory");
+	FUZZ_CHECK(mmap(NULL, 4096, PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED, "an extent can be written");
+	if (!machine)
+		return;
+	FUZZ_CHECK(seen[at].id != id || (!strcmp(seen[at].domain, machine->domain) && (*machine->domain || seen[at].solo == machine)),
+		   "an extent goes to \"%s\" of domain \"%s\"", machine->name, machine->domain);
+	seen[at].id = id;
+	seen[at].solo = machine;
+	memcpy(seen[at].domain, machine->domain, sizeof(seen[at].domain));
+}
+
+static void take_sharing(struct bed *bed, unsigned index, const struct ob_wire_msg *msg, int fd)
+{
+	struct bed_agent *agent = &bed->agent[index];
+
+	if (msg->type == OB_WIRE_SHARE) {
+		drop_staging(agent);
+		memcpy(agent->key, msg->share.key, sizeof(agent->key));
+		if (!(msg->share.flags & OB_WIRE_SHARE_ON))
+			return;
+		agent->staging = mmap(NULL, OB_WIRE_STAGING_MAX * OB_SHARE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		FUZZ_CHECK(agent->staging != MAP_FAILED, "staging memory that cannot be written");
+	} else if (msg->type == OB_WIRE_EXTENT) {
+		check_extent(bed, index, msg->extent.id, fd);
+	} else if (msg->type == OB_WIRE_FETCH) {
+		for (uint32_t i = 0; i < msg->fetch.n && agent->fetch_count < OB_WIRE_STAGING_MAX; i++)
+			agent->fetch[agent->fetch_count++] = msg->fetch.item[i];
+	} else if (msg->type == OB_WIRE_ADOPT) {
+		for (uint32_t i = 0; i < msg->adopt.n && agent->adopt_count < BED_ADOPTS; i++)
+			agent->adopt[agent->adopt_count++] = agent->held = msg->adopt.item[i];
+	} else if (msg->type == OB_WIRE_UNSHARE) {
+		agent->unshare_sequence = msg->sequence;
+	}
 }
 
 /* Takes one order. Returns whether there was one. */
-static int agent_take(struct bed_agent *agent)
+static int agent_take(struct bed *bed, unsigned index)
 {
 	static uint8_t packet[OB_WIRE_MAX];
+	static struct ob_wire_msg msg;
+	struct bed_agent *agent = &bed->agent[index];
 	struct ob_error err = { 0 };
-	struct ob_wire_msg msg;
-	ssize_t n = recv(agent->fd, packet, sizeof(packet), MSG_DONTWAIT);
+	int OB_FD with = -1;
+	ssize_t n = receive(agent->fd, packet, sizeof(packet), &with);
 
 	if (n == 0 || (n < 0 && errno == ECONNRESET))
 		ob_fd_close(&agent->fd);
@@ -118,6 +195,7 @@ static int agent_take(struct bed_agent *agent)
 		agent->limit_sequence = msg.sequence;
 	if (msg.type == OB_WIRE_RELEASE)
 		agent->release_sequence = msg.sequence;
+	take_sharing(bed, index, &msg, with);
 	return 1;
 }
 
@@ -240,7 +318,7 @@ void bed_run(struct bed *bed)
 			FUZZ_CHECK(++turns < TURNS_MAX, "the loop does not come to rest");
 		FUZZ_CHECK(r == 0, "the loop has ended: %s", strerror(-r));
 		for (unsigned i = 0; i < BED_AGENTS; i++)
-			while (bed->agent[i].fd >= 0 && agent_take(&bed->agent[i]))
+			while (bed->agent[i].fd >= 0 && agent_take(bed, i))
 				taken = 1;
 	} while (taken);
 	check_registry(&bed->daemon);
@@ -326,6 +404,7 @@ void bed_empty(struct bed *bed)
 	ob_registry_clear(daemon);
 	bed_run(bed);
 	FUZZ_CHECK(!daemon->machine_count, "%u machines stay", daemon->machine_count);
+	FUZZ_CHECK(!daemon->share->domains && !daemon->share->planned && !ob_share_orphan_bytes(daemon), "something of sharing stays");
 	daemon->stirred_ns = 0;
 	now_ns = 1000 * OB_NS_PER_SEC;
 }

@@ -7,7 +7,8 @@
  * kernel's clock and never come up.
  *
  * No machine is given more while the budget is exceeded. Whatever overbookd says is checked as it is received: clients get lines of JSON objects of version 1 that are an
- * answer or progress, with no negative number in them; agents get SET_LIMIT, RELEASE and POLL. The loop must come to rest.
+ * answer or progress, with no negative number in them; agents get orders, and each descriptor where it belongs: an extent of the
+ * store is never sent to two domains. The loop must come to rest, and nothing of sharing is left when all have gone.
  */
 #ifndef OB_FUZZ_DAEMON_BED_H
 #define OB_FUZZ_DAEMON_BED_H
@@ -16,10 +17,18 @@
 
 #define BED_AGENTS  4
 #define BED_CLIENTS 4
+#define BED_ADOPTS  64
 
 struct bed_agent {
 	int fd; /* -1: not connected */
-	uint32_t limit_sequence, release_sequence; /* of the last orders */
+	char name[OB_NAME_MAX + 1]; /* as it said last in HELLO */
+	uint32_t limit_sequence, release_sequence, unshare_sequence; /* of the last orders */
+	/* Sharing: what it was sent and has not answered. */
+	uint8_t key[OB_WIRE_KEY_SIZE], *staging;
+	unsigned fetch_count, adopt_count;
+	struct ob_wire_fetch fetch[OB_WIRE_STAGING_MAX];
+	struct ob_wire_adopt adopt[BED_ADOPTS];
+	struct ob_wire_adopt held; /* the last one that it was to adopt */
 };
 
 struct bed_client {

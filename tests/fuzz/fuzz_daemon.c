@@ -10,6 +10,12 @@
  *     x N TEXT                    STOPPED
  *     r N STATUS TEXT             REPLY to the last SET_LIMIT (STATUS is an errno number)
  *     e N STATUS TEXT             REPLY to the last RELEASE
+ *     O N PAGE CONTENT TIMES      OFFER of so many pages from PAGE on, all with the hash of this content
+ *     F N STATUS CONTENT          STAGED for all FETCHes that have come: STATUS is an errno number, CONTENT what is in the pages
+ *     A N STATUS                  HELD for all ADOPTs that have come
+ *     D N TIMES INDEX             DROPPED of the slot that it was to adopt last, moved by INDEX
+ *     P N EXTENT HELD             ORPHANS
+ *     u N STATUS TEXT             REPLY to the last UNSHARE
  *     w N HEX                     any packet
  *     q N                         agent N closes
  *     c N                         client N connects
@@ -29,6 +35,7 @@
 
 #include "daemon_bed.h"
 #include "fuzz.h"
+#include "share/page_hash.h"
 
 #define STEPS_MAX 300
 #define WORDS_MAX 10
@@ -49,6 +56,7 @@ static void say_hello(struct bed *bed, unsigned who, char *const *words, int n)
 	struct ob_wire_msg msg = { .type = OB_WIRE_HELLO };
 
 	put_text(msg.hello.name, sizeof(msg.hello.name), fuzz_word(words, n, 2));
+	put_text(bed->agent[who].name, sizeof(bed->agent[who].name), msg.hello.name);
 	msg.hello.pid = (uint32_t)getpid();
 	msg.hello.shares = (uint32_t)fuzz_number(words, n, 3);
 	msg.hello.reservation_bytes = fuzz_number(words, n, 4);
@@ -96,11 +104,89 @@ static void say_text(struct bed *bed, unsigned who, char letter, char *const *wo
 	if (letter == 'x') {
 		put_text(msg.stopped.cause, sizeof(msg.stopped.cause), fuzz_word(words, n, 2));
 	} else {
-		msg.reply.to = letter == 'r' ? bed->agent[who].limit_sequence : bed->agent[who].release_sequence;
+		msg.reply.to = letter == 'r' ? bed->agent[who].limit_sequence :
+			       letter == 'u' ? bed->agent[who].unshare_sequence : bed->agent[who].release_sequence;
 		msg.reply.status = -(int32_t)(fuzz_number(words, n, 2) & 4095);
 		put_text(msg.reply.text, sizeof(msg.reply.text), fuzz_word(words, n, 3));
 	}
 	bed_agent_say(bed, who, &msg);
+}
+
+static void say_offer(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	static uint8_t page[OB_PAGE_HASH_BYTES];
+	static struct ob_wire_msg msg;
+	uint64_t lo, hi;
+
+	memset(page, (int)fuzz_number(words, n, 3), sizeof(page));
+	ob_page_hash(bed->agent[who].key, page, &lo, &hi);
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_OFFER };
+	msg.offer.n = (uint32_t)OB_MIN(fuzz_number(words, n, 4), (uint64_t)OB_WIRE_SHARES_MAX);
+	for (uint32_t i = 0; i < msg.offer.n; i++)
+		msg.offer.item[i] = (struct ob_wire_offer){ fuzz_number(words, n, 2) + i, lo, hi, 0 };
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_staged(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct bed_agent *agent = &bed->agent[who];
+	static struct ob_wire_msg msg;
+
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_STAGED };
+	msg.staged.n = agent->fetch_count;
+	for (unsigned i = 0; i < agent->fetch_count; i++) {
+		const struct ob_wire_fetch *fetch = &agent->fetch[i];
+
+		if (agent->staging)
+			memset(agent->staging + (size_t)fetch->staging * OB_PAGE_HASH_BYTES, (int)fuzz_number(words, n, 3),
+			       OB_PAGE_HASH_BYTES);
+		msg.staged.item[i] = (struct ob_wire_staged){ fetch->page, -(int32_t)(fuzz_number(words, n, 2) & 4095), fetch->staging };
+	}
+	agent->fetch_count = 0;
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_held(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct bed_agent *agent = &bed->agent[who];
+	static struct ob_wire_msg msg;
+
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_HELD };
+	msg.held.n = agent->adopt_count;
+	for (unsigned i = 0; i < agent->adopt_count; i++)
+		msg.held.item[i] = (struct ob_wire_held){ agent->adopt[i].page, agent->adopt[i].extent, agent->adopt[i].index,
+							  -(int32_t)(fuzz_number(words, n, 2) & 4095) };
+	agent->adopt_count = 0;
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_dropped(struct bed *bed, unsigned who, char letter, char *const *words, int n)
+{
+	const struct ob_wire_adopt *held = &bed->agent[who].held;
+	static struct ob_wire_msg msg;
+
+	msg = (struct ob_wire_msg){ .type = letter == 'D' ? OB_WIRE_DROPPED : OB_WIRE_ORPHANS };
+	if (letter == 'D') {
+		msg.dropped.n = 1;
+		msg.dropped.item[0] = (struct ob_wire_dropped){ held->extent, (uint32_t)(held->index + fuzz_number(words, n, 3)),
+								(uint32_t)fuzz_number(words, n, 2) };
+	} else {
+		msg.orphans.n = fuzz_number(words, n, 2) != 0;
+		msg.orphans.item[0] = (struct ob_wire_orphan){ fuzz_number(words, n, 2), (uint32_t)fuzz_number(words, n, 3) };
+	}
+	bed_agent_say(bed, who, &msg);
+}
+
+static void sharing_step(struct bed *bed, unsigned who, char letter, char *const *words, int n)
+{
+	if (letter == 'O')
+		say_offer(bed, who, words, n);
+	else if (letter == 'F')
+		say_staged(bed, who, words, n);
+	else if (letter == 'A')
+		say_held(bed, who, words, n);
+	else
+		say_dropped(bed, who, letter, words, n);
 }
 
 static void send_packet(struct bed *bed, unsigned who, const char *hex)
@@ -155,6 +241,7 @@ static void agent_step(struct bed *bed, unsigned who, char letter, char *const *
 	case 'x':
 	case 'r':
 	case 'e':
+	case 'u':
 		say_text(bed, who, letter, words, n);
 		break;
 	case 'w':
@@ -206,6 +293,7 @@ static int words_of(char letter)
 		return 3;
 	case 'r':
 	case 'e':
+	case 'u':
 		return 4;
 	default:
 		return WORDS_MAX;
@@ -228,7 +316,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int steps = 0; steps < STEPS_MAX && at && (n = fuzz_step(&at, words, words_of(*at))) >= 0; steps++) {
 		unsigned who = (unsigned)fuzz_number(words, n, 1) % OB_MIN(BED_AGENTS, BED_CLIENTS);
 
-		if (n && strchr("ahsgxrewq", *words[0]))
+		if (n && strchr("OFADP", *words[0]))
+			sharing_step(bed, who, *words[0], words, n);
+		else if (n && strchr("ahsgxreuwq", *words[0]))
 			agent_step(bed, who, *words[0], words, n);
 		else if (n)
 			client_step(bed, who, *words[0], words, n);
