@@ -282,6 +282,63 @@ static void obedient_machines_converge(void **state)
 	}
 }
 
+static void stores_are_paid_for_first_and_ahead(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(2048, 100, 80), machine(2048, 100, 100) };
+
+	assert_int_equal(ob_budget_store_want(0, false), 0);
+	assert_int_equal(ob_budget_store_want(0, true), 4 * OB_MIB);
+	assert_int_equal(ob_budget_store_want(4096, false), 4 * OB_MIB);
+	assert_int_equal(ob_budget_store_want(2 * OB_MIB, false), 4 * OB_MIB);
+	assert_int_equal(ob_budget_store_want(2 * OB_MIB + 1, false), 8 * OB_MIB);
+	/* 256 - 200 are free: all that is wanted. */
+	assert_int_equal(ob_budget_store_allow(256 * OB_MIB, 0, 8 * OB_MIB, m, 2), 8 * OB_MIB);
+	/* 3 are free; what is used already is a fact. */
+	assert_int_equal(ob_budget_store_allow(203 * OB_MIB, OB_MIB, 8 * OB_MIB, m, 2), 3 * OB_MIB);
+	assert_int_equal(ob_budget_store_allow(200 * OB_MIB, OB_MIB, 8 * OB_MIB, m, 2), OB_MIB);
+	assert_int_equal(ob_budget_store_allow(150 * OB_MIB, 5 * OB_MIB, 8 * OB_MIB, m, 2), 5 * OB_MIB);
+	/* A limit that is still in force counts, whatever has been ordered since. */
+	m[0].limit_bytes = 50 * OB_MIB;
+	assert_int_equal(ob_budget_store_allow(203 * OB_MIB, OB_MIB, 8 * OB_MIB, m, 2), 3 * OB_MIB);
+	m[0].exposed_bytes = 50 * OB_MIB;
+	assert_int_equal(ob_budget_store_allow(203 * OB_MIB, OB_MIB, 8 * OB_MIB, m, 2), 8 * OB_MIB);
+	m[0].exposed_bytes = m[0].limit_bytes = OB_BUDGET_NONE;
+	m[0].ceiling_bytes = OB_BUDGET_NONE;
+	assert_int_equal(ob_budget_store_allow(UINT64_MAX - 1, 7, 8 * OB_MIB, m, 2), 7);
+}
+
+/* As the arbiter does it, round after round, with a store that takes at once whatever it is allowed. */
+static void a_store_that_grows_as_it_may_never_exceeds_the_budget(void **state)
+{
+	enum { BUDGET = 256 };
+	struct ob_budget_machine m[3] = { machine(512, 128, 128), machine(512, 100, 100), machine(512, 28, 28) };
+	uint64_t used = 0, seed = 88172645463325252ull;
+
+	for (unsigned round = 0; round < 5000; round++) {
+		uint64_t want = ob_budget_store_want(used, true), allowed, sum = 0, charged = 0;
+
+		seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+		ob_budget_divide(BUDGET * OB_MIB - want, m, 3);
+		ob_budget_grant(BUDGET * OB_MIB - want, m, 3);
+		for (unsigned i = 0; i < 3; i++) {
+			m[i].limit_bytes = m[i].grant_bytes;
+			m[i].exposed_bytes = OB_MAX(m[i].exposed_bytes, m[i].limit_bytes);
+			/* Some obey now, some later. */
+			if (seed >> i & 1) {
+				m[i].cost_bytes = m[i].exposed_bytes = m[i].limit_bytes;
+			}
+			charged += ob_budget_charge(&m[i]);
+		}
+		allowed = ob_budget_store_allow(BUDGET * OB_MIB, used, want, m, 3);
+		assert_true(allowed >= used && allowed <= OB_MAX(want, used));
+		used = seed >> 32 & 7 ? allowed : used / 2;
+		used = OB_MIN(used, 100 * OB_MIB);
+		for (unsigned i = 0; i < 3; i++)
+			sum += OB_MAX(m[i].cost_bytes, m[i].exposed_bytes);
+		assert_true(sum == charged && sum + used <= BUDGET * OB_MIB);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -293,6 +350,8 @@ int main(void)
 		cmocka_unit_test(needs_and_guarantees),
 		cmocka_unit_test(properties_hold_for_any_machines),
 		cmocka_unit_test(obedient_machines_converge),
+		cmocka_unit_test(stores_are_paid_for_first_and_ahead),
+		cmocka_unit_test(a_store_that_grows_as_it_may_never_exceeds_the_budget),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
