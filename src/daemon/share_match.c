@@ -9,7 +9,8 @@
  *              └▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
  *
  * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
- * whose bytes cannot be had, or do not have the hash that was offered, is forgotten; the other one of a pair goes on. Bytes that
+ * whose bytes cannot be had, or do not have the hash that was offered, is forgotten; the other one of a pair goes on, alone if
+ * the first one is only in use (STAGED says -ENOENT): it then becomes a slot that the first one will find. Bytes that
  * differ under one hash are never shared, and both are forgotten: with a keyed hash that is no accident, but somebody's work
  * who has the key, and all machines of the domain have it.
  *
@@ -45,6 +46,7 @@ struct party {
 	struct ob_offered offered;
 	unsigned staging;
 	bool arrived;
+	bool in_use; /* its bytes cannot be had for the moment */
 };
 
 /* A comparison: one page with a slot that is pinned, or two pages with each other. */
@@ -237,17 +239,6 @@ static void job_end(struct ob_job *job)
 	free(job);
 }
 
-/* One of its pages cannot be had; the other one of a pair tries again with somebody else. */
-static void job_lost(struct ob_job *job, unsigned which)
-{
-	struct party other = job->party[!which];
-	bool pair = job->n == 2;
-
-	job_end(job);
-	if (pair)
-		(void)todo_push(other.sharer, &other.offered);
-}
-
 static struct ob_job *job_new(struct ob_domain *domain, unsigned n)
 {
 	struct ob_job *job = calloc(1, sizeof(*job));
@@ -391,7 +382,7 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 	sharer->adopt_out++;
 }
 
-/* Two pages are equal: makes them one slot. Returns 0 or -errno; nothing has happened then. */
+/* Two pages are equal, or one of them is in use: makes them, or the other, a slot. Returns 0 or -errno; nothing has happened then. */
 static int share_pair(struct ob_job *job, const uint8_t *bytes)
 {
 	struct ob_domain *domain = job->domain;
@@ -418,7 +409,8 @@ static int share_pair(struct ob_job *job, const uint8_t *bytes)
 		(void)!ob_index_add(domain->index, &entry);
 	}
 	for (unsigned i = 0; i < 2; i++)
-		adopt(job->party[i].sharer, &job->party[i].offered, slot);
+		if (!job->party[i].in_use)
+			adopt(job->party[i].sharer, &job->party[i].offered, slot);
 	ob_store_unpin(domain->store, slot);
 	wake_others(domain, offered.lo, offered.hi);
 	return 0;
@@ -426,21 +418,41 @@ static int share_pair(struct ob_job *job, const uint8_t *bytes)
 
 static void pair_complete(struct ob_job *job, const uint8_t *bytes)
 {
-	struct party second = job->party[1];
-	int r = memcmp(job->bytes, bytes, OB_SHARE_PAGE) ? -EILSEQ : share_pair(job, bytes);
+	struct party again = job->party[!job->party[1].in_use];
+	int r = job->bytes && memcmp(job->bytes, bytes, OB_SHARE_PAGE) ? -EILSEQ : share_pair(job, bytes);
 
 	for (unsigned i = 0; i < 2 && r == -EILSEQ; i++) {
 		job->party[i].sharer->counters.differed++;
 		forget(job->party[i].sharer, &job->party[i].offered);
 	}
 	if (r == -ENOSPC) {
-		second.sharer->counters.no_room++;
+		again.sharer->counters.no_room++;
 		ob_share_want_room(job->domain->share);
 	}
 	job_end(job);
 	/* Without room it waits; what fails otherwise would fail again at once. */
-	if (r < 0 && r != -EILSEQ && !ob_share_has_room(second.sharer->domain->share))
-		(void)todo_push(second.sharer, &second.offered);
+	if (r < 0 && r != -EILSEQ && !ob_share_has_room(again.sharer->domain->share))
+		(void)todo_push(again.sharer, &again.offered);
+}
+
+/*
+ * One of its pages cannot be had. The other one of a pair tries again with somebody else; but if this one is only in use, it becomes
+ * a slot alone, which this one finds when it is offered again: two scanners would have to have hold of both at one time else.
+ */
+static void job_lost(struct ob_job *job, unsigned which, bool in_use)
+{
+	struct party *other = &job->party[!which], again = *other;
+	bool pair = job->n == 2;
+
+	if (pair && in_use && !other->in_use) {
+		job->party[which].in_use = true;
+		if (job->bytes)
+			pair_complete(job, job->bytes);
+		return;
+	}
+	job_end(job);
+	if (pair && !again.in_use)
+		(void)todo_push(again.sharer, &again.offered);
 }
 
 /* A page's bytes are here, and have the hash that was offered. */
@@ -457,14 +469,14 @@ static void job_arrived(struct ob_job *job, unsigned which, const uint8_t *bytes
 			adopt(party->sharer, &party->offered, job->slot);
 		}
 		job_end(job);
-	} else if (job->bytes) {
+	} else if (job->bytes || job->party[!which].in_use) {
 		pair_complete(job, bytes);
 	} else {
 		job->bytes = malloc(OB_SHARE_PAGE);
 		if (job->bytes)
 			memcpy(job->bytes, bytes, OB_SHARE_PAGE);
 		else
-			job_lost(job, which);
+			job_lost(job, which, false);
 	}
 }
 
@@ -612,7 +624,7 @@ static int on_staged(struct ob_sharer *sharer, const struct ob_wire_msg *msg, st
 			sharer->counters.stale++;
 			forget(sharer, &asked.offered);
 			if (asked.job)
-				job_lost(asked.job, asked.party);
+				job_lost(asked.job, asked.party, item->status == -ENOENT);
 		} else if (asked.job) {
 			job_arrived(asked.job, asked.party, bytes);
 		}
@@ -716,7 +728,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 		if (!staging->busy)
 			continue;
 		if (staging->job)
-			job_lost(staging->job, staging->party);
+			job_lost(staging->job, staging->party, false);
 		/* job_lost() has cleared what was not sent. */
 		if (staging->busy)
 			staging_clear(sharer, staging);
@@ -735,7 +747,7 @@ void ob_match_expire(struct ob_domain *domain)
 			struct ob_staging *staging = &sharer->staging[j];
 
 			if (staging->busy && staging->job && now >= staging->since_ns + EXPIRE_NS)
-				job_lost(staging->job, staging->party);
+				job_lost(staging->job, staging->party, false);
 		}
 	}
 	ob_match_pump(domain);
