@@ -49,6 +49,7 @@ class Sharer(Agent):
     def __init__(self, daemon, name, domain="", **options):
         self.domain = domain
         self.pages, self.held, self.lies = {}, {}, {}
+        self.in_use = set()  # pages whose bytes cannot be had for the moment
         self.key, self.on, self.permille, self.staging = None, None, None, None
         self.extents, self.dropped_extents, self.unshare = {}, [], None
         self.answer_fetches = self.answer_adopts = True
@@ -121,7 +122,8 @@ class Sharer(Agent):
                 data = self.pages[page]
             if data is not None:
                 self.staging[staging * PAGE:(staging + 1) * PAGE] = data
-            answers.append((page, 0 if data is not None else -ESTALE, staging))
+            status = -ENOENT if page in self.in_use else 0 if data is not None else -ESTALE
+            answers.append((page, status, staging))
         self.send(entries(STAGED, "<QiI", answers))
 
     def adopt(self, wanted):

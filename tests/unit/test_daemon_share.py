@@ -106,6 +106,28 @@ def unequal_bytes_never_share(daemon):
 
 
 @with_daemon()
+def a_page_whose_equal_is_in_use_goes_first(daemon):
+    for order in (("a", "b"), ("c", "d")):
+        one, two = [Sharer(daemon, name, domain=order[0]) for name in order]
+        ready(daemon, one, two)
+        one.pages, two.pages = {1: content(1), 2: content(2)}, {1: content(1), 2: content(2)}
+        one.in_use, two.in_use = {1, 2}, {2}
+        first, second = (one, two) if order[0] == "a" else (two, one)
+        first.offer()
+        daemon.until(lambda: row(daemon, first.name)["offers"] == 2)
+        second.offer()
+        daemon.until(lambda: 1 in two.held)
+        assert not one.held and 2 not in two.held  # nobody's bytes can be had of the second one
+        assert share(daemon, order[0])["store_bytes"] == PAGE
+        one.in_use.clear()
+        two.in_use.clear()
+        one.offer()
+        daemon.until(lambda: one.held.get(1) == two.held[1])
+        two.offer(2)
+        daemon.until(lambda: 2 in one.held and one.held == two.held)
+
+
+@with_daemon()
 def a_slot_is_free_after_all_have_let_go(daemon):
     one, two = pair(daemon, 3)
     slot = one.held[1]
@@ -272,7 +294,6 @@ def a_lost_connection_keeps_what_is_held(daemon):
 @with_daemon("--budget", "1G")
 def a_new_overbookd_counts_what_the_last_one_left(daemon):
     one, two = pair(daemon, 10)
-    daemon.budget = 1024 * MIB
     daemon.kill()
     daemon.until(lambda: one.closed and two.closed)
     daemon.start()
