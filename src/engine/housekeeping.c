@@ -6,7 +6,7 @@
  *
  * The bench's target: when more faults go to the pool or the store than to the bench, pages were taken off too early,
  * and it grows; when the bench is hit far more often than the rest, hot pages are being lifted for nothing, and it
- * shrinks. It stays between 1/16 and 1/3 of the limit.
+ * shrinks. It stays between 1/16 and 1/3 of the limit. Faults on what the scanner watches say nothing about that.
  */
 #include <string.h>
 
@@ -27,7 +27,7 @@ static uint64_t major_faults(const struct ob_engine *engine)
 static void adapt_bench(struct ob_engine *engine)
 {
 	struct ob_house *house = &engine->house;
-	uint64_t bench = ob_load(&engine->counters.faults_bench), major = major_faults(engine);
+	uint64_t bench = ob_load(&engine->counters.faults_bench) - ob_scan_faults(engine), major = major_faults(engine);
 	uint64_t hits = bench - house->last_bench, misses = major - house->last_major;
 	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
 

@@ -519,6 +519,8 @@ void ob_scan_stop(struct ob_engine *engine);
 void ob_scan_kick(struct ob_engine *engine);
 /* A fault brought pages back from the bench of a chunk that is watched. */
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
+/* How many such faults there were. */
+uint64_t ob_scan_faults(const struct ob_engine *engine);
 
 /* --- engine.c --- */
 

@@ -484,3 +484,10 @@ void ob_scan_note_return(struct ob_engine *engine, unsigned pages)
 	__atomic_fetch_add(&engine->share->scan.faults, 1, __ATOMIC_RELAXED);
 	ob_count(engine, scan_returned_pages, pages);
 }
+
+uint64_t ob_scan_faults(const struct ob_engine *engine)
+{
+	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+
+	return share ? ob_load(&share->scan.faults) : 0;
+}

@@ -214,7 +214,12 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 		ob_store(&extent->is_orphan, 0);
 	}
 	pthread_mutex_unlock(&share->lock);
-	return r;
+	if (r < 0)
+		return r;
+	/* Like all that is the engine's; if it fails a child has it too, which is harmless. */
+	syscall(SYS_madvise, base, pages * OB_PAGE_SIZE, MADV_DONTFORK);
+	syscall(SYS_madvise, base, pages * OB_PAGE_SIZE, MADV_DONTDUMP);
+	return 0;
 }
 
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)

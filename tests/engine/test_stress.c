@@ -318,6 +318,8 @@ static void end_stage(struct stage *stage)
 		      (unsigned long long)stats.share_refused_pages, (unsigned long long)stats.scan_pages,
 		      (unsigned long long)stage->keeper.extents_dropped);
 	assert_int_equal(stats.share_adopted_pages, stats.share_dropped_pages);
+	/* The pool's table of spans stands nowhere. */
+	assert_in_range(stats.cost_bytes - stats.resident_bytes - stats.pool_bytes - stats.tables_bytes, 0, 256 * OB_KIB);
 	assert_int_equal(stats.ram_bytes, ALL_MIB * OB_MIB);
 	assert_int_equal(stats.internal_errors, 0);
 	assert_int_equal(stats.swap_read_errors, 0);
