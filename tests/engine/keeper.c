@@ -214,7 +214,7 @@ static unsigned adopt_entry(struct keeper *keeper, struct keeper_entry *entry, u
 {
 	int r = keeper_adopt(keeper, page, entry->extent, entry->index);
 
-	if (r < 0 && r != -ESTALE && r != -ENOENT && r != -ENOMEM)
+	if (r < 0 && r != -ESTALE && r != -ENOENT && r != -ENOMEM && r != -EAGAIN)
 		wrong(keeper, "an adoption ended with an error", r);
 	return r == 0;
 }

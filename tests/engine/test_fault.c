@@ -3,7 +3,7 @@
  * The Nth failure of everything that the engine asks of the kernel and of its store, for N = 1, 2, 3, ...
  *
  * Each case is a child process of its own: it arms one fault rule, makes an engine under a tight limit, fills memory, lets
- * players play, moves the limit, releases, checks every byte. It ends in one of these ways:
+ * players play while what looks alike is shared and looked for, moves the limit, releases, checks every byte. It ends in one of these ways:
  *
  *     intact      every byte was right all the time
  *     refused     ob_engine_create() or ob_engine_add_region() failed and said why
@@ -30,9 +30,11 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "keeper.h"
 #include "player.h"
 
 #define RAM_MIB       26u
+#define SCAN_COLD_MS  40u
 #define CASE_SECONDS  90u /* a case that takes longer hangs */
 #define REPORT_FD     3
 #define JOBS          6
@@ -52,6 +54,7 @@ struct scene {
 	enum ob_fault_point point;
 	struct bed *bed;
 	struct ram *ram;
+	struct keeper keeper;
 	struct report report;
 	pthread_t watch;
 	int ended, was_unreadable;
@@ -136,8 +139,10 @@ static void must(struct scene *scene, int r, const char *what)
 
 static void make_engine(struct scene *scene)
 {
-	int r = bed_try(16 * OB_MIB, bed_dir(), &scene->bed);
+	int r;
 
+	bed_scan_cold_ms = SCAN_COLD_MS;
+	r = bed_try(16 * OB_MIB, bed_dir(), &scene->bed);
 	scene->ram = ram_new(RAM_MIB * MIB_PAGES, 0xfa);
 	if (!r)
 		r = ob_engine_add_region(scene->bed->engine, scene->ram->base, RAM_MIB * OB_MIB, &scene->bed->err);
@@ -149,6 +154,33 @@ static void make_engine(struct scene *scene)
 		ob_engine_destroy(scene->bed->engine);
 	must(scene, ram_check_all(scene->ram), "after a refusal");
 	send_report(scene, strlen(scene->bed->err.text) ? REFUSED : SILENT, scene->bed->err.text);
+}
+
+/* A machine that cannot share is as whole as any. */
+static void share(struct scene *scene)
+{
+	int r = keeper_start(&scene->keeper, scene->bed->engine, 256, 200);
+
+	if (r == 0) {
+		scene->keeper.lies = 1;
+		must(scene, keeper_run(&scene->keeper), "keeper");
+		return;
+	}
+	ram_write_all(scene->ram, PATTERN_ANY);
+	must(scene, ram_check_all(scene->ram), "without sharing");
+	clear_faults(scene);
+	ob_engine_destroy(scene->bed->engine);
+	must(scene, ram_check_all(scene->ram), "without sharing");
+	send_report(scene, REFUSED, "sharing cannot be switched on");
+}
+
+/* All that was shared has been told to be so no longer. */
+static void end_sharing(struct scene *scene)
+{
+	keeper_halt(&scene->keeper);
+	keeper_serve(&scene->keeper);
+	if (scene->keeper.wrong || keeper_held(&scene->keeper))
+		send_report(scene, WRONG, "holds do not add up");
 }
 
 static void play(struct scene *scene, enum crew_mix mix, uint64_t ops_each)
@@ -177,6 +209,7 @@ static void run_case(const char *spec, enum ob_fault_point point, enum crew_mix 
 	make_engine(&scene);
 	if (pthread_create(&scene.watch, NULL, watch, &scene))
 		send_report(&scene, CRASHED, "no thread");
+	share(&scene);
 	ram_write_all(scene.ram, PATTERN_ANY);
 	play(&scene, mix, bed_scale(300, 600, 4000));
 	must(&scene, ram_check_all(scene.ram), "memory");
@@ -189,6 +222,7 @@ static void run_case(const char *spec, enum ob_fault_point point, enum crew_mix 
 	if (!scene.was_unreadable)
 		clear_faults(&scene);
 	must(&scene, ob_engine_release(scene.bed->engine, NULL, NULL, &scene.bed->err), "release without faults");
+	end_sharing(&scene);
 	ob_engine_destroy(scene.bed->engine);
 	must(&scene, ram_check_all(scene.ram), "memory after the engine");
 	send_report(&scene, scene.was_unreadable ? STOPPED : INTACT, scene.bed->cause);
