@@ -8,77 +8,25 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "account.h"
-#include "base/clock.h"
 #include "base/fault.h"
 #include "engine/content.h"
-#include "keeper.h"
 #include "player.h"
-
-#define RAM_MIB   24u
-#define RAM_PAGES (RAM_MIB * MIB_PAGES)
-#define RAMS      2u
-
-static struct bed *bed;
-static struct ram *ram[RAMS];
-static struct keeper keeper, successor;
-
-/* Two regions of equal pages. */
-static void make(uint64_t limit_bytes, int swap, unsigned cpu_permille)
-{
-	bed = bed_new(limit_bytes, swap);
-	for (unsigned i = 0; i < RAMS; i++) {
-		ram[i] = ram_new(RAM_PAGES, 0x51);
-		bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram[i]->base, RAM_MIB * OB_MIB, &bed->err));
-	}
-	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 1024, cpu_permille));
-}
-
-static void write_all(enum pattern_kind kind)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		ram_write_all(ram[i], kind);
-}
-
-static void check_all(void)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		bed_assert_ok(bed, ram_check_all(ram[i]));
-}
-
-static int tear_down(void **state)
-{
-	if (ob_fault_configure(NULL, NULL) < 0)
-		return -1;
-	keeper_halt(&keeper);
-	keeper_halt(&successor);
-	bed_free(bed);
-	keeper_end(&keeper);
-	if (successor.engine)
-		keeper_end(&successor);
-	successor.engine = NULL;
-	for (unsigned i = 0; i < RAMS; i++) {
-		ram_free(ram[i]);
-		ram[i] = NULL;
-	}
-	bed = NULL;
-	return keeper.wrong || successor.wrong ? -1 : 0;
-}
+#include "share_bed.h"
 
 static int set_up(void **state)
 {
-	make(16 * OB_MIB, 0, 0);
-	write_all(PATTERN_COMPRESSIBLE);
+	share_make(16 * OB_MIB, 0, 0);
+	share_write_all(PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
 	return 0;
 }
 
 static int set_up_without_limit(void **state)
 {
-	make(0, 0, 0);
+	share_make(0, 0, 0);
 	return 0;
 }
 
@@ -134,47 +82,6 @@ static uint64_t share_what_is_equal(void)
 	return shared;
 }
 
-/* Who faults goes on before the worker has done its counting; it has when it has let go of the chunk. */
-static void settle(void)
-{
-	uint8_t bytes[PATTERN_PAGE];
-
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page += OB_CHUNK_PAGES)
-			if (ob_engine_share_fetch(bed->engine, keeper_page(i, page), 0, 0, bytes) == 0)
-				fail();
-}
-
-static uint64_t held(void)
-{
-	struct ob_share_held list[KEEPER_EXTENTS];
-	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
-	uint64_t sum = 0;
-
-	assert_true(n <= KEEPER_EXTENTS);
-	for (unsigned i = 0; i < n; i++)
-		sum += list[i].held;
-	return sum;
-}
-
-/* Four counts of one thing: by words, by extents, by the engine's counters, by the keeper. */
-static void assert_holds(void)
-{
-	struct ob_stats stats;
-	uint64_t words;
-
-	settle();
-	stats = bed_stats(bed);
-	words = stats.shared_bytes / OB_PAGE_SIZE;
-	keeper_take_drops(&keeper);
-	assert_int_equal(held(), words);
-	assert_int_equal(stats.share_adopted_pages - stats.share_dropped_pages, words);
-	assert_int_equal(keeper_held(&keeper), words);
-	assert_int_equal(keeper.wrong, 0);
-	assert_int_equal(stats.internal_errors, 0);
-	assert_int_equal(bed_states_bytes(&stats), stats.ram_bytes);
-}
-
 static void equal_pages_share_and_come_back_right(void **state)
 {
 	struct ob_stats before = bed_stats(bed), after;
@@ -189,16 +96,16 @@ static void equal_pages_share_and_come_back_right(void **state)
 	assert_true(after.cost_bytes < before.cost_bytes - OB_MIB / 2);
 	if (!BED_SANITIZED)
 		assert_true(account_pss_bytes(bed->engine) <= (int64_t)after.cost_bytes);
-	assert_holds();
-	check_all();
+	share_assert_holds();
+	share_check_all();
 	after = bed_stats(bed);
 	assert_true(after.faults_shared > 0);
 	assert_true(after.prefetched_pages > before.prefetched_pages);
-	assert_holds();
+	share_assert_holds();
 	/* The memory is the engine's own again, and written like any other. */
-	write_all(PATTERN_ANY);
-	check_all();
-	assert_holds();
+	share_write_all(PATTERN_ANY);
+	share_check_all();
+	share_assert_holds();
 }
 
 static void runs_of_slots_come_back_together(void **state)
@@ -208,13 +115,13 @@ static void runs_of_slots_come_back_together(void **state)
 
 	before = bed_stats(bed);
 	bed_assert_ok(bed, ram_check_all(ram[0]));
-	settle();
+	share_settle();
 	after = bed_stats(bed);
 	print_message("# %llu shared pages of both: %llu faults for %llu pages\n", (unsigned long long)shared,
 		      (unsigned long long)(after.faults_shared - before.faults_shared),
 		      (unsigned long long)(after.share_dropped_pages - before.share_dropped_pages));
 	assert_true(after.share_dropped_pages - before.share_dropped_pages >= 4 * (after.faults_shared - before.faults_shared));
-	assert_holds();
+	share_assert_holds();
 }
 
 static void pages_one_bit_apart_never_share(void **state)
@@ -237,8 +144,8 @@ static void pages_one_bit_apart_never_share(void **state)
 	}
 	assert_int_equal(bed_stats(bed).share_refused_pages, 200);
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
-	assert_holds();
-	check_all();
+	share_assert_holds();
+	share_check_all();
 }
 
 static void what_is_no_candidate_is_refused(void **state)
@@ -267,7 +174,7 @@ static void what_is_no_candidate_is_refused(void **state)
 	bed_assert_ok(bed, ram_check(ram[0], away));
 	assert_int_equal(fetch(0, away, bytes), -ENOENT);
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), -ESTALE);
-	assert_holds();
+	share_assert_holds();
 }
 
 /* While a system call of the host is on the chunk's memory, its pages stay what they are. */
@@ -284,8 +191,8 @@ static void nothing_is_adopted_during_io(void **state)
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), -ESTALE);
 	ob_engine_io_end(bed->engine, ram_page(ram[0], away), 1);
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), 0);
-	assert_holds();
-	check_all();
+	share_assert_holds();
+	share_check_all();
 }
 
 /* Shares one page that is away, by itself. */
@@ -318,7 +225,7 @@ static void an_extent_goes_when_nothing_of_it_is_held(void **state)
 	assert_int_equal(list.held, 1);
 	assert_int_equal(ob_engine_share_held(bed->engine, NULL, 0), 1);
 	bed_assert_ok(bed, ram_check(ram[0], page));
-	settle();
+	share_settle();
 	assert_int_equal(ob_engine_share_held(bed->engine, &list, 1), 0);
 	/* Let go, but overbookd has not been told. */
 	assert_int_equal(ob_engine_share_drop_extent(bed->engine, id), -EBUSY);
@@ -353,11 +260,11 @@ static void drops_are_summed_for_each_slot(void **state)
 	assert_int_equal(drops[1].count, 5);
 	assert_int_equal(ob_engine_share_drops(bed->engine, drops, 4), 1);
 	assert_int_equal(drops[0].count, 5);
-	assert_int_equal(held(), 3);
-	check_all();
-	settle();
+	assert_int_equal(share_held(), 3);
+	share_check_all();
+	share_settle();
 	assert_int_equal(ob_engine_share_drops(bed->engine, drops, 4), 3);
-	assert_int_equal(held(), 0);
+	assert_int_equal(share_held(), 0);
 }
 
 /* A new overbookd: its store has the page again, and the word moves to the new slot. */
@@ -378,9 +285,9 @@ static void a_page_can_be_moved_to_another_slot(void **state)
 	memset(bytes, 1, sizeof(bytes));
 	other = keeper_put(&keeper, bytes, &index);
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)other, index), -ESTALE);
-	assert_holds();
-	check_all();
-	assert_holds();
+	share_assert_holds();
+	share_check_all();
+	share_assert_holds();
 }
 
 static void discards_let_go(void **state)
@@ -396,9 +303,9 @@ static void discards_let_go(void **state)
 	stats = bed_stats(bed);
 	assert_true(stats.shared_bytes < shared * OB_PAGE_SIZE * 3 / 4);
 	assert_true(stats.shared_bytes > 0);
-	assert_holds();
-	check_all();
-	assert_holds();
+	share_assert_holds();
+	share_check_all();
+	share_assert_holds();
 }
 
 static void a_region_that_goes_lets_go(void **state)
@@ -408,17 +315,9 @@ static void a_region_that_goes_lets_go(void **state)
 	bed_assert_ok(bed, ob_engine_remove_region(bed->engine, ram[1]->base));
 	assert_true(bed_stats(bed).shared_bytes > 0);
 	assert_true(bed_stats(bed).shared_bytes <= shared / 2 * OB_PAGE_SIZE);
-	assert_holds();
+	share_assert_holds();
 	bed_assert_ok(bed, ram_check_all(ram[0]));
-	assert_holds();
-}
-
-/* After a release all that it costs is what is in place and the engine's own; the pool's table of spans stands nowhere. */
-static void assert_cost_adds_up(void)
-{
-	struct ob_stats stats = bed_stats(bed);
-
-	assert_in_range(stats.cost_bytes - stats.resident_bytes - stats.pool_bytes - stats.tables_bytes, 0, 256 * OB_KIB);
+	share_assert_holds();
 }
 
 static void release_brings_shared_pages_back(void **state)
@@ -428,12 +327,12 @@ static void release_brings_shared_pages_back(void **state)
 	assert_true(share_what_is_equal() > 0);
 	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
-	assert_int_equal(held(), 0);
+	assert_int_equal(share_held(), 0);
 	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &mapping));
 	assert_false(mapping.is_registered);
-	assert_cost_adds_up();
-	check_all();
-	assert_holds();
+	share_assert_cost();
+	share_check_all();
+	share_assert_holds();
 	keeper_serve(&keeper);
 	assert_true(keeper.extents_dropped > 0);
 }
@@ -458,8 +357,8 @@ static void unsharing_keeps_the_limit(void **state)
 	assert_int_equal(stats.shared_bytes, 0);
 	assert_int_equal(stats.limit_bytes, 16 * OB_MIB);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
-	check_all();
-	assert_holds();
+	share_check_all();
+	share_assert_holds();
 }
 
 static void the_table_of_extents_is_bounded(void **state)
@@ -481,7 +380,7 @@ static void the_table_of_extents_is_bounded(void **state)
 	assert_int_equal(ob_engine_share_drop_extent(bed->engine, 17), 0);
 	assert_int_equal(ob_engine_share_extent(bed->engine, 5000, mapping + 4095 * OB_PAGE_SIZE, 1), 0);
 	bed_assert_ok(bed, ram_check(ram[0], page));
-	check_all();
+	share_check_all();
 }
 
 /* What the kernel may refuse on the way: there is no hold, and the page stays what it was. */
@@ -509,9 +408,9 @@ static void an_adoption_that_fails_changes_nothing(void **state)
 	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
 	stats = bed_stats(bed);
 	assert_true(stats.shared_bytes > 0);
-	assert_holds();
-	check_all();
-	assert_holds();
+	share_assert_holds();
+	share_check_all();
+	share_assert_holds();
 }
 
 static void a_fault_that_fails_is_tried_again(void **state)
@@ -523,8 +422,8 @@ static void a_fault_that_fails_is_tried_again(void **state)
 			bed_assert_ok(bed, ram_check(ram[i], page));
 	assert_true(ob_fault_fired(OB_FP_uffd_copy) > 0);
 	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
-	check_all();
-	assert_holds();
+	share_check_all();
+	share_assert_holds();
 }
 
 static void a_wrong_bit_on_the_way_back_is_seen(void **state)
@@ -534,211 +433,13 @@ static void a_wrong_bit_on_the_way_back_is_seen(void **state)
 
 	assert_int_equal(ob_fault_configure("page_return:1:flip", NULL), 0);
 	memcpy(seen, ram_page(ram[0], page), PATTERN_PAGE);
-	settle();
+	share_settle();
 	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
 	expected_bytes(0, page, bytes);
 	assert_memory_not_equal(seen, bytes, PATTERN_PAGE);
 	/* The canonical page is as it was. */
 	assert_memory_equal(keeper.extent[extent].base + index * OB_PAGE_SIZE, bytes, PATTERN_PAGE);
 	assert_int_equal(keeper_take_drops(&keeper), 1);
-}
-
-/* --- the scanner --- */
-
-#define COLD_MS 60u
-
-static int set_up_scanner(void **state)
-{
-	bed_scan_cold_ms = COLD_MS;
-	make(0, 0, 1000);
-	bed_scan_cold_ms = 0;
-	return 0;
-}
-
-static void write_twins(void)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, page / 2);
-}
-
-static int most_is_shared(void *context)
-{
-	return bed_stats(bed).shared_bytes >= 40 * OB_MIB;
-}
-
-static void scanning_shares_equal_pages_without_a_limit(void **state)
-{
-	struct ob_stats stats;
-
-	write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
-	stats = bed_stats(bed);
-	print_message("# cost %.1f MiB of %.1f; %llu pages looked at; %.1f ms of CPU\n", (double)stats.cost_bytes / OB_MIB,
-		      (double)stats.ram_bytes / OB_MIB, (unsigned long long)stats.scan_pages, (double)stats.scan_cpu_ns / 1e6);
-	assert_true(stats.cost_bytes < 16 * OB_MIB);
-	if (!BED_SANITIZED)
-		assert_true(account_pss_bytes(bed->engine) < (int64_t)(16 * OB_MIB));
-	check_all();
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	assert_holds();
-}
-
-static int zeros_are_gone(void *context)
-{
-	return bed_stats(bed).zero_bytes >= RAM_MIB * OB_MIB * 9 / 10;
-}
-
-static void scanning_drops_zero_pages_without_anybody_s_help(void **state)
-{
-	ram_write_all(ram[0], PATTERN_ZERO);
-	bed_assert_ok(bed, account_wait(zeros_are_gone, NULL, HANG_MS));
-	assert_true(bed_stats(bed).cost_bytes < 8 * OB_MIB);
-	assert_holds();
-	check_all();
-	assert_holds();
-}
-
-static int all_was_looked_at(void *context)
-{
-	return bed_stats(bed).scan_pages >= 2 * RAMS * RAM_PAGES;
-}
-
-static int bench_is_empty(void *context)
-{
-	return bed_stats(bed).benched_bytes == 0;
-}
-
-/* Pages that nobody else has are moved back as they came, without a fault; soon their chunks are looked at seldom. */
-static void what_nobody_wants_goes_back(void **state)
-{
-	struct account_mapping before, after;
-	struct ob_stats stats;
-
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
-	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
-	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
-	stats = bed_stats(bed);
-	assert_int_equal(stats.shared_bytes, 0);
-	assert_int_equal(stats.faults_bench, 0);
-	assert_int_equal(stats.scan_returned_pages, 0);
-	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &after));
-	print_message("# large pages: %.0f MiB before, %.0f after\n", (double)before.huge_bytes / OB_MIB, (double)after.huge_bytes / OB_MIB);
-	assert_true(after.huge_bytes >= before.huge_bytes);
-	keeper_halt(&keeper);
-	check_all();
-	assert_holds();
-}
-
-static uint64_t cpu_of_scanner(void)
-{
-	return bed_stats(bed).scan_cpu_ns;
-}
-
-/* This test is about time, so it does measure a stretch of it. */
-static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **state)
-{
-	uint64_t start, cpu;
-
-	write_twins();
-	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 5, NULL, NULL));
-	start = ob_now_ns();
-	cpu = cpu_of_scanner();
-	nanosleep(&(struct timespec){ .tv_sec = 2 }, NULL);
-	cpu = cpu_of_scanner() - cpu;
-	print_message("# %.2f%% of a core where 0.5%% is allowed\n", 100.0 * (double)cpu / (double)(ob_now_ns() - start));
-	assert_true(cpu > 0);
-	if (!BED_SANITIZED)
-		assert_true(cpu <= (ob_now_ns() - start) / 100);
-	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
-	cpu = cpu_of_scanner();
-	nanosleep(&(struct timespec){ .tv_nsec = 500000000 }, NULL);
-	assert_true(cpu_of_scanner() - cpu < OB_NS_PER_MS);
-	check_all();
-	assert_holds();
-}
-
-static int old_extents_are_free(void *context)
-{
-	struct ob_share_held list[KEEPER_EXTENTS];
-	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
-	struct keeper *old = context;
-
-	for (unsigned i = 0; i < n; i++)
-		for (unsigned k = 0; k < KEEPER_EXTENTS; k++)
-			if (old->extent[k].id == list[i].extent)
-				return 0;
-	return 1;
-}
-
-/* overbookd is another one: it is offered the pages again, and they move to its slots without a touch. */
-static void orphans_find_a_new_home(void **state)
-{
-	struct ob_stats stats;
-	uint64_t shared;
-
-	write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	shared = bed_stats(bed).shared_bytes;
-	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
-	successor.next_id = 0x900000;
-	successor.forgives = 1; /* drops of what the old one had */
-	bed_assert_ok(bed, keeper_run(&successor));
-	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
-	stats = bed_stats(bed);
-	assert_true(stats.shared_bytes >= shared);
-	assert_int_equal(stats.faults_shared, 0);
-	keeper_halt(&successor);
-	keeper_serve(&successor);
-	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
-		if (keeper.extent[i].id)
-			assert_int_equal(ob_engine_share_drop_extent(bed->engine, keeper.extent[i].id), 0);
-	assert_int_equal(held(), keeper_held(&successor));
-	check_all();
-}
-
-static void scanning_races_with_writers(void **state)
-{
-	uint64_t ops_each = bed_scale(10000, 40000, 1000000);
-	struct crew_config config = { .engine = bed->engine, .rams = { ram[0], ram[1] }, .ram_count = RAMS, .players = 3,
-				      .ops_each = ops_each, .seed = 12, .mix = CREW_EVERYTHING, .disk_dir = bed_dir() };
-	struct ob_stats stats;
-	struct crew *crew;
-
-	keeper.lies = 1;
-	write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
-	bed_assert_ok(bed, crew_wait_ops(crew, ops_each, HANG_MS));
-	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 24 * OB_MIB));
-	bed_assert_ok(bed, crew_wait_ops(crew, 2 * ops_each, HANG_MS));
-	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
-	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	stats = bed_stats(bed);
-	print_message("# %llu pages looked at, %llu of them wanted back; %llu adopted, %llu refused\n",
-		      (unsigned long long)stats.scan_pages, (unsigned long long)stats.scan_returned_pages,
-		      (unsigned long long)stats.share_adopted_pages, (unsigned long long)stats.share_refused_pages);
-	assert_true(stats.share_adopted_pages > 100);
-	check_all();
-	ob_engine_share_off(bed->engine);
-	assert_holds();
-	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
-	check_all();
-	assert_cost_adds_up();
-	assert_holds();
 }
 
 static void switching_on_can_fail(void **state)
@@ -786,15 +487,15 @@ static void what_is_evicted_is_offered(void **state)
 	print_message("# %llu pages offered, %llu adopted\n", (unsigned long long)stats.share_offered_pages,
 		      (unsigned long long)stats.share_adopted_pages);
 	assert_true(stats.share_adopted_pages > 1000);
-	assert_holds();
-	check_all();
+	share_assert_holds();
+	share_check_all();
 	ob_engine_share_off(bed->engine);
 	stats = bed_stats(bed);
-	write_all(PATTERN_COMPRESSIBLE);
+	share_write_all(PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
 	assert_true(bed_stats(bed).compressed_pages > stats.compressed_pages);
 	assert_int_equal(bed_stats(bed).share_offered_pages, stats.share_offered_pages);
-	assert_holds();
+	share_assert_holds();
 }
 
 /* Players write, discard and check while everything that looks alike is shared, and some that does not is asked to be. */
@@ -816,7 +517,7 @@ static void adoptions_race_with_writers(void **state)
 	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
 	keeper_halt(&keeper);
 	keeper_serve(&keeper);
-	check_all();
+	share_check_all();
 	stats = bed_stats(bed);
 	print_message("# %llu pages offered, %llu adopted, %llu refused; %llu faults on shared pages; %llu extents dropped\n",
 		      (unsigned long long)stats.share_offered_pages, (unsigned long long)stats.share_adopted_pages,
@@ -824,37 +525,31 @@ static void adoptions_race_with_writers(void **state)
 		      (unsigned long long)keeper.extents_dropped);
 	assert_true(stats.share_adopted_pages > 1000);
 	assert_true(stats.share_refused_pages > 0);
-	assert_holds();
+	share_assert_holds();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(equal_pages_share_and_come_back_right, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(runs_of_slots_come_back_together, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(pages_one_bit_apart_never_share, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(what_is_no_candidate_is_refused, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(nothing_is_adopted_during_io, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(an_extent_goes_when_nothing_of_it_is_held, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(drops_are_summed_for_each_slot, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_page_can_be_moved_to_another_slot, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(discards_let_go, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_region_that_goes_lets_go, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(release_brings_shared_pages_back, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(unsharing_keeps_the_limit, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(the_table_of_extents_is_bounded, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(an_adoption_that_fails_changes_nothing, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_fault_that_fails_is_tried_again, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(a_wrong_bit_on_the_way_back_is_seen, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(what_is_evicted_is_offered, set_up_without_limit, tear_down),
-		cmocka_unit_test_setup_teardown(adoptions_race_with_writers, set_up_without_limit, tear_down),
-		cmocka_unit_test_setup_teardown(scanning_shares_equal_pages_without_a_limit, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, tear_down),
-		cmocka_unit_test_setup_teardown(switching_on_can_fail, set_up_without_limit, tear_down),
+		cmocka_unit_test_setup_teardown(equal_pages_share_and_come_back_right, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(runs_of_slots_come_back_together, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(pages_one_bit_apart_never_share, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_is_no_candidate_is_refused, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(nothing_is_adopted_during_io, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(an_extent_goes_when_nothing_of_it_is_held, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(drops_are_summed_for_each_slot, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_page_can_be_moved_to_another_slot, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(discards_let_go, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_region_that_goes_lets_go, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(release_brings_shared_pages_back, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(unsharing_keeps_the_limit, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(the_table_of_extents_is_bounded, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(an_adoption_that_fails_changes_nothing, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_fault_that_fails_is_tried_again, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_wrong_bit_on_the_way_back_is_seen, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_is_evicted_is_offered, set_up_without_limit, share_tear_down),
+		cmocka_unit_test_setup_teardown(adoptions_race_with_writers, set_up_without_limit, share_tear_down),
+		cmocka_unit_test_setup_teardown(switching_on_can_fail, set_up_without_limit, share_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

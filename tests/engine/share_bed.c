@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "share_bed.h"
+
+#include "base/fault.h"
+
+struct bed *bed;
+struct ram *ram[RAMS];
+struct keeper keeper, successor;
+
+/* Two regions of equal pages. */
+void share_make(uint64_t limit_bytes, int swap, unsigned cpu_permille)
+{
+	bed = bed_new(limit_bytes, swap);
+	for (unsigned i = 0; i < RAMS; i++) {
+		ram[i] = ram_new(RAM_PAGES, 0x51);
+		bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram[i]->base, RAM_MIB * OB_MIB, &bed->err));
+	}
+	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 1024, cpu_permille));
+}
+
+void share_write_all(enum pattern_kind kind)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		ram_write_all(ram[i], kind);
+}
+
+void share_check_all(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		bed_assert_ok(bed, ram_check_all(ram[i]));
+}
+
+int share_tear_down(void **state)
+{
+	if (ob_fault_configure(NULL, NULL) < 0)
+		return -1;
+	keeper_halt(&keeper);
+	keeper_halt(&successor);
+	bed_free(bed);
+	keeper_end(&keeper);
+	if (successor.engine)
+		keeper_end(&successor);
+	successor.engine = NULL;
+	for (unsigned i = 0; i < RAMS; i++) {
+		ram_free(ram[i]);
+		ram[i] = NULL;
+	}
+	bed = NULL;
+	return keeper.wrong || successor.wrong ? -1 : 0;
+}
+
+/* Who faults goes on before the worker has done its counting; it has when it has let go of the chunk. */
+void share_settle(void)
+{
+	uint8_t bytes[PATTERN_PAGE];
+
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page += OB_CHUNK_PAGES)
+			if (ob_engine_share_fetch(bed->engine, keeper_page(i, page), 0, 0, bytes) == 0)
+				fail();
+}
+
+uint64_t share_held(void)
+{
+	struct ob_share_held list[KEEPER_EXTENTS];
+	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
+	uint64_t sum = 0;
+
+	assert_true(n <= KEEPER_EXTENTS);
+	for (unsigned i = 0; i < n; i++)
+		sum += list[i].held;
+	return sum;
+}
+
+/* Four counts of one thing: by words, by extents, by the engine's counters, by the keeper. */
+void share_assert_holds(void)
+{
+	struct ob_stats stats;
+	uint64_t words;
+
+	share_settle();
+	stats = bed_stats(bed);
+	words = stats.shared_bytes / OB_PAGE_SIZE;
+	keeper_take_drops(&keeper);
+	assert_int_equal(share_held(), words);
+	assert_int_equal(stats.share_adopted_pages - stats.share_dropped_pages, words);
+	assert_int_equal(keeper_held(&keeper), words);
+	assert_int_equal(keeper.wrong, 0);
+	assert_int_equal(stats.internal_errors, 0);
+	assert_int_equal(bed_states_bytes(&stats), stats.ram_bytes);
+}
+
+/* After a release all that it costs is what is in place and the engine's own; the pool's table of spans stands nowhere. */
+void share_assert_cost(void)
+{
+	struct ob_stats stats = bed_stats(bed);
+
+	assert_in_range(stats.cost_bytes - stats.resident_bytes - stats.pool_bytes - stats.tables_bytes, 0, 256 * OB_KIB);
+}

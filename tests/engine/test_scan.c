@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The scanner, with a test that plays overbookd (keeper.h): it finds what is not used, takes no more than it may, and loses nothing. */
+#include "share_bed.h"
+
+#include <time.h>
+
+#include "account.h"
+#include "base/clock.h"
+#include "player.h"
+
+#define COLD_MS 60u
+
+static int set_up_scanner(void **state)
+{
+	bed_scan_cold_ms = COLD_MS;
+	share_make(0, 0, 1000);
+	bed_scan_cold_ms = 0;
+	return 0;
+}
+
+static void write_twins(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, page / 2);
+}
+
+static int most_is_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes >= 40 * OB_MIB;
+}
+
+static void scanning_shares_equal_pages_without_a_limit(void **state)
+{
+	struct ob_stats stats;
+
+	write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# cost %.1f MiB of %.1f; %llu pages looked at; %.1f ms of CPU\n", (double)stats.cost_bytes / OB_MIB,
+		      (double)stats.ram_bytes / OB_MIB, (unsigned long long)stats.scan_pages, (double)stats.scan_cpu_ns / 1e6);
+	assert_true(stats.cost_bytes < 16 * OB_MIB);
+	if (!BED_SANITIZED)
+		assert_true(account_pss_bytes(bed->engine) < (int64_t)(16 * OB_MIB));
+	share_check_all();
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_assert_holds();
+}
+
+static int zeros_are_gone(void *context)
+{
+	return bed_stats(bed).zero_bytes >= RAM_MIB * OB_MIB * 9 / 10;
+}
+
+static void scanning_drops_zero_pages_without_anybody_s_help(void **state)
+{
+	ram_write_all(ram[0], PATTERN_ZERO);
+	bed_assert_ok(bed, account_wait(zeros_are_gone, NULL, HANG_MS));
+	assert_true(bed_stats(bed).cost_bytes < 8 * OB_MIB);
+	share_assert_holds();
+	share_check_all();
+	share_assert_holds();
+}
+
+static int all_was_looked_at(void *context)
+{
+	return bed_stats(bed).scan_pages >= 2 * RAMS * RAM_PAGES;
+}
+
+static int bench_is_empty(void *context)
+{
+	return bed_stats(bed).benched_bytes == 0;
+}
+
+/* Pages that nobody else has are moved back as they came, without a fault; soon their chunks are looked at seldom. */
+static void what_nobody_wants_goes_back(void **state)
+{
+	struct account_mapping before, after;
+	struct ob_stats stats;
+
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
+	ob_engine_share_off(bed->engine);
+	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	stats = bed_stats(bed);
+	assert_int_equal(stats.shared_bytes, 0);
+	assert_int_equal(stats.faults_bench, 0);
+	assert_int_equal(stats.scan_returned_pages, 0);
+	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &after));
+	print_message("# large pages: %.0f MiB before, %.0f after\n", (double)before.huge_bytes / OB_MIB, (double)after.huge_bytes / OB_MIB);
+	assert_true(after.huge_bytes >= before.huge_bytes);
+	keeper_halt(&keeper);
+	share_check_all();
+	share_assert_holds();
+}
+
+static uint64_t cpu_of_scanner(void)
+{
+	return bed_stats(bed).scan_cpu_ns;
+}
+
+/* This test is about time, so it does measure a stretch of it. */
+static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **state)
+{
+	uint64_t start, cpu;
+
+	write_twins();
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 5, NULL, NULL));
+	start = ob_now_ns();
+	cpu = cpu_of_scanner();
+	nanosleep(&(struct timespec){ .tv_sec = 2 }, NULL);
+	cpu = cpu_of_scanner() - cpu;
+	print_message("# %.2f%% of a core where 0.5%% is allowed\n", 100.0 * (double)cpu / (double)(ob_now_ns() - start));
+	assert_true(cpu > 0);
+	if (!BED_SANITIZED)
+		assert_true(cpu <= (ob_now_ns() - start) / 100);
+	ob_engine_share_off(bed->engine);
+	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	cpu = cpu_of_scanner();
+	nanosleep(&(struct timespec){ .tv_nsec = 500000000 }, NULL);
+	assert_true(cpu_of_scanner() - cpu < OB_NS_PER_MS);
+	share_check_all();
+	share_assert_holds();
+}
+
+static int old_extents_are_free(void *context)
+{
+	struct ob_share_held list[KEEPER_EXTENTS];
+	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
+	struct keeper *old = context;
+
+	for (unsigned i = 0; i < n; i++)
+		for (unsigned k = 0; k < KEEPER_EXTENTS; k++)
+			if (old->extent[k].id == list[i].extent)
+				return 0;
+	return 1;
+}
+
+/* overbookd is another one: it is offered the pages again, and they move to its slots without a touch. */
+static void orphans_find_a_new_home(void **state)
+{
+	struct ob_stats stats;
+	uint64_t shared;
+
+	write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	shared = bed_stats(bed).shared_bytes;
+	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
+	successor.next_id = 0x900000;
+	successor.forgives = 1; /* drops of what the old one had */
+	bed_assert_ok(bed, keeper_run(&successor));
+	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
+	stats = bed_stats(bed);
+	assert_true(stats.shared_bytes >= shared);
+	assert_int_equal(stats.faults_shared, 0);
+	keeper_halt(&successor);
+	keeper_serve(&successor);
+	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
+		if (keeper.extent[i].id)
+			assert_int_equal(ob_engine_share_drop_extent(bed->engine, keeper.extent[i].id), 0);
+	assert_int_equal(share_held(), keeper_held(&successor));
+	share_check_all();
+}
+
+static void scanning_races_with_writers(void **state)
+{
+	uint64_t ops_each = bed_scale(10000, 40000, 1000000);
+	struct crew_config config = { .engine = bed->engine, .rams = { ram[0], ram[1] }, .ram_count = RAMS, .players = 3,
+				      .ops_each = ops_each, .seed = 12, .mix = CREW_EVERYTHING, .disk_dir = bed_dir() };
+	struct ob_stats stats;
+	struct crew *crew;
+
+	keeper.lies = 1;
+	write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
+	bed_assert_ok(bed, crew_wait_ops(crew, ops_each, HANG_MS));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 24 * OB_MIB));
+	bed_assert_ok(bed, crew_wait_ops(crew, 2 * ops_each, HANG_MS));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
+	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	stats = bed_stats(bed);
+	print_message("# %llu pages looked at, %llu of them wanted back; %llu adopted, %llu refused\n",
+		      (unsigned long long)stats.scan_pages, (unsigned long long)stats.scan_returned_pages,
+		      (unsigned long long)stats.share_adopted_pages, (unsigned long long)stats.share_refused_pages);
+	assert_true(stats.share_adopted_pages > 100);
+	share_check_all();
+	ob_engine_share_off(bed->engine);
+	share_assert_holds();
+	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
+	share_check_all();
+	share_assert_cost();
+	share_assert_holds();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(scanning_shares_equal_pages_without_a_limit, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
