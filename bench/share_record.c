@@ -103,7 +103,7 @@ static void open_machine(char *word)
 	}
 	if (colon) {
 		m->counts = map(colon + 1, &count_bytes);
-		if (count_bytes < (size_t)n_pages * SHARE_EIGHTHS * sizeof(*m->counts)) {
+		if (count_bytes != (size_t)n_pages * SHARE_EIGHTHS * sizeof(*m->counts)) {
 			errno = EINVAL;
 			die(colon + 1);
 		}

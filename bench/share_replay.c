@@ -6,6 +6,7 @@
  * holds something else than in the last pass. Pages of zeros are no candidates, as they are dropped without being shared (with
  * "zeros=1" they are like others). Hashes and checksums are computed from the bytes each time one is asked for, and bytes
  * are compared up to the first 8 that differ, so that CPU time is that of the real thing with memory as slow as here.
+ * With "history=1" the writes are those since the recording began, or with a monitor that counted since boot, since then.
  * What the checksum is: XXH64 cut to 32 bits, as the kernel's KSM; the hash: overbookd's.
  *
  * First there is a line of JSON about the recording, then one for each run; a round runs all strategies, one after the other.
@@ -83,22 +84,23 @@ static void read_passes(FILE *f)
 	uint32_t length;
 	int raw;
 
-	if (fread(&recording.header, sizeof(recording.header), 1, f) != 1 || memcmp(header->magic, SHARE_MAGIC, 8) || !header->pages ||
-	    !header->machines || header->pages > INT_MAX / sizeof(struct share_page) || header->machines > UINT32_MAX / header->pages)
+	if (fread(&recording.header, sizeof(recording.header), 1, f) != 1 || memcmp(header->magic, SHARE_MAGIC, 8) ||
+	    !header->pages || header->pages > INT_MAX / sizeof(struct share_page) || !header->machines ||
+	    header->machines > UINT32_MAX / header->pages)
 		die("passes", "this is no recording");
 	recording.pages = header->machines * header->pages;
 	raw = (int)(header->pages * sizeof(struct share_page));
 	for (uint64_t n = 0; fread(&length, sizeof(length), 1, f) == 1; n++) {
 		uint32_t machine = (uint32_t)(n % header->machines);
-		char *packed = array(1, length);
+		char *packed = array(1, length), *to;
 
 		if (!machine) {
 			if (recording.passes == PASSES_MAX)
 				die("passes", "there are too many");
 			recording.pass[recording.passes++] = array(recording.pages, sizeof(struct share_page));
 		}
-		if (fread(packed, 1, length, f) != length ||
-		    LZ4_decompress_safe(packed, (char *)&recording.pass[recording.passes - 1][machine * header->pages], (int)length, raw) != raw)
+		to = (char *)&recording.pass[recording.passes - 1][machine * header->pages];
+		if (fread(packed, 1, length, f) != length || LZ4_decompress_safe(packed, to, (int)length, raw) != raw)
 			die("passes", "it is damaged");
 		free(packed);
 	}
@@ -227,7 +229,8 @@ static const struct ob_strategy_source source = { source_content, source_compare
 struct plan {
 	char name[32];
 	struct ob_strategy_options options;
-	int zeros;
+	uint32_t zeros, history;
+	uint32_t *writes; /* with history: to each eighth of each page so far */
 };
 
 static struct plan parse(const char *word)
@@ -240,7 +243,8 @@ static struct plan parse(const char *word)
 		{ "ranges", &plan.options.ranges },       { "count_width", &plan.options.count_width },
 		{ "subpages", &plan.options.subpages },   { "count_classes", &plan.options.count_classes },
 		{ "threshold", &plan.options.threshold }, { "eager", (uint32_t *)&plan.options.eager },
-		{ "zeros", (uint32_t *)&plan.zeros },     { "tracked", (uint32_t *)&plan.options.tracked },
+		{ "zeros", &plan.zeros },                 { "tracked", (uint32_t *)&plan.options.tracked },
+		{ "history", &plan.history },
 	};
 	char *copy = strdup(word), *rest = copy, *part;
 
@@ -261,12 +265,22 @@ static struct plan parse(const char *word)
 	}
 	free(copy);
 	plan.options.pages = recording.pages;
+	if (plan.history)
+		plan.writes = array((size_t)recording.pages * SHARE_EIGHTHS, sizeof(*plan.writes));
 	return plan;
+}
+
+static void add_to_history(const struct plan *plan)
+{
+	for (uint32_t page = 0; page < recording.pages; page++)
+		for (unsigned i = 0; i < SHARE_EIGHTHS; i++)
+			plan->writes[page * SHARE_EIGHTHS + i] += recording.pass[recording.now][page].writes[i];
 }
 
 static void replay_pass(struct ob_strategy *strategy, const struct plan *plan)
 {
-	const struct share_page *now = recording.pass[recording.now], *before = recording.now ? recording.pass[recording.now - 1] : NULL;
+	const struct share_page *now = recording.pass[recording.now];
+	const struct share_page *before = recording.now ? recording.pass[recording.now - 1] : NULL;
 
 	for (uint32_t page = 0; page < recording.pages; page++) {
 		struct ob_strategy_view view = { .page = page, .written = !before || now[page].content != before[page].content };
@@ -276,7 +290,7 @@ static void replay_pass(struct ob_strategy *strategy, const struct plan *plan)
 			continue;
 		}
 		for (unsigned i = 0; i < SHARE_EIGHTHS; i++)
-			view.writes[i] = now[page].writes[i];
+			view.writes[i] = plan->writes ? plan->writes[page * SHARE_EIGHTHS + i] : now[page].writes[i];
 		if (ob_strategy_look(strategy, &view) < 0)
 			die(plan->name, "it fails");
 	}
@@ -302,8 +316,11 @@ static void run(const char *word)
 	if (r < 0)
 		die(word, strerror(-r));
 	for (recording.now = 0; recording.now < recording.passes; recording.now++) {
-		uint64_t began = ob_thread_cpu_ns();
+		uint64_t began;
 
+		if (plan.writes)
+			add_to_history(&plan);
+		began = ob_thread_cpu_ns();
 		replay_pass(strategy, &plan);
 		cpu[recording.now] = ob_thread_cpu_ns() - began;
 		total += cpu[recording.now];
@@ -321,6 +338,7 @@ static void run(const char *word)
 	printf("}\n");
 	fflush(stdout);
 	ob_strategy_close(strategy);
+	free(plan.writes);
 }
 
 int main(int argc, char **argv)
@@ -335,8 +353,8 @@ int main(int argc, char **argv)
 		key[i] = (unsigned char)(i * 151 + 43);
 	load(argv[1]);
 	count_exact();
-	printf("{\"machines\": %u, \"pages\": %u, \"passes\": %u, \"contents\": %u", recording.header.machines, recording.pages,
-	       recording.passes, recording.contents - 1);
+	printf("{\"machines\": %u, \"pages\": %u, \"passes\": %u, \"contents\": %u", recording.header.machines,
+	       recording.pages, recording.passes, recording.contents - 1);
 	print_list("candidates", recording.candidates);
 	print_list("exact", recording.exact);
 	print_list("exact_rested", recording.exact_rested);

@@ -4,8 +4,7 @@
  *
  *     -plugin libshare_stores.so,counts=FILE,bytes=N
  *
- * FILE has a u32 for each 512 bytes of RAM, of which there are N bytes from address 0 (so RAM must lie below the hole for PCI),
- * and one more, which is 0 until stores are to be counted: without that, guests take long to boot.
+ * FILE has a u32 for each 512 bytes of RAM, of which there are N bytes from address 0 (so RAM must lie below the hole for PCI).
  * It stands in for the card on the memory bus with which CMD saw writes. Not the same: there are no caches, so each store
  * counts; what devices write is not seen. Counts of more than one processor may lose some.
  *
@@ -41,17 +40,13 @@ OB_EXPORT int qemu_plugin_version = 1;
 OB_EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv);
 
 static uint32_t *counts;
-static const volatile uint32_t *is_on;
 static uint64_t ram_bytes;
 
 static void store(unsigned cpu, uint32_t info, uint64_t address, void *context)
 {
-	struct qemu_plugin_hwaddr *where;
+	struct qemu_plugin_hwaddr *where = qemu_plugin_get_hwaddr(info, address);
 	uint64_t at;
 
-	if (!*is_on)
-		return;
-	where = qemu_plugin_get_hwaddr(info, address);
 	if (!where || qemu_plugin_hwaddr_is_io(where))
 		return;
 	at = qemu_plugin_hwaddr_phys_addr(where);
@@ -83,11 +78,10 @@ int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv)
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return -1;
-	counts = mmap(NULL, (ram_bytes / EIGHTH_BYTES + 1) * sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	counts = mmap(NULL, ram_bytes / EIGHTH_BYTES * sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
 	if (counts == MAP_FAILED)
 		return -1;
-	is_on = counts + ram_bytes / EIGHTH_BYTES;
 	qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
 	return 0;
 }

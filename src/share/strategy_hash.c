@@ -68,7 +68,9 @@ static struct ob_index_entry page_entry(const struct table *table, uint32_t page
 
 static struct ob_index_entry group_entry(const struct ob_strategy_group *group)
 {
-	return (struct ob_index_entry){ .lo = group->hash.low, .hi = group->hash.high, .where = (uintptr_t)group, .owner = OB_INDEX_STORE };
+	return (struct ob_index_entry){
+		.lo = group->hash.low, .hi = group->hash.high, .where = (uintptr_t)group, .owner = OB_INDEX_STORE,
+	};
 }
 
 static void take_out(struct table *table, uint32_t page)
