@@ -239,6 +239,17 @@ void ob_share_machine_gone(struct ob_machine *machine)
 
 /* --- what agents are told --- */
 
+/*
+ * What a machine may spend on looking for cold pages. One that has no limit is in nobody's way, and to look would take its large
+ * pages apart: unless it was put into a domain, only what leaves it anyhow is shared.
+ */
+static uint32_t scan_permille(const struct ob_sharer *sharer)
+{
+	const struct ob_machine *machine = sharer->machine;
+
+	return sharer->domain->solo && machine->limit_bytes == OB_BUDGET_NONE ? 0 : machine->daemon->share_cpu_permille;
+}
+
 static int send_switch(struct ob_sharer *sharer)
 {
 	bool on = wants_on(sharer);
@@ -246,12 +257,13 @@ static int send_switch(struct ob_sharer *sharer)
 	int r;
 
 	msg.share.flags = on ? OB_WIRE_SHARE_ON : 0;
-	msg.share.cpu_permille = sharer->machine->daemon->share_cpu_permille;
+	msg.share.cpu_permille = scan_permille(sharer);
 	memcpy(msg.share.key, sharer->domain->share->key, sizeof(msg.share.key));
 	r = ob_link_send(sharer->machine, &msg, on ? sharer->staging_fd : -1);
 	if (r < 0)
 		return r;
 	sharer->on = on;
+	sharer->cpu_told = msg.share.cpu_permille;
 	sharer->switch_wanted = false;
 	ob_store_reconnected(sharer->domain->store, sharer->number);
 	return 0;
@@ -304,7 +316,7 @@ int ob_share_flush(struct ob_machine *machine)
 
 	if (!sharer)
 		return 0;
-	if (sharer->switch_wanted)
+	if (sharer->switch_wanted || (sharer->on && sharer->cpu_told != scan_permille(sharer)))
 		r = send_switch(sharer);
 	if (r >= 0)
 		r = send_extents(sharer);

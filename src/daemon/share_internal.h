@@ -47,6 +47,7 @@ struct ob_sharer {
 
 	bool off;                 /* by the user's wish */
 	bool on;                  /* it was told last that sharing is on, on this connection */
+	uint32_t cpu_told; /* with the last switch */
 	bool switch_wanted, unshare_wanted, unsharing;
 	uint32_t unshare_sequence;
 	uint64_t unshare_done_bytes, unshare_total_bytes;
