@@ -6,15 +6,16 @@ import json
 import mmap
 import os
 import random
-import select
+import signal
 import struct
 import subprocess
 import sys
+import tempfile
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, message
+from daemon_harness import DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, Daemon, message
 from share_harness import ENOENT, PAGE, Sharer, content, entries, page_hash, ready, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -612,6 +613,55 @@ def the_command_line_tool_shows_and_switches(daemon):
     two.reply(two.unshare, -12, "no memory")
     daemon.until(lambda: process.poll() is not None)
     assert process.returncode == 1 and "no memory" in process.communicate()[1]
+
+
+@test
+def the_switch_is_read_again():
+    with tempfile.NamedTemporaryFile("w") as config:
+        def write(text):
+            config.seek(0)
+            config.truncate()
+            config.write(text)
+            config.flush()
+        write("SHARE=off\n")
+        daemon = Daemon("--config", config.name)
+        try:
+            one = Sharer(daemon, "a", domain="d")
+            daemon.until(lambda: daemon.state("a") == "running")
+            write("SHARE=on\nSHARE_CPU=7\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            ready(daemon, one)
+            assert one.permille == 7
+            write("SHARE_CPU=9\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until(lambda: one.permille == 9)
+            assert one.on
+            one.pages = {1: content(1), 2: content(1)}
+            one.offer()
+            daemon.until(lambda: len(one.held) == 2)
+            # What is shared stays so, and nothing is added.
+            write("SHARE=off\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until(lambda: one.on is False)
+            one.set(3, content(1))
+            one.offer(3)
+            one.set(1, content(5))
+            daemon.until(lambda: share(daemon)["shared_bytes"] == PAGE)
+            assert len(one.held) == 1
+            # An agent that comes back learns by the key whose slots it holds, on or off.
+            one.disconnect()
+            daemon.until(lambda: daemon.state("a") == "lost")
+            key, one.key = one.key, None
+            one.connect()
+            daemon.until(lambda: one.key == key)
+            assert one.on is False
+            write("SHARE=perhaps\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until(lambda: "perhaps" in daemon.logged())
+        except BaseException:
+            daemon.abandon()
+            raise
+        daemon.stop()
 
 
 @test

@@ -10,10 +10,12 @@
 
 static uint8_t buf[OB_WIRE_MAX];
 
+static uint32_t entries = 40; /* of lists about sharing: few, where a message is cut at each byte */
+
 static void sample_of_sharing(struct ob_wire_msg *msg)
 {
 	static const uint64_t extent = 0x1122334455667788, page = 3ull << 36;
-	uint32_t n = OB_WIRE_SHARES_MAX;
+	uint32_t n = entries;
 
 	switch (msg->type) {
 	case OB_WIRE_OFFER:
@@ -120,6 +122,7 @@ static const uint16_t types[] = {
 
 static void every_message_comes_back_as_it_was(void **state)
 {
+	entries = OB_WIRE_SHARES_MAX;
 	for (size_t i = 0; i < OB_ARRAY_LEN(types); i++) {
 		struct ob_wire_msg in = sample(types[i]), out;
 		int n = ob_wire_encode(&in, buf, sizeof(buf));
@@ -129,6 +132,7 @@ static void every_message_comes_back_as_it_was(void **state)
 		assert_int_equal(ob_wire_decode(buf, (size_t)n, &out, NULL), 0);
 		assert_memory_equal(&in, &out, sizeof(in));
 	}
+	entries = 40;
 }
 
 static void the_bytes_are_those_of_the_document(void **state)
@@ -288,7 +292,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
 		expect_refusal(lists[i], PAYLOAD, OB_WIRE_SHARES_MAX + 1, 4, EPROTO, "512 entries");
 		expect_refusal(lists[i], PAYLOAD, UINT32_MAX, 4, EPROTO, "512 entries");
-		expect_refusal(lists[i], PAYLOAD, OB_WIRE_SHARES_MAX - 1, 4, EPROTO, "longer");
+		expect_refusal(lists[i], PAYLOAD, entries - 1, 4, EPROTO, "longer");
 	}
 	expect_refusal(OB_WIRE_OFFER, ITEM + 28, 1, 4, EPROTO, "reserved");
 	expect_refusal(OB_WIRE_STAGED, ITEM + 8, 1, 4, EPROTO, "errno");
