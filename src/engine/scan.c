@@ -13,6 +13,8 @@
  * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
  *
  * Pages of orphan extents (share.c) are offered again when their chunk is judged: theirs is a copy too that overbookd can use.
+ * In the first round after sharing was switched on no chunk is passed over, and compressed pages are offered as well: whoever
+ * keeps the index now has not heard of them.
  *
  * What it takes from the guest is bounded:
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
@@ -173,8 +175,18 @@ static void drop_zeros(struct ob_engine *engine, struct ob_place *place, const u
 		ob_fault_room(engine);
 }
 
+static void offer_compressed(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
+{
+	char bytes[OB_PAGE_SIZE];
+	unsigned length;
+	const void *data = ob_pool_load(engine->pool, ob_page_handle(*ob_place_word(place, page)), &length);
+
+	if (ob_content_decompress(data, length, bytes) == 0)
+		ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
+}
+
 /* Pages from `first` on, their chunk locked. Returns how many are cold. */
-static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n)
+static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
 	uint16_t zeros[STEP_PAGES];
 	unsigned zero_count = 0, cold = 0;
@@ -188,6 +200,8 @@ static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uin
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
 		if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
 			ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_COLD);
+		if (ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
+			offer_compressed(engine, place, page);
 		if (!is_judged(word))
 			continue;
 		if (ob_content_is_zero(ob_place_bench(place, page)))
@@ -209,7 +223,7 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
 
 			ob_chunk_lock_background(place.chunk);
-			entry->cold = (uint16_t)(entry->cold + judge_step(engine, &place, first, n));
+			entry->cold = (uint16_t)(entry->cold + judge_step(engine, &place, first, n, entry->with_pool));
 			ob_chunk_unlock(place.chunk);
 		}
 	}
@@ -234,7 +248,8 @@ static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
 /* Whether the chunk has something that is worth judging. */
 static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chunk)
 {
-	return chunk->count[OB_PAGE_BENCHED] || (scan->has_orphans && chunk->count[OB_PAGE_SHARED]);
+	return chunk->count[OB_PAGE_BENCHED] || (scan->has_orphans && chunk->count[OB_PAGE_SHARED]) ||
+	       (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
 }
 
 static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
@@ -251,7 +266,8 @@ static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
-			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk), .due_ns = ob_now_ns() + cold_ns(engine),
+			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk),
+			.with_pool = (uint16_t)scan->with_pool, .due_ns = ob_now_ns() + cold_ns(engine),
 		};
 
 		chunk->watched = 1;
@@ -277,7 +293,7 @@ static int next_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_
 			scan->chunk = 0;
 			continue;
 		}
-		mask = (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
+		mask = scan->with_pool ? 0 : (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
 		/* Those with one back-off take turns. */
 		if ((scan->round + number) & mask)
 			continue;
@@ -296,6 +312,8 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
 	scan->has_orphans = ob_share_has_orphans(engine);
+	scan->with_pool = scan->generation != engine->share->generation;
+	scan->generation = engine->share->generation;
 }
 
 /* Whether one more chunk may be lifted. */

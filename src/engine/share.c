@@ -122,6 +122,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	another = memcmp(share->key.secret, key192, sizeof(share->key.secret)) != 0;
 	memcpy(share->key.secret, key192, sizeof(share->key.secret));
 	ob_store(&share->is_on, 1);
+	share->generation++;
 	ob_store(&share->is_suspended, 0);
 	ob_store(&share->cpu_permille, OB_MIN(cpu_permille, 1000u));
 	pthread_mutex_lock(&share->lock);

@@ -33,6 +33,7 @@ struct ob_scanned {
 	uint16_t lifted;      /* pages */
 	uint16_t found;       /* pages of it that were zero or shared before */
 	uint16_t cold;        /* that were on the bench still when it was judged */
+	uint16_t with_pool;
 	uint64_t due_ns;
 };
 
@@ -58,6 +59,8 @@ struct ob_scan {
 	uint64_t tick, tick_ns, second_faults;
 	unsigned rate, tick_lifts;           /* chunks a second; left in this tick */
 	int has_orphans;
+	unsigned generation;                 /* of the round */
+	int with_pool;                       /* in this round compressed pages are offered too */
 };
 
 struct ob_share {
@@ -68,6 +71,7 @@ struct ob_share {
 	int is_on;            /* atomic */
 	int is_suspended;     /* atomic: a release has let everything go */
 	unsigned cpu_permille; /* atomic */
+	unsigned generation;  /* how often sharing was switched on */
 
 	void (*ready)(void *context);
 	void *context;

@@ -171,6 +171,30 @@ static void orphans_find_a_new_home(void **state)
 	share_check_all();
 }
 
+static int pool_is_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes >= 20 * OB_MIB;
+}
+
+/* Whoever keeps the index now has not heard of what was evicted before. */
+static void what_was_evicted_before_is_offered_too(void **state)
+{
+	ob_engine_share_off(bed->engine);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 16 * OB_MIB));
+	share_write_all(PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
+	assert_int_equal(bed_stats(bed).share_offered_pages, 0);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
+	bed_assert_ok(bed, account_wait(pool_is_shared, NULL, HANG_MS));
+	assert_int_equal(bed_stats(bed).faults_compressed, 0);
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_assert_holds();
+	share_check_all();
+	share_assert_holds();
+}
+
 static void scanning_races_with_writers(void **state)
 {
 	uint64_t ops_each = bed_scale(10000, 40000, 1000000);
@@ -212,6 +236,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_was_evicted_before_is_offered_too, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),
 	};
 
