@@ -309,6 +309,8 @@ static int do_share(const struct ob_wire_msg *in, int fd)
 	if (in->share.flags & OB_WIRE_SHARE_ON) {
 		r = switch_on(in, fd);
 		share.on = r == 0;
+	} else {
+		identify(in->share.key);
 	}
 	if (!share.on) {
 		drop_staging();
