@@ -162,9 +162,11 @@ static int staging_open(struct ob_sharer *sharer)
 
 /* --- connections --- */
 
+/* A released machine is to be left alone. */
 static bool wants_on(const struct ob_sharer *sharer)
 {
-	return sharer->machine->daemon->sharing && !sharer->off && sharer->staging_base;
+	return sharer->machine->daemon->sharing && !sharer->off && sharer->staging_base &&
+	       sharer->machine->release == OB_RELEASE_NO;
 }
 
 void ob_share_connected(struct ob_machine *machine)
@@ -316,7 +318,7 @@ int ob_share_flush(struct ob_machine *machine)
 
 	if (!sharer)
 		return 0;
-	if (sharer->switch_wanted || (sharer->on && sharer->cpu_told != scan_permille(sharer)))
+	if (sharer->switch_wanted || (sharer->on ? sharer->cpu_told != scan_permille(sharer) : wants_on(sharer)))
 		r = send_switch(sharer);
 	if (r >= 0)
 		r = send_extents(sharer);

@@ -172,6 +172,30 @@ static int tell_with_file(struct ob_wire_msg *msg, int *fds, int n)
 	return r;
 }
 
+/* The agent will know by this key who it is that speaks. */
+static void be(const uint8_t *key)
+{
+	if (!peer.has_key || memcmp(peer.key, key, sizeof(peer.key)))
+		peer.n = 0;
+	memcpy(peer.key, key, sizeof(peer.key));
+	peer.has_key = peer.known = 1;
+}
+
+/* Sharing is off, says the overbookd that there was, or another one. */
+static void step_off(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
+
+	if (n > 1)
+		memset(msg.share.key, (int)(fuzz_number(words, n, 1) % 256), sizeof(msg.share.key));
+	else
+		memcpy(msg.share.key, peer.key, sizeof(msg.share.key));
+	be(msg.share.key);
+	peer.on = 0;
+	(void)agent_tell(&msg, NULL, 0);
+	FUZZ_CHECK(!played.on, "sharing is on");
+}
+
 static void step_share(char *const *words, int n)
 {
 	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
@@ -188,10 +212,7 @@ static void step_share(char *const *words, int n)
 	if (good) {
 		peer.staging = mmap(NULL, STAGING, PROT_READ, MAP_SHARED, fds[0], 0);
 		FUZZ_CHECK(peer.staging != MAP_FAILED, "%s", strerror(errno));
-		if (!peer.has_key || memcmp(peer.key, msg.share.key, sizeof(peer.key)))
-			peer.n = 0;
-		memcpy(peer.key, msg.share.key, sizeof(peer.key));
-		peer.has_key = peer.known = 1;
+		be(msg.share.key);
 		peer.on = msg.share.cpu_permille != 999;
 	}
 	if (tell_with_file(&msg, fds, count) < 0)
@@ -288,16 +309,12 @@ static void step_adopt(char *const *words, int n)
 
 int peer_step(char letter, char *const *words, int n)
 {
-	struct ob_wire_msg off = { .type = OB_WIRE_SHARE };
-
 	switch (letter) {
 	case 's':
 		step_share(words, n);
 		break;
 	case 'z':
-		peer.on = 0;
-		(void)agent_tell(&off, NULL, 0);
-		FUZZ_CHECK(!played.on, "sharing is on");
+		step_off(words, n);
 		break;
 	case 'e':
 		step_extent(words, n);
