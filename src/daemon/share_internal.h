@@ -14,6 +14,7 @@
 /* A page that somebody has offered. */
 struct ob_offered {
 	uint64_t page, lo, hi;
+	bool is_orphan; /* it is a slot of a former overbookd's store */
 };
 
 struct ob_job;

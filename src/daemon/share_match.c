@@ -6,7 +6,9 @@
  *           └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
  *
  *     its turn ─▶ the store has a slot of that hash:  FETCH it ──────▶ bytes equal the slot's ──────▶ ADOPT
- *              └▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
+ *              ├▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
+ *              └▶ it is of a former overbookd's store:  FETCH it ──────▶ a slot is filled ─▶ ADOPT: the last one of an old extent keeps
+ *                                                                                         16 MiB else, until it is touched
  *
  * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
  * whose bytes cannot be had, or do not have the hash that was offered, is forgotten; the other one of a pair goes on, alone if
@@ -263,6 +265,7 @@ static enum start start_with_slot(struct ob_sharer *sharer, const struct ob_offe
 	return STARTED;
 }
 
+/* partner NULL: alone, as if its equal were in use. */
 static enum start start_pair(struct ob_sharer *sharer, const struct ob_offered *offered, struct ob_sharer *partner, uint64_t page)
 {
 	struct ob_share *share = sharer->domain->share;
@@ -278,9 +281,11 @@ static enum start start_pair(struct ob_sharer *sharer, const struct ob_offered *
 		return NOTHING_TO_DO;
 	share->planned++;
 	job->party[0] = (struct party){ .sharer = sharer, .offered = *offered };
-	job->party[1] = (struct party){ .sharer = partner, .offered = { page, offered->lo, offered->hi } };
+	job->party[1] = (struct party){ .sharer = partner ? partner : sharer, .offered = { page, offered->lo, offered->hi },
+					.arrived = !partner, .in_use = !partner };
 	staging_take(job, 0);
-	staging_take(job, 1);
+	if (partner)
+		staging_take(job, 1);
 	return STARTED;
 }
 
@@ -308,6 +313,8 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 	}
 	if (later)
 		return NOT_NOW;
+	if (offered->is_orphan)
+		return start_pair(sharer, offered, NULL, offered->page);
 	/* Who had the same has gone: it is the first one now. */
 	remember(sharer, offered);
 	return NOTHING_TO_DO;
@@ -575,7 +582,7 @@ static void set_quota(struct ob_sharer *sharer)
 
 static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *item)
 {
-	struct ob_offered offered = { item->page, item->lo, item->hi };
+	struct ob_offered offered = { item->page, item->lo, item->hi, sharer->orphan_count && item->class == OB_WIRE_CLASS_ORPHAN };
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
 
@@ -587,7 +594,7 @@ static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *ite
 	entry.class = (uint16_t)item->class;
 	if (ob_index_add(sharer->domain->index, &entry) < 0)
 		sharer->counters.missed++;
-	if ((found.others || found.own) && !todo_push(sharer, &offered))
+	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered))
 		forget(sharer, &offered);
 }
 

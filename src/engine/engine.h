@@ -91,6 +91,7 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 #define OB_SHARE_REGION_SHIFT 36
 #define OB_SHARE_COLD         0u /* classes of offers: found by the scanner; or on its way to the pool */
 #define OB_SHARE_EVICTED      1u
+#define OB_SHARE_ORPHAN       2u /* OB_WIRE_CLASS_ORPHAN: it is a slot of an orphan extent */
 struct ob_share_offer {
 	uint64_t page, lo, hi; /* lo, hi: its hash */
 	uint32_t class;

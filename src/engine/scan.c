@@ -199,7 +199,7 @@ static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uin
 
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
 		if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
-			ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_COLD);
+			ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
 		if (ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
 			offer_compressed(engine, place, page);
 		if (!is_judged(word))

@@ -92,6 +92,7 @@ enum ob_wire_type {
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
 #define OB_WIRE_SHARE_ON 1u /* of share.flags */
+#define OB_WIRE_CLASS_ORPHAN 2u /* of an offer: it is a slot of an extent that ORPHANS names; others are free to agents */
 
 enum ob_range_kind { OB_RANGE_RAM = 1, OB_RANGE_BENCH = 2, OB_RANGE_POOL = 3, OB_RANGE_TABLES = 4 };
 
