@@ -501,12 +501,12 @@ static int is_read_error(int r)
 /* Notes why a page cannot be brought back; the housekeeping passes it on. */
 static void note_cause(struct ob_engine *engine, uint64_t address, int r)
 {
-	char number[64];
+	const char *why = strerrordesc_np(-r); /* strerror_r() looks for a translation, and allocates for that */
 
 	pthread_mutex_lock(&engine->unreadable_lock);
 	snprintf(engine->unreadable_cause, sizeof(engine->unreadable_cause), "the guest's page at host address %#llx cannot be %s: %s",
 		 (unsigned long long)address, is_read_error(r) ? "read back" : "put in place by the kernel",
-		 r == -EBADMSG ? "what was kept of it is not what was stored" : strerror_r(-r, number, sizeof(number)));
+		 r == -EBADMSG ? "what was kept of it is not what was stored" : why ? why : "unknown error");
 	pthread_mutex_unlock(&engine->unreadable_lock);
 }
 

@@ -145,7 +145,8 @@ static int not_lifted(struct ob_engine *engine, struct ob_place *place, uint64_t
 		if (found <= 0)
 			return found;
 	}
-	if (r != -EBUSY && r != -EAGAIN)
+	/* -ENOMEM: there is no memory for the bench's page tables, which passes. */
+	if (r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
 		ob_engine_internal_error(engine, "UFFDIO_MOVE to the bench", r, ob_place_ram(place, page));
 	if (!pinned)
 		ob_page_move(engine, place->chunk, word, OB_T_PIN, *word & ~15ull);
