@@ -29,7 +29,7 @@ void group_remove(struct group *group);
 int group_join(const struct group *group) OB_MUST_CHECK;
 /* 0: no limit. A limit below what is used is -EBUSY. */
 int group_limit(const struct group *group, uint64_t bytes) OB_MUST_CHECK;
-/* Whether tasks wait for memory at present (version 1, GROUP_WAITS). */
+/* Whether tasks wait for memory, or are refused it, at present (version 1, GROUP_WAITS). */
 int group_is_short(const struct group *group);
 
 #endif
