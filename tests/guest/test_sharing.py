@@ -33,10 +33,11 @@ def total(host):
 
 
 def start(host, *domains, **options):
-    """A machine for each domain (None: alone). They hold the same, and are ready."""
+    """A machine for each domain (None: alone, and with a limit, since it would not be searched without either). They hold the
+    same, and are ready."""
     for seed, domain in enumerate(domains, 1):
         host.machine(f"guest-{seed}", memory=208, witness={**CALM, "seed": seed},
-                     options=["--domain", domain] if domain else [], **options)
+                     options=["--domain", domain] if domain else ["--limit", "208M"], **options)
     for machine in host.machines:
         machine.wait_ready()
     return host.machines
