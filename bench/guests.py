@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -49,11 +50,13 @@ def run_or_fail(argv):
 class Place:
     """A directory of our own, and in it an overbookd without a budget. Without a guest, machines boot nothing."""
 
-    def __init__(self, bench, with_guest=True, daemon_options=()):
-        self.bench, self.with_guest, self.daemon_options = bench, with_guest, daemon_options
+    def __init__(self, bench, with_guest=True, config=""):
+        self.bench, self.with_guest = bench, with_guest
         self.machines = []
         self.daemon = None
         self.directory = tempfile.mkdtemp(prefix="overbook-bench.", dir="/var/tmp")
+        self.config = os.path.join(self.directory, "overbookd.conf")
+        self.configure(config)
         self.rundir = os.path.join(self.directory, "run")
         os.mkdir(self.rundir, 0o700)
         os.mkdir(os.path.join(self.directory, "swap"), 0o700)
@@ -89,7 +92,7 @@ class Place:
             ready.settimeout(PATIENCE)
             with open(os.path.join(self.directory, "overbookd.log"), "wb") as log:
                 self.daemon = subprocess.Popen([os.path.join(self.bench.build, "src/daemon/overbookd"), "--socket-dir", self.rundir,
-                                                *self.daemon_options],
+                                                "--config", self.config],
                                                env=dict(self.environment(), NOTIFY_SOCKET=path), stdout=log, stderr=log)
             try:
                 while b"READY=1" not in ready.recv(4096):
@@ -100,20 +103,13 @@ class Place:
     def stats(self, name):
         return self.all_stats(name)["stats"]
 
-    def share(self, name, on):
-        """Switches the sharing of a machine on or off."""
-        run = subprocess.run([self.overbook, "share", "--on" if on else "--off", name], env=self.environment(), capture_output=True,
-                             text=True, check=False)
-        if run.returncode:
-            raise Failure(f"overbook share: {run.stderr.strip()}")
-
-    def all_stats(self, name):
-        """What `overbook stats --json` says."""
-        text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
-                              check=False)
-        if text.returncode:
-            raise Failure(f"overbook stats: {text.stderr.strip()}")
-        return json.loads(text.stdout)
+    def configure(self, text):
+        """Another file of settings for overbookd, which it reads at once if it runs."""
+        with open(self.config + ".new", "w", encoding="ascii") as f:
+            f.write(text)
+        os.rename(self.config + ".new", self.config)
+        if self.daemon:
+            self.daemon.send_signal(signal.SIGHUP)
 
 
 def process_pss_bytes(pid):
