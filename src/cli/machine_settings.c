@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "proto/env.h"
 
@@ -116,30 +117,18 @@ static int set_one(struct ob_machine_settings *settings, const char *key, const 
 	return r;
 }
 
-static char *trim(char *text)
-{
-	size_t length;
-
-	while (isspace((unsigned char)*text))
-		text++;
-	length = strlen(text);
-	while (length && isspace((unsigned char)text[length - 1]))
-		text[--length] = 0;
-	return text;
-}
-
 static int read_line(struct ob_machine_settings *settings, char *line, struct ob_error *err)
 {
 	char *equals;
 
-	line = trim(line);
+	line = ob_text_trim(line);
 	if (!*line || *line == '#')
 		return 0;
 	equals = strchr(line, '=');
 	if (!equals)
 		return ob_error_set(err, EINVAL, "expected KEY = VALUE");
 	*equals = 0;
-	return set_one(settings, trim(line), trim(equals + 1), err);
+	return set_one(settings, ob_text_trim(line), ob_text_trim(equals + 1), err);
 }
 
 static int check_file(int fd, const char *path, struct stat *ret_st, struct ob_error *err)

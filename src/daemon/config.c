@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/fd.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "daemon/budget.h"
 #include "daemon/share.h"
@@ -98,19 +99,6 @@ static const struct {
 	{ "SHARE_CPU", set_share_cpu },
 };
 
-/* Cuts white space off both ends. */
-static char *trim(char *text)
-{
-	size_t length;
-
-	while (isspace((unsigned char)*text))
-		text++;
-	length = strlen(text);
-	while (length && isspace((unsigned char)text[length - 1]))
-		text[--length] = '\0';
-	return text;
-}
-
 /* The value without the quotes around it. */
 static char *unquote(char *value)
 {
@@ -127,17 +115,17 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 {
 	char *value;
 
-	line = trim(line);
+	line = ob_text_trim(line);
 	if (!*line || *line == '#')
 		return 0;
 	value = strchr(line, '=');
 	if (!value)
 		return ob_error_set(err, EINVAL, "\"%.64s\" is not NAME=VALUE", line);
 	*value++ = '\0';
-	line = trim(line);
+	line = ob_text_trim(line);
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
-			return settings[i].set(config, unquote(trim(value)), err);
+			return settings[i].set(config, unquote(ob_text_trim(value)), err);
 	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LOG, SHARE and SHARE_CPU are known", line);
 }
 
