@@ -276,6 +276,26 @@ void ob_client_print_json(json_t *answer)
 	putchar('\n');
 }
 
+int ob_client_command(const char *command, json_t *arguments, int json, void (*print)(const json_t *answer), const char *hint)
+{
+	struct ob_error err = { 0 };
+	json_t *answer;
+	int r;
+
+	if (!arguments)
+		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
+	r = ob_client_call(command, arguments, ob_client_show_progress, NULL, &answer, &err);
+	ob_client_end_progress();
+	if (r < 0)
+		return ob_cli_fail(ob_client_exit_code(r), "%s%s", err.text, r == -EPERM && hint ? hint : "");
+	if (json)
+		ob_client_print_json(answer);
+	else
+		print(answer);
+	json_decref(answer);
+	return OB_EXIT_OK;
+}
+
 uint64_t ob_client_number(const json_t *object, const char *key)
 {
 	json_int_t number = json_integer_value(json_object_get(object, key));

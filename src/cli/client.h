@@ -42,6 +42,13 @@ int ob_client_exit_code(int failure);
 void ob_client_show_progress(void *context, json_t *object);
 void ob_client_end_progress(void);
 
+/*
+ * A whole subcommand: calls with progress, and prints the answer, by print() or as JSON. arguments as of ob_client_call(); NULL: the
+ * words they were made of are not valid text. hint (may be NULL) is added to what is said when overbookd refuses. Returns the exit
+ * code.
+ */
+int ob_client_command(const char *command, json_t *arguments, int json, void (*print)(const json_t *answer), const char *hint);
+
 /* Prints an answer for --json: the object without "ok", indented. */
 void ob_client_print_json(json_t *answer);
 

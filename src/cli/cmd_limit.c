@@ -33,26 +33,6 @@ static void print_outcome(const json_t *answer)
 	       ob_size_format(cost_text, sizeof(cost_text), ob_client_number(answer, "cost_bytes")));
 }
 
-static int set_limit(const char *name, uint64_t bytes, int wait, int json)
-{
-	json_t *arguments = json_pack("{s:s, s:I, s:b}", "name", name, "maximum_bytes", (json_int_t)bytes, "wait", wait), *answer;
-	struct ob_error err = { 0 };
-	int r;
-
-	if (!arguments)
-		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
-	r = ob_client_call("limit", arguments, ob_client_show_progress, NULL, &answer, &err);
-	ob_client_end_progress();
-	if (r < 0)
-		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
-	if (json)
-		ob_client_print_json(answer);
-	else
-		print_outcome(answer);
-	json_decref(answer);
-	return OB_EXIT_OK;
-}
-
 int ob_cmd_limit(int argc, char **argv)
 {
 	int letter, wait = 0, json = 0;
@@ -81,5 +61,6 @@ int ob_cmd_limit(int argc, char **argv)
 	    (ob_size_parse(argv[optind + 1], &bytes) < 0 || bytes < 16 * OB_MIB || bytes > INT64_MAX))
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size of at least 16M, such as 512M or 2G, nor \"none\"",
 				   argv[optind + 1]);
-	return set_limit(argv[optind], bytes, wait, json);
+	return ob_client_command("limit", json_pack("{s:s, s:I, s:b}", "name", argv[optind], "maximum_bytes", (json_int_t)bytes, "wait",
+						    wait), json, print_outcome, NULL);
 }

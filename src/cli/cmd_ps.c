@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `overbook ps`: a row a machine. Columns are as wide as what stands in them. */
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
-
-#define CELL_MAX 64
+#include "cli/table.h"
 
 static const struct option long_options[] = {
 	{ "json", no_argument, NULL, 'j' },
@@ -17,70 +14,29 @@ static const struct option long_options[] = {
 	{ 0 },
 };
 
-enum kind { TEXT, NUMBER, SIZE, SIZE_OR_NONE };
-
-static const struct column {
-	const char *title, *key;
-	enum kind kind;
-} columns[] = {
-	{ "NAME", "name", TEXT },
-	{ "PID", "pid", NUMBER },
-	{ "STATE", "state", TEXT },
-	{ "RAM", "ram_bytes", SIZE },
-	{ "LIMIT", "limit_bytes", SIZE_OR_NONE },
-	{ "COST", "cost_bytes", SIZE },
-	{ "RESIDENT", "resident_bytes", SIZE },
-	{ "BENCH", "benched_bytes", SIZE },
-	{ "ZERO", "zero_bytes", SIZE },
-	{ "COMPRESSED", "compressed_bytes", SIZE },
-	{ "SWAPPED", "swapped_bytes", SIZE },
-	{ "BALLOONED", "ballooned_bytes", SIZE },
-};
-
-static void format_cell(char cell[CELL_MAX], const struct column *column, const json_t *machine)
+/* No limit is none of 0 bytes. */
+static void cell_limit(char cell[OB_CELL_MAX], const json_t *row, const char *key)
 {
-	uint64_t number = ob_client_number(machine, column->key);
-
-	if (column->kind == TEXT)
-		snprintf(cell, CELL_MAX, "%s", ob_client_text(machine, column->key));
-	else if (column->kind == NUMBER)
-		snprintf(cell, CELL_MAX, "%" PRIu64, number);
-	else if (column->kind == SIZE_OR_NONE && !number)
-		snprintf(cell, CELL_MAX, "none");
+	if (ob_client_number(row, key))
+		ob_cell_size(cell, row, key);
 	else
-		ob_size_format(cell, CELL_MAX, number);
+		snprintf(cell, OB_CELL_MAX, "none");
 }
 
-static void print_cell(size_t i, const char *cell, int width)
-{
-	const char *end = i + 1 < OB_ARRAY_LEN(columns) ? "  " : "\n";
-
-	/* Texts stand left, numbers right. */
-	printf("%*s%s", columns[i].kind == TEXT ? -width : width, cell, end);
-}
-
-static void print_table(const json_t *machines)
-{
-	int width[OB_ARRAY_LEN(columns)];
-	char cell[CELL_MAX];
-	const json_t *machine;
-	size_t row;
-
-	for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++) {
-		width[i] = (int)strlen(columns[i].title);
-		json_array_foreach(machines, row, machine) {
-			format_cell(cell, &columns[i], machine);
-			width[i] = OB_MAX(width[i], (int)strlen(cell));
-		}
-	}
-	for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++)
-		print_cell(i, columns[i].title, width[i]);
-	json_array_foreach(machines, row, machine)
-		for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++) {
-			format_cell(cell, &columns[i], machine);
-			print_cell(i, cell, width[i]);
-		}
-}
+static const struct ob_column columns[] = {
+	{ "NAME", "name", ob_cell_text },
+	{ "PID", "pid", ob_cell_number },
+	{ "STATE", "state", ob_cell_text },
+	{ "RAM", "ram_bytes", ob_cell_size },
+	{ "LIMIT", "limit_bytes", cell_limit },
+	{ "COST", "cost_bytes", ob_cell_size },
+	{ "RESIDENT", "resident_bytes", ob_cell_size },
+	{ "BENCH", "benched_bytes", ob_cell_size },
+	{ "ZERO", "zero_bytes", ob_cell_size },
+	{ "COMPRESSED", "compressed_bytes", ob_cell_size },
+	{ "SWAPPED", "swapped_bytes", ob_cell_size },
+	{ "BALLOONED", "ballooned_bytes", ob_cell_size },
+};
 
 static void print_causes(const json_t *machines)
 {
@@ -109,23 +65,13 @@ static void print_budget(const json_t *answer)
 	       ob_size_format(cost_text, sizeof(cost_text), cost), ob_size_format(budget_text, sizeof(budget_text), budget));
 }
 
-static int show(int json)
+static void print_all(const json_t *answer)
 {
-	struct ob_error err = { 0 };
-	json_t *answer;
-	int r = ob_client_call("ps", NULL, NULL, NULL, &answer, &err);
+	const json_t *machines = json_object_get(answer, "machines");
 
-	if (r < 0)
-		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
-	if (json) {
-		ob_client_print_json(answer);
-	} else {
-		print_table(json_object_get(answer, "machines"));
-		print_causes(json_object_get(answer, "machines"));
-		print_budget(answer);
-	}
-	json_decref(answer);
-	return OB_EXIT_OK;
+	ob_table_print(columns, OB_ARRAY_LEN(columns), machines);
+	print_causes(machines);
+	print_budget(answer);
 }
 
 int ob_cmd_ps(int argc, char **argv)
@@ -144,5 +90,5 @@ int ob_cmd_ps(int argc, char **argv)
 	}
 	if (optind < argc)
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is one word too many: there are only options", argv[optind]);
-	return show(json);
+	return ob_client_command("ps", json_object(), json, print_all, NULL);
 }

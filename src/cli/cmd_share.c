@@ -1,16 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `overbook share`: what machines have in common, and what that saves; or the switch of one machine. */
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
-
-#define CELL_MAX 64
+#include "cli/table.h"
 
 enum { OPTION_ON = 256, OPTION_OFF };
 
@@ -29,76 +26,35 @@ static const char usage[] =
 	"  --off  bring the machine's shared pages back, and share no more of them\n"
 	"  --on   share its pages again\n";
 
-enum kind { TEXT, NUMBER, SIZE, PAGES, SECONDS };
+static void cell_name(char cell[OB_CELL_MAX], const json_t *row, const char *key)
+{
+	int off = !json_is_true(json_object_get(row, "on"));
 
-static const struct column {
-	const char *title, *key;
-	enum kind kind;
-} columns[] = {
-	{ "NAME", "name", TEXT },
-	{ "SHARED", "held_pages", PAGES },
-	{ "ZERO", "zero_bytes", SIZE },
-	{ "OFFERS", "offers", NUMBER },
-	{ "ADOPTED", "adopted", NUMBER },
-	{ "REFUSED", "refused", NUMBER },
-	{ "BREAKS", "faults_shared", NUMBER },
-	{ "SCAN-CPU", "scan_cpu_ns", SECONDS },
+	snprintf(cell, OB_CELL_MAX, "%.56s%s", ob_client_text(row, key), off ? " (off)" : "");
+}
+
+static void cell_pages(char cell[OB_CELL_MAX], const json_t *row, const char *key)
+{
+	uint64_t pages = ob_client_number(row, key);
+
+	ob_size_format(cell, OB_CELL_MAX, pages > UINT64_MAX / 4096 ? UINT64_MAX : pages * 4096);
+}
+
+static void cell_seconds(char cell[OB_CELL_MAX], const json_t *row, const char *key)
+{
+	snprintf(cell, OB_CELL_MAX, "%.1f s", (double)ob_client_number(row, key) / (double)OB_NS_PER_SEC);
+}
+
+static const struct ob_column columns[] = {
+	{ "NAME", "name", cell_name },
+	{ "SHARED", "held_pages", cell_pages },
+	{ "ZERO", "zero_bytes", ob_cell_size },
+	{ "OFFERS", "offers", ob_cell_number },
+	{ "ADOPTED", "adopted", ob_cell_number },
+	{ "REFUSED", "refused", ob_cell_number },
+	{ "BREAKS", "faults_shared", ob_cell_number },
+	{ "SCAN-CPU", "scan_cpu_ns", cell_seconds },
 };
-
-static void format_cell(char cell[CELL_MAX], const struct column *column, const json_t *machine)
-{
-	uint64_t number = ob_client_number(machine, column->key);
-	int off = !json_is_true(json_object_get(machine, "on"));
-
-	switch (column->kind) {
-	case TEXT:
-		snprintf(cell, CELL_MAX, "%.56s%s", ob_client_text(machine, column->key), off ? " (off)" : "");
-		break;
-	case NUMBER:
-		snprintf(cell, CELL_MAX, "%" PRIu64, number);
-		break;
-	case SIZE:
-		ob_size_format(cell, CELL_MAX, number);
-		break;
-	case PAGES:
-		ob_size_format(cell, CELL_MAX, number > UINT64_MAX / 4096 ? UINT64_MAX : number * 4096);
-		break;
-	case SECONDS:
-		snprintf(cell, CELL_MAX, "%.1f s", (double)number / (double)OB_NS_PER_SEC);
-		break;
-	}
-}
-
-static void print_cell(size_t i, const char *cell, int width)
-{
-	const char *end = i + 1 < OB_ARRAY_LEN(columns) ? "  " : "\n";
-
-	/* Texts stand left, numbers right. */
-	printf("%*s%s", columns[i].kind == TEXT ? -width : width, cell, end);
-}
-
-static void print_machines(const json_t *machines)
-{
-	int width[OB_ARRAY_LEN(columns)];
-	char cell[CELL_MAX];
-	const json_t *machine;
-	size_t row;
-
-	for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++) {
-		width[i] = (int)strlen(columns[i].title);
-		json_array_foreach(machines, row, machine) {
-			format_cell(cell, &columns[i], machine);
-			width[i] = OB_MAX(width[i], (int)strlen(cell));
-		}
-	}
-	for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++)
-		print_cell(i, columns[i].title, width[i]);
-	json_array_foreach(machines, row, machine)
-		for (size_t i = 0; i < OB_ARRAY_LEN(columns); i++) {
-			format_cell(cell, &columns[i], machine);
-			print_cell(i, cell, width[i]);
-		}
-}
 
 static void print_domain(const json_t *domain)
 {
@@ -118,7 +74,7 @@ static void print_domain(const json_t *domain)
 	       ob_size_format(store, sizeof(store), ob_client_number(domain, "store_bytes")),
 	       ob_size_format(saved, sizeof(saved), ob_client_number(domain, "saved_bytes")),
 	       ob_size_format(tables, sizeof(tables), ob_client_number(domain, "tables_bytes")), verdict);
-	print_machines(json_object_get(domain, "machines"));
+	ob_table_print(columns, OB_ARRAY_LEN(columns), json_object_get(domain, "machines"));
 }
 
 static void print_all(const json_t *answer)
@@ -139,43 +95,25 @@ static void print_all(const json_t *answer)
 		printf("%s of an earlier overbookd's store are held still\n", ob_size_format(text, sizeof(text), orphans));
 }
 
+static void print_on(const json_t *answer)
+{
+	printf("%s shares its pages\n", ob_client_text(answer, "name"));
+}
+
+static void print_off(const json_t *answer)
+{
+	printf("%s shares no pages any more\n", ob_client_text(answer, "name"));
+}
+
 static int show(const char *name, int json)
 {
-	json_t *arguments = name ? json_pack("{s:s}", "name", name) : NULL, *answer;
-	struct ob_error err = { 0 };
-	int r;
-
-	if (name && !arguments)
-		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
-	r = ob_client_call("share", arguments, NULL, NULL, &answer, &err);
-	if (r < 0)
-		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
-	if (json)
-		ob_client_print_json(answer);
-	else
-		print_all(answer);
-	json_decref(answer);
-	return OB_EXIT_OK;
+	return ob_client_command("share", name ? json_pack("{s:s}", "name", name) : json_object(), json, print_all, NULL);
 }
 
 static int turn(const char *name, int on, int json)
 {
-	json_t *arguments = json_pack("{s:s, s:b}", "name", name, "on", on), *answer;
-	struct ob_error err = { 0 };
-	int r;
-
-	if (!arguments)
-		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
-	r = ob_client_call("share-switch", arguments, ob_client_show_progress, NULL, &answer, &err);
-	ob_client_end_progress();
-	if (r < 0)
-		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
-	if (json)
-		ob_client_print_json(answer);
-	else
-		printf(on ? "%s shares its pages\n" : "%s shares no pages any more\n", ob_client_text(answer, "name"));
-	json_decref(answer);
-	return OB_EXIT_OK;
+	return ob_client_command("share-switch", json_pack("{s:s, s:b}", "name", name, "on", on), json,
+				 on ? print_on : print_off, NULL);
 }
 
 int ob_cmd_share(int argc, char **argv)

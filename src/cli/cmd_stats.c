@@ -138,7 +138,7 @@ static double part_us(json_t *stats, const char *kind, const char *part, uint64_
 }
 
 /* Where the time of faults goes: the means of the parts beside the quantiles of the whole. */
-static void print_faults(json_t *answer)
+static void print_faults(const json_t *answer)
 {
 	json_t *stats = json_object_get(answer, "stats"), *hist;
 	const char *kind;
@@ -178,7 +178,7 @@ static void print_degraded(uint64_t bits)
 			printf("  %s\n", texts[i].text);
 }
 
-static void print_machine(json_t *answer)
+static void print_machine(const json_t *answer)
 {
 	uint64_t maximum = ob_client_number(answer, "maximum_bytes"), reservation = ob_client_number(answer, "reservation_bytes");
 	const char *domain = ob_client_text(answer, "domain"), *cause = ob_client_text(answer, "cause");
@@ -192,27 +192,6 @@ static void print_machine(json_t *answer)
 	print_degraded(ob_client_number(answer, "degraded"));
 	print_groups(json_object_get(answer, "stats"));
 	print_latencies(json_object_get(answer, "fault_latency"));
-}
-
-static int show(const char *name, int json, int faults)
-{
-	json_t *arguments = json_pack("{s:s}", "name", name), *answer;
-	struct ob_error err = { 0 };
-	int r;
-
-	if (!arguments)
-		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
-	r = ob_client_call("stats", arguments, NULL, NULL, &answer, &err);
-	if (r < 0)
-		return ob_cli_fail(ob_client_exit_code(r), "%s", err.text);
-	if (json)
-		ob_client_print_json(answer);
-	else if (faults)
-		print_faults(answer);
-	else
-		print_machine(answer);
-	json_decref(answer);
-	return OB_EXIT_OK;
 }
 
 int ob_cmd_stats(int argc, char **argv)
@@ -234,5 +213,6 @@ int ob_cmd_stats(int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook stats NAME");
-	return show(argv[optind], json, faults);
+	return ob_client_command("stats", json_pack("{s:s}", "name", argv[optind]), json,
+				 faults ? print_faults : print_machine, NULL);
 }
