@@ -158,34 +158,31 @@ void ob_api_admitted(struct ob_machine *machine)
 	}
 }
 
-void ob_api_release_ended(struct ob_machine *machine, int status, const char *text)
+/* An order that clients wait for has been carried out, or not: `failure` says what could not be done to the machine. */
+static void order_ended(struct ob_machine *machine, enum ob_wait_kind kind, int status, const char *failure, const char *text,
+			json_t *(*render)(const struct ob_machine *machine))
 {
 	for (struct ob_client *client = machine->daemon->clients; client; client = ob_client_next(client)) {
 		struct ob_wait *wait = ob_client_wait(client);
 
-		if (wait->kind != OB_WAIT_RELEASE || wait->machine != machine)
+		if (wait->kind != kind || wait->machine != machine)
 			continue;
 		if (status)
-			ob_client_refuse(client, "failed", "machine \"%s\" could not be released: %s", machine->name,
+			ob_client_refuse(client, "failed", "machine \"%s\" %s: %s", machine->name, failure,
 					 *text ? text : strerror(-status));
 		else
-			ob_client_answer(client, ob_render_row(machine));
+			ob_client_answer(client, render(machine));
 	}
+}
+
+void ob_api_release_ended(struct ob_machine *machine, int status, const char *text)
+{
+	order_ended(machine, OB_WAIT_RELEASE, status, "could not be released", text, ob_render_row);
 }
 
 void ob_api_unshare_ended(struct ob_machine *machine, int status, const char *text)
 {
-	for (struct ob_client *client = machine->daemon->clients; client; client = ob_client_next(client)) {
-		struct ob_wait *wait = ob_client_wait(client);
-
-		if (wait->kind != OB_WAIT_UNSHARE || wait->machine != machine)
-			continue;
-		if (status)
-			ob_client_refuse(client, "failed", "the shared pages of machine \"%s\" could not all be brought back: %s",
-					 machine->name, *text ? text : strerror(-status));
-		else
-			ob_client_answer(client, ob_share_render_machine(machine));
-	}
+	order_ended(machine, OB_WAIT_UNSHARE, status, "could not get all of its shared pages back", text, ob_share_render_machine);
 }
 
 void ob_api_machine_gone(struct ob_machine *machine, const char *why)
