@@ -353,6 +353,8 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place);
 int ob_lift_io_inflight(const struct ob_chunk *chunk);
 /* Chunk locked. Moves n benched pages from `page` on back and wakes those who wait. Returns how many came back, or -errno if not even the first. */
 int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n);
+/* Chunk locked. Moves everything of the chunk that is benched back; what does not move stays. */
+void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place);
 /* Chunk locked. Empties the bench below n pages. 0 or -errno. */
 int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n) OB_MUST_CHECK;
 /*

@@ -185,8 +185,7 @@ static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint6
 	return count;
 }
 
-/* Puts everything of the chunk that is benched back: I/O began while it was being lifted. */
-static void return_all(struct ob_engine *engine, struct ob_place *place)
+void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place)
 {
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		unsigned n = 0;
@@ -215,8 +214,9 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 			count += lift_run(engine, place, page, n);
 		page += n ? n : 1;
 	}
+	/* I/O began while the chunk was being lifted. */
 	if (count && ob_lift_io_inflight(place->chunk)) {
-		return_all(engine, place);
+		ob_lift_return_all(engine, place);
 		count = 0;
 	}
 	ob_count(engine, lifted_pages, count);

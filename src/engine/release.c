@@ -35,14 +35,20 @@ static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t
 	return r < 0 ? r : 1;
 }
 
-static int bring_back_chunk(struct ob_engine *engine, struct ob_place *place, char *buffer)
+static int is_shared(enum ob_page_state state)
+{
+	return state == OB_PAGE_SHARED;
+}
+
+/* Brings the pages of a chunk back that are in one of the wanted states; its lock is held, and let go of at times. */
+static int bring_back_chunk(struct ob_engine *engine, struct ob_place *place, int (*is_wanted)(enum ob_page_state state), char *buffer)
 {
 	unsigned tries = 0;
 
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		int r;
 
-		if (!ob_page_away(ob_page_state(*ob_place_word(place, page)))) {
+		if (!is_wanted(ob_page_state(*ob_place_word(place, page)))) {
 			page++;
 			tries = 0;
 			continue;
@@ -67,7 +73,7 @@ static int release_chunk(struct ob_engine *engine, struct ob_place *place, char 
 
 	ob_chunk_lock(chunk);
 	if (!chunk->open) {
-		r = bring_back_chunk(engine, place, buffer);
+		r = bring_back_chunk(engine, place, ob_page_away, buffer);
 		/* Its pages stay, but nobody counts them from now on. */
 		if (r == 0) {
 			int64_t present = chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED];
@@ -88,27 +94,12 @@ static int release_chunk(struct ob_engine *engine, struct ob_place *place, char 
 /* Brings the shared pages of a chunk back. -ENOSPC: there is no room for the next. */
 static int unshare_chunk(struct ob_engine *engine, struct ob_place *place, char *buffer)
 {
-	unsigned tries = 0;
-	int r = 0;
+	int r;
 
 	ob_chunk_lock(place->chunk);
-	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
-		if (ob_page_state(*ob_place_word(place, page)) != OB_PAGE_SHARED) {
-			page++;
-			tries = 0;
-			continue;
-		}
-		r = bring_back(engine, place, page, buffer);
-		if (r >= 0)
-			continue;
-		if (r == -ENOSPC || (r != -EBUSY && r != -EAGAIN && r != -ENOMEM) || ++tries == TRIES)
-			break;
-		ob_chunk_unlock(place->chunk);
-		sched_yield();
-		ob_chunk_lock(place->chunk);
-	}
+	r = bring_back_chunk(engine, place, is_shared, buffer);
 	ob_chunk_unlock(place->chunk);
-	return OB_MIN(r, 0);
+	return r;
 }
 
 typedef void progress_fn(void *context, uint64_t done, uint64_t total);
@@ -132,7 +123,8 @@ static int each_chunk(struct ob_engine *engine, int (*part)(struct ob_engine *en
 				done += r == -ENOSPC ? 0 : place.chunk->pages;
 			}
 			pthread_rwlock_unlock(&engine->regions_lock);
-			if (r == -ENOSPC && part == unshare_chunk) {
+			/* The reclaimer makes some. Its call for those who wait for room goes to the fault workers: here time tells. */
+			if (r == -ENOSPC) {
 				ob_reclaim_kick(engine);
 				nanosleep(&(struct timespec){ .tv_nsec = ROOM_WAIT_NS }, NULL);
 				c--;

@@ -116,20 +116,6 @@ static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry
 	chunk->scan_backoff = (uint8_t)backoff;
 }
 
-static void return_benched(struct ob_engine *engine, struct ob_place *place)
-{
-	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
-		unsigned n = 0;
-
-		/* Runs by state alone: a large page can go back whole. */
-		while (page + n < ob_place_end(place) && ob_page_state(*ob_place_word(place, page + n)) == OB_PAGE_BENCHED)
-			n++;
-		if (n)
-			ob_lift_return(engine, place, page, n);
-		page += n ? n : 1;
-	}
-}
-
 static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct ob_scanned *entry)
 {
 	struct ob_place place;
@@ -142,7 +128,7 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct 
 		adapt_backoff(place.chunk, entry);
 		/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
 		if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
-			return_benched(engine, &place);
+			ob_lift_return_all(engine, &place);
 		else if (place.chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, &place);
 		ob_chunk_unlock(place.chunk);
