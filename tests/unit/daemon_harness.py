@@ -379,6 +379,14 @@ class Daemon:
 tests = []
 
 
+def rewrite(file, text):
+    """Puts other settings into an open file that overbookd reads."""
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
 def test(function):
     tests.append(function)
     return function

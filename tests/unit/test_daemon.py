@@ -17,7 +17,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import (EINPROGRESS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
-                            Client, Daemon, ceiling, main, message, test, text, with_daemon)
+                            Client, Daemon, ceiling, main, message, rewrite, test, text, with_daemon)
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -156,12 +156,7 @@ def what_is_passed_is_checked():
 @test
 def the_configuration_can_be_read_again():
     with tempfile.NamedTemporaryFile("w") as config:
-        def write(text):
-            config.seek(0)
-            config.truncate()
-            config.write(text)
-            config.flush()
-        write("# memory for machines\n\n BUDGET = '512M' \nLOG=debug\n")
+        rewrite(config, "# memory for machines\n\n BUDGET = '512M' \nLOG=debug\n")
         daemon = Daemon("--config", config.name)
         try:
             _, agent = daemon.admit("web", ram=2048 * MIB)
@@ -169,7 +164,7 @@ def the_configuration_can_be_read_again():
             daemon.until_told("STATUS=1 machine, budget 512 MiB")
             daemon.until(lambda: agent.limit == 512 * MIB)
 
-            write('BUDGET="1G"\n')
+            rewrite(config, 'BUDGET="1G"\n')
             daemon.process.send_signal(signal.SIGHUP)
             daemon.until_told("READY=1\nSTATUS=1 machine, budget 1 GiB")
             assert "RELOADING=1\nMONOTONIC_USEC=" in daemon.told
@@ -178,22 +173,22 @@ def the_configuration_can_be_read_again():
 
             for text, why in (("BUDGET=12x", "12x"), ("BUDGET=512M\nBUGDET=1G\n", 'line 2: there is no setting "BUGDET"'), ("512M", "NAME=VALUE"),
                               ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
-                write(text)
+                rewrite(config, text)
                 before = len(daemon.told)
                 daemon.process.send_signal(signal.SIGHUP)
                 daemon.until_told("READY=1")
                 assert "budget 1 GiB; not reloaded: " in daemon.told[before:] and why in daemon.told[before:], daemon.told[before:]
             assert daemon.call("ps")["budget_bytes"] == 1024 * MIB and agent.limit == 1024 * MIB
 
-            write("BUDGET=none\n")
+            rewrite(config, "BUDGET=none\n")
             daemon.process.send_signal(signal.SIGHUP)
             daemon.until_told("READY=1")
             daemon.until(lambda: agent.limit == 0)
             daemon.kill(signal.SIGTERM)
-            write("nonsense\n")
+            rewrite(config, "nonsense\n")
             refused = subprocess.run([OVERBOOKD, "--socket-dir", daemon.dir, "--config", config.name], capture_output=True, text=True, timeout=20)
             assert refused.returncode == 1 and "line 1" in refused.stderr and refused.stderr.count("\n") == 1, refused
-            write("")
+            rewrite(config, "")
             daemon.start()
         except BaseException:
             sys.stderr.write(daemon.logged())

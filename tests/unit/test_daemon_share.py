@@ -15,13 +15,12 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, Daemon, message
+from daemon_harness import (DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, Daemon, main, message, rewrite, test,
+                            with_daemon)
 from share_harness import ENOENT, PAGE, Sharer, content, entries, page_hash, ready, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
-
-from daemon_harness import main, test, with_daemon
 
 EXTENT_BYTES = 4096 * PAGE
 
@@ -618,21 +617,16 @@ def the_command_line_tool_shows_and_switches(daemon):
 @test
 def the_switch_is_read_again():
     with tempfile.NamedTemporaryFile("w") as config:
-        def write(text):
-            config.seek(0)
-            config.truncate()
-            config.write(text)
-            config.flush()
-        write("SHARE=off\n")
+        rewrite(config, "SHARE=off\n")
         daemon = Daemon("--config", config.name)
         try:
             one = Sharer(daemon, "a", domain="d")
             daemon.until(lambda: daemon.state("a") == "running")
-            write("SHARE=on\nSHARE_CPU=7\n")
+            rewrite(config, "SHARE=on\nSHARE_CPU=7\n")
             daemon.process.send_signal(signal.SIGHUP)
             ready(daemon, one)
             assert one.permille == 7
-            write("SHARE_CPU=9\n")
+            rewrite(config, "SHARE_CPU=9\n")
             daemon.process.send_signal(signal.SIGHUP)
             daemon.until(lambda: one.permille == 9)
             assert one.on
@@ -640,7 +634,7 @@ def the_switch_is_read_again():
             one.offer()
             daemon.until(lambda: len(one.held) == 2)
             # What is shared stays so, and nothing is added.
-            write("SHARE=off\n")
+            rewrite(config, "SHARE=off\n")
             daemon.process.send_signal(signal.SIGHUP)
             daemon.until(lambda: one.on is False)
             one.set(3, content(1))
@@ -655,7 +649,7 @@ def the_switch_is_read_again():
             one.connect()
             daemon.until(lambda: one.key == key)
             assert one.on is False
-            write("SHARE=perhaps\n")
+            rewrite(config, "SHARE=perhaps\n")
             daemon.process.send_signal(signal.SIGHUP)
             daemon.until(lambda: "perhaps" in daemon.logged())
         except BaseException:
