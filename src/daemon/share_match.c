@@ -199,11 +199,19 @@ static void staging_take(struct ob_job *job, unsigned which)
 	sharer->fetch_out++;
 }
 
-/* Whether a comparison of this page is under way. */
-static bool is_compared(const struct ob_sharer *sharer, uint64_t page)
+static struct ob_adoption *pending_at(const struct ob_sharer *sharer, unsigned i)
+{
+	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
+}
+
+/* Whether a comparison or an adoption of this page is under way. */
+static bool is_in_hand(const struct ob_sharer *sharer, uint64_t page)
 {
 	for (unsigned i = 0; sharer->staging_busy && i < OB_WIRE_STAGING_MAX; i++)
 		if (sharer->staging[i].busy && sharer->staging[i].job && sharer->staging[i].offered.page == page)
+			return true;
+	for (unsigned i = 0; i < sharer->pending_count; i++)
+		if (pending_at(sharer, i)->page == page)
 			return true;
 	return false;
 }
@@ -296,7 +304,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 	struct ob_index_entry entry;
 	bool later = false;
 
-	if (is_compared(sharer, offered->page))
+	if (is_in_hand(sharer, offered->page))
 		return NOTHING_TO_DO;
 	while (ob_index_find(domain->index, offered->lo, offered->hi, &cursor, &entry)) {
 		struct ob_sharer *partner;
@@ -305,7 +313,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 			return start_with_slot(sharer, offered, (uint32_t)entry.where);
 		partner = domain->sharers[entry.owner];
 		if (!is_usable(partner) || (partner == sharer && entry.where == offered->page) ||
-		    is_compared(partner, entry.where))
+		    is_in_hand(partner, entry.where))
 			continue;
 		if (has_window(partner, partner == sharer ? 2 : 1))
 			return start_pair(sharer, offered, partner, entry.where);
@@ -342,11 +350,6 @@ static void start_all(struct ob_sharer *sharer)
 
 /* --- adoptions --- */
 
-static struct ob_adoption *pending_at(struct ob_sharer *sharer, unsigned i)
-{
-	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
-}
-
 /* The hold of an ADOPT that was not sent. */
 static void take_back(struct ob_sharer *sharer, uint32_t slot)
 {
@@ -357,11 +360,12 @@ static void take_back(struct ob_sharer *sharer, uint32_t slot)
 int ob_match_send_extent(struct ob_sharer *sharer, uint32_t slot)
 {
 	struct ob_store *store = sharer->domain->store;
-	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT, .extent = { ob_store_id(store, slot), OB_STORE_SLOTS } };
+	struct ob_wire_msg msg; /* large: not to be touched for nothing */
 	int r;
 
 	if (ob_store_is_told(store, slot, sharer->number))
 		return 0;
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_EXTENT, .extent = { ob_store_id(store, slot), OB_STORE_SLOTS } };
 	r = ob_link_send(sharer->machine, &msg, ob_store_fd(store, slot));
 	if (r >= 0)
 		ob_store_set_told(store, slot, sharer->number);
