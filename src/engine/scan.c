@@ -19,7 +19,7 @@
  * What it takes from the guest is bounded:
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
- *     memory       at most 1/16 of the RAM is on the bench for its sake at any time (but one chunk always may be)
+ *     memory       at most a quarter of the RAM is on the bench for its sake at any time (but one chunk always may be)
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least
  * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
@@ -52,7 +52,7 @@
 #define BACKOFF_MAX      6u    /* rounds passed over: 2 to the power of it, less one */
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
-#define FRACTION         16u   /* of RAM that may be lifted at a time */
+#define FRACTION         4u    /* of RAM that may be lifted at a time */
 
 static uint64_t thread_cpu_ns(void)
 {
