@@ -12,7 +12,11 @@
  * A machine without a limit is taken into care like one that has a limit (engaged, with nothing to keep it under): all chunks
  * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
  *
- * Pages of orphan extents (share.c) are offered again when their chunk is judged: theirs is a copy too that overbookd can use.
+ * Pages of orphan extents (share.c) are offered again: theirs is a copy too that overbookd can use. An old extent goes only when
+ * its last page has moved, and an offer may be lost (a full ring, a full socket, no room in the store), so while there are any a
+ * second hand goes round for them alone, again and again, and passes over no chunk that has shared pages. It lifts nothing,
+ * since the bytes lie in the extent, and so waits for nothing but its processor time and for the offers to be taken.
+ *
  * In the first round after sharing was switched on no chunk is passed over, and compressed pages are offered as well: whoever
  * keeps the index now has not heard of them.
  *
@@ -136,6 +140,70 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct 
 	pthread_rwlock_unlock(&engine->regions_lock);
 }
 
+/* --- orphans --- */
+
+/* Offers the pages of a chunk again whose slots are those of orphan extents; regions_lock is held. */
+static void offer_orphans(struct ob_engine *engine, const struct ob_place *place)
+{
+	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
+		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
+
+		ob_chunk_lock_background(place->chunk);
+		for (uint64_t page = first; page < end; page++) {
+			uint64_t word = *ob_place_word(place, page);
+
+			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
+				ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
+		}
+		ob_chunk_unlock(place->chunk);
+	}
+}
+
+/* The hand's next chunk with shared pages, by a look without its lock. Returns 0 when there is none, or after SKIPS_MAX others. */
+static int next_shared(struct ob_engine *engine, struct ob_scan_hand *hand, struct ob_place *ret_place)
+{
+	for (unsigned i = 0; i < SKIPS_MAX && hand->region < OB_REGIONS_MAX; i++) {
+		const struct ob_region *region = &engine->region[hand->region];
+		uint32_t number = hand->chunk++;
+
+		if (!region->base || number >= region->chunk_count) {
+			hand->region++;
+			hand->chunk = 0;
+		} else if (ob_load(&region->chunks[number].count[OB_PAGE_SHARED])) {
+			ob_place_chunk(engine, hand->region, number, ret_place);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* Offers the orphans of one chunk, if it is time. The hand rests as long as it took to go round. Returns whether it did something. */
+static int orphans_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	struct ob_scan_hand *hand = &scan->orphans;
+	struct ob_place place;
+	int found = 0;
+
+	if (now < hand->due_ns || !ob_share_has_room(engine))
+		return 0;
+	if (hand->region == OB_REGIONS_MAX) {
+		hand->due_ns = now + cold_ns(engine);
+		if (!ob_share_has_orphans(engine))
+			return 0;
+		*hand = (struct ob_scan_hand){ .start_ns = now };
+	}
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (may_scan(engine)) {
+		found = next_shared(engine, hand, &place);
+		if (found)
+			offer_orphans(engine, &place);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	if (hand->region == OB_REGIONS_MAX)
+		hand->due_ns = now + OB_MAX(now - hand->start_ns, cold_ns(engine));
+	return found;
+}
+
 /* --- judging --- */
 
 static int is_judged(uint64_t word)
@@ -184,8 +252,6 @@ static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uin
 		uint64_t word = *ob_place_word(place, page);
 
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
-		if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
-			ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
 		if (ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
 			offer_compressed(engine, place, page);
 		if (!is_judged(word))
@@ -234,8 +300,7 @@ static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
 /* Whether the chunk has something that is worth judging. */
 static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chunk)
 {
-	return chunk->count[OB_PAGE_BENCHED] || (scan->has_orphans && chunk->count[OB_PAGE_SHARED]) ||
-	       (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
+	return chunk->count[OB_PAGE_BENCHED] || (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
 }
 
 static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
@@ -297,7 +362,6 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->round++;
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
-	scan->has_orphans = ob_share_has_orphans(engine);
 	scan->with_pool = scan->generation != engine->share->generation;
 	scan->generation = engine->share->generation;
 }
@@ -377,7 +441,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due);
 		return 1;
 	}
-	return is_on && lift_next(engine, scan, now);
+	return is_on && (orphans_next(engine, scan, now) || lift_next(engine, scan, now));
 }
 
 /* Sleeps for so long, or until something changes; 0: until something does. */
@@ -413,7 +477,7 @@ static void *scan_thread(void *context)
 
 	prctl(PR_SET_NAME, "overbook-scan");
 	scan->rate = RATE_START;
-	scan->region = OB_REGIONS_MAX;
+	scan->region = scan->orphans.region = OB_REGIONS_MAX;
 	while (!ob_load(&engine->stop)) {
 		int is_on = ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille), did = work(engine, scan, is_on);
 		uint64_t before = cpu;

@@ -44,6 +44,12 @@ struct ob_scan_ring {
 	unsigned first, count;
 };
 
+/* The hand that goes round for orphans; region OB_REGIONS_MAX: between rounds, until due_ns. */
+struct ob_scan_hand {
+	uint32_t region, chunk;
+	uint64_t start_ns, due_ns;
+};
+
 /* The scanner's own: scan.c. */
 struct ob_scan {
 	pthread_t thread;
@@ -58,7 +64,7 @@ struct ob_scan {
 	uint32_t region, chunk;              /* the hand; region OB_REGIONS_MAX: between rounds */
 	uint64_t tick, tick_ns, second_faults;
 	unsigned rate, tick_lifts;           /* chunks a second; left in this tick */
-	int has_orphans;
+	struct ob_scan_hand orphans;
 	unsigned generation;                 /* of the round */
 	int with_pool;                       /* in this round compressed pages are offered too */
 };

@@ -175,6 +175,90 @@ static void orphans_find_a_new_home(void **state)
 	share_check_all();
 }
 
+#define TWINS 8u /* in each chunk: too few to keep it in every round */
+
+static int set_up_quick_scanner(void **state)
+{
+	bed_scan_cold_ms = COLD_MS / 4;
+	share_make(0, 0, 1000);
+	bed_scan_cold_ms = 0;
+	return 0;
+}
+
+static void write_few_twins(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, i * RAM_PAGES + (page % OB_CHUNK_PAGES < TWINS ? page & ~1u : page));
+}
+
+static int all_twins_are_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * TWINS * OB_PAGE_SIZE;
+}
+
+/* So often that most chunks are passed over in many rounds. */
+static int chunks_are_backed_off(void *context)
+{
+	return bed_stats(bed).scan_pages >= 5 * RAMS * RAM_PAGES;
+}
+
+struct offered {
+	unsigned times[RAMS][RAM_PAGES];
+	unsigned wanted;
+};
+
+/* Takes offers, and does nothing about them. */
+static int orphans_are_offered(void *context)
+{
+	struct ob_share_offer offers[256];
+	struct offered *offered = context;
+	unsigned n, least = UINT32_MAX;
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++)
+			if (offers[i].class == OB_SHARE_ORPHAN)
+				offered->times[offers[i].page >> OB_SHARE_REGION_SHIFT][offers[i].page % RAM_PAGES]++;
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			if (page % OB_CHUNK_PAGES < TWINS)
+				least = OB_MIN(least, offered->times[i][page]);
+	return least >= offered->wanted;
+}
+
+/* Whatever became of the offers before, orphans are offered again soon, also where the scanner finds nothing else: and nothing is lifted for that. */
+static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
+{
+	static struct offered offered;
+	struct ob_stats before, stats;
+
+	write_few_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(all_twins_are_shared, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(chunks_are_backed_off, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	before = bed_stats(bed);
+	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
+	successor.next_id = 0x900000;
+	successor.forgives = 1;
+	offered = (struct offered){ .wanted = 5 };
+	bed_assert_ok(bed, account_wait(orphans_are_offered, &offered, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# orphans offered %u times; %.2f times all was lifted\n", offered.wanted,
+		      (double)(stats.scan_pages - before.scan_pages) / (RAMS * RAM_PAGES));
+	assert_true(stats.scan_pages - before.scan_pages < 3 * RAMS * RAM_PAGES);
+	assert_int_equal(stats.shared_bytes, before.shared_bytes);
+	bed_assert_ok(bed, keeper_run(&successor));
+	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
+	assert_int_equal(bed_stats(bed).faults_shared, 0);
+	assert_int_equal(bed_stats(bed).shared_bytes, before.shared_bytes);
+	keeper_halt(&successor);
+	keeper_serve(&successor);
+	assert_int_equal(share_held(), keeper_held(&successor));
+	share_check_all();
+}
+
 static int pool_is_shared(void *context)
 {
 	return bed_stats(bed).shared_bytes >= 20 * OB_MIB;
@@ -240,6 +324,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_evicted_before_is_offered_too, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),
 	};
