@@ -523,6 +523,8 @@ void ob_scan_kick(struct ob_engine *engine);
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
+/* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */
+void ob_scan_wanted(struct ob_place *place);
 
 /* --- engine.c --- */
 

@@ -25,7 +25,8 @@
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
  *     memory       at most a quarter of the RAM is on the bench for its sake at any time (but one chunk always may be)
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
- *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least
+ *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
+ *                  for that has been moved back, somebody has its equal: its chunk's turn is in the next round
  * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
  * While nobody takes the offers there are, nothing more is lifted.
  *
@@ -285,6 +286,12 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 }
 
 /* --- lifting --- */
+
+void ob_scan_wanted(struct ob_place *place)
+{
+	if (ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_RESIDENT)
+		ob_store(&place->chunk->scan_backoff, 0);
+}
 
 /* Whether a chunk is left alone this time; its lock is held. */
 static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)

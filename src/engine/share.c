@@ -464,6 +464,8 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 		bytes = bytes_of(engine, &place, to);
 		if (bytes && bytes != to)
 			memcpy(to, bytes, OB_PAGE_SIZE);
+		if (!bytes)
+			ob_scan_wanted(&place);
 		ob_chunk_unlock(place.chunk);
 	}
 	if (bytes)

@@ -2,6 +2,7 @@
 /* The scanner, with a test that plays overbookd (keeper.h): it finds what is not used, takes no more than it may, and loses nothing. */
 #include "share_bed.h"
 
+#include <errno.h>
 #include <time.h>
 
 #include "account.h"
@@ -259,6 +260,42 @@ static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
 	share_check_all();
 }
 
+#define WANTED (6 * OB_CHUNK_PAGES + 3)
+
+/* Asks for the bytes of a page all the time, as if another machine had its equal. */
+static int wanted_is_offered_again(void *context)
+{
+	static uint8_t bytes[OB_PAGE_SIZE];
+	struct ob_share_offer offers[256];
+	unsigned n, *times = context;
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++)
+			*times += offers[i].page == keeper_page(0, WANTED);
+	return ob_engine_share_fetch(bed->engine, keeper_page(0, WANTED), 0, 0, bytes) == -ENOENT && *times >= 4;
+}
+
+/* What nobody wanted and is wanted now is looked at in the next round, not when its chunk's turn comes. */
+static void what_is_wanted_has_its_turn_in_the_next_round(void **state)
+{
+	unsigned times = 0;
+	uint64_t before;
+
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(chunks_are_backed_off, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	before = bed_stats(bed).scan_pages;
+	bed_assert_ok(bed, account_wait(wanted_is_offered_again, &times, HANG_MS));
+	print_message("# offered %u times; %.2f times all was lifted\n", times,
+		      (double)(bed_stats(bed).scan_pages - before) / (RAMS * RAM_PAGES));
+	assert_true(bed_stats(bed).scan_pages - before < 2 * RAMS * RAM_PAGES);
+	share_check_all();
+	share_assert_holds();
+}
+
 static int pool_is_shared(void *context)
 {
 	return bed_stats(bed).shared_bytes >= 20 * OB_MIB;
@@ -325,6 +362,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_evicted_before_is_offered_too, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),
 	};
