@@ -39,7 +39,7 @@ static const struct group {
 	    "swap_read_ops", "swap_write_errors", "swap_read_errors" } },
 	{ "Sharing",
 	  { "share_offered_pages", "share_adopted_pages", "share_refused_pages", "share_dropped_pages", "scan_pages",
-	    "scan_returned_pages", "scan_cpu_ns" } },
+	    "scan_returned_pages", "scan_unwritten_pages", "scan_cpu_ns" } },
 	{ "Health", { "degraded", "internal_errors" } },
 	{ "Other", { NULL } },
 };

@@ -37,6 +37,7 @@ json_t *ob_share_render_machine(const struct ob_machine *machine)
 	add_number(row, "faults_shared", stats->faults_shared);
 	add_number(row, "scan_pages", stats->scan_pages);
 	add_number(row, "scan_returned_pages", stats->scan_returned_pages);
+	add_number(row, "scan_unwritten_pages", stats->scan_unwritten_pages);
 	add_number(row, "scan_cpu_ns", stats->scan_cpu_ns);
 	return row;
 }

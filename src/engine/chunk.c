@@ -130,7 +130,9 @@ int ob_chunk_track(struct ob_engine *engine, struct ob_place *place)
 	struct ob_chunk *chunk = place->chunk;
 	uint64_t bitmap[OB_CHUNK_PAGES / 64];
 	unsigned present = 0;
-	int r = ob_uffd_register(engine->uffd, ob_place_ram(place, place->chunk_first), chunk_bytes(chunk));
+	uint64_t ram = ob_place_ram(place, place->chunk_first);
+	int r = engine->can_arm ? ob_uffd_register_armable(engine->uffd, ram, chunk_bytes(chunk)) :
+				  ob_uffd_register(engine->uffd, ram, chunk_bytes(chunk));
 
 	if (r < 0)
 		return r;
@@ -189,6 +191,7 @@ int ob_chunk_open(struct ob_engine *engine, struct ob_place *place, unsigned gra
 			ob_page_move(engine, chunk, word, transition, 0);
 	}
 	chunk->open = 1;
+	chunk->armed = 0; /* unregistering has disarmed them */
 	chunk->inexact = 0;
 	chunk->granted = (uint16_t)granted;
 	__atomic_fetch_add(&engine->open_pages, granted, __ATOMIC_RELAXED);

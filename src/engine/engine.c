@@ -26,7 +26,10 @@
 
 static int open_kernel(struct ob_engine *engine, struct ob_error *err)
 {
-	engine->uffd = ob_uffd_open(NULL, NULL);
+	uint64_t features = 0;
+
+	engine->uffd = ob_uffd_open(&features, NULL);
+	engine->can_arm = (features & OB_UFFD_FEATURE_WP_ASYNC) != 0;
 	if (engine->uffd < 0)
 		return ob_error_sys(err, -engine->uffd, "cannot open a userfaultfd that can move pages");
 	engine->pagemap = ob_pagemap_open();

@@ -62,6 +62,9 @@ struct ob_chunk {
 	uint8_t evicting;      /* a reclaimer is taking its pages off the bench */
 	uint8_t watched;       /* the scanner has lifted it, and waits for what comes back */
 	uint8_t scan_backoff;  /* atomic: it passes the chunk over in all rounds but one of 2 to the power of this */
+	uint8_t scan_visits;   /* how often the scanner came by, modulo 256 */
+	uint8_t scan_whole;    /* next time it looks also at what has not been written */
+	uint8_t armed;         /* some of its pages are, or were: scan.c */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -188,6 +191,7 @@ struct ob_house {
 struct ob_engine {
 	int uffd, pagemap, room_event, stop_event, self;
 	unsigned worker_count, reclaimer_count, ncpus;
+	int can_arm;          /* guest RAM is registered so that pages can be armed (kern/pagemap.h) */
 	int started;          /* threads that run, for tear-down: workers, then reclaimers */
 	struct ob_engine_config config;
 	struct ob_hash_key key;
@@ -349,6 +353,8 @@ void ob_degraded_set(struct ob_engine *engine, int bits, int on);
 
 /* Chunk locked. Lifts what it can of the resident and pinned pages of a tracked chunk. Returns how many lie on the bench more than before. */
 unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place);
+/* The same, but for pages whose bits, one for each of the chunk, are set. */
+unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, const uint64_t *left);
 /* Whether a system call of the host is reading or writing the chunk's memory. */
 int ob_lift_io_inflight(const struct ob_chunk *chunk);
 /* Chunk locked. Moves n benched pages from `page` on back and wakes those who wait. Returns how many came back, or -errno if not even the first. */

@@ -201,6 +201,20 @@ void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place)
 
 unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 {
+	static const uint64_t none[OB_CHUNK_PAGES / 64];
+
+	return ob_lift_chunk_but(engine, place, none);
+}
+
+static int is_wanted(const struct ob_place *place, uint64_t page, const uint64_t *left)
+{
+	uint64_t i = page - place->chunk_first;
+
+	return is_in_place(*ob_place_word(place, page)) && !(left[i / 64] >> (i % 64) & 1);
+}
+
+unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, const uint64_t *left)
+{
 	unsigned count = 0;
 
 	if (ob_lift_io_inflight(place->chunk))
@@ -208,7 +222,7 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		unsigned n = 0;
 
-		while (page + n < ob_place_end(place) && is_in_place(*ob_place_word(place, page + n)))
+		while (page + n < ob_place_end(place) && is_wanted(place, page + n, left))
 			n++;
 		if (n)
 			count += lift_run(engine, place, page, n);

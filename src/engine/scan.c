@@ -9,6 +9,14 @@
  * nobody wanted are moved back, a run with one call, so that large pages stay large; with a limit they are left on the bench,
  * where the reclaimer finds them (a lifted chunk is in its queue from the beginning: scanning never keeps memory from him).
  *
+ * What was judged and moved back is armed: the kernel keeps a mark on each page (asynchronous write-protection) that goes with the
+ * next write, with whatever else changes it, and with every lift. When the hand comes round again marked pages stay where they
+ * are. So a page that does not change is read once, not in every round. Only chunks with holes are armed: a write to an armed
+ * large page would split it, and the kernel makes no large page of armed ones; in a chunk with a hole there is no large
+ * page and can be none. A chunk is looked at whole when a page of it was asked for in vain, in the first round, and in one of
+ * WHOLE_VISITS visits: offers get lost, and between being moved back and armed a page may have been written. That costs
+ * sharing, for a while; bytes are always compared. Where the kernel has no such marks everything is looked at each time.
+ *
  * A machine without a limit is taken into care like one that has a limit (engaged, with nothing to keep it under): all chunks
  * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
  *
@@ -44,6 +52,7 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
+#include "kern/pagemap.h"
 
 #define COLD_NS          (3 * OB_NS_PER_SEC)
 #define GRACE_SHARE      3u    /* of what a chunk is watched for, the grace is a third */
@@ -55,6 +64,7 @@
 #define RATE_START       32u
 #define RATE_MAX         2048u
 #define BACKOFF_MAX      6u    /* rounds passed over: 2 to the power of it, less one */
+#define WHOLE_VISITS     8u
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
 #define FRACTION         4u    /* of RAM that may be lifted at a time */
@@ -121,6 +131,38 @@ static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry
 	chunk->scan_backoff = (uint8_t)backoff;
 }
 
+/* Whether there is no hole in a chunk: it may be large pages, or become one. */
+static int is_full(const struct ob_chunk *chunk)
+{
+	return chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED] + chunk->count[OB_PAGE_BENCHED] == chunk->pages;
+}
+
+/* Moves back what is on the bench, and arms it if that pays. */
+static void put_back(struct ob_engine *engine, struct ob_place *place, const struct ob_scanned *entry)
+{
+	struct ob_chunk *chunk = place->chunk;
+	uint64_t first = place->chunk_first, benched[OB_CHUNK_PAGES / 64] = { 0 };
+
+	if (!engine->can_arm || !entry->all_judged || is_full(chunk)) {
+		ob_lift_return_all(engine, place);
+		return;
+	}
+	for (unsigned i = 0; i < chunk->pages; i++)
+		if (ob_page_state(*ob_place_word(place, first + i)) == OB_PAGE_BENCHED)
+			benched[i / 64] |= 1ull << (i % 64);
+	ob_lift_return_all(engine, place);
+	for (unsigned i = 0; i < chunk->pages;) {
+		unsigned n = 0;
+
+		while (i + n < chunk->pages && benched[(i + n) / 64] >> ((i + n) % 64) & 1)
+			n++;
+		/* What cannot be armed is looked at again: that is all. */
+		if (n && ob_pagemap_arm(engine->pagemap, ob_place_ram(place, first + i), n * OB_PAGE_SIZE) == 0)
+			chunk->armed = 1;
+		i += n ? n : 1;
+	}
+}
+
 static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct ob_scanned *entry)
 {
 	struct ob_place place;
@@ -133,7 +175,7 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct 
 		adapt_backoff(place.chunk, entry);
 		/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
 		if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
-			ob_lift_return_all(engine, &place);
+			put_back(engine, &place, entry);
 		else if (place.chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, &place);
 		ob_chunk_unlock(place.chunk);
@@ -240,15 +282,16 @@ static void offer_compressed(struct ob_engine *engine, const struct ob_place *pl
 		ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
 }
 
-/* Pages from `first` on, their chunk locked. Returns how many are cold. */
-static unsigned judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
+/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. */
+static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
 	uint16_t zeros[STEP_PAGES];
-	unsigned zero_count = 0, cold = 0;
+	unsigned zero_count = 0;
+	int cold = 0;
 
 	/* A page that I/O kept from going back stays where it is until that ends. */
 	if (ob_lift_io_inflight(place->chunk))
-		return 0;
+		return -EBUSY;
 	for (uint64_t page = first; page < first + n; page++) {
 		uint64_t word = *ob_place_word(place, page);
 
@@ -272,12 +315,18 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (may_scan(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
+		entry->all_judged = 1;
 		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += STEP_PAGES) {
 			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
+			int cold;
 
 			ob_chunk_lock_background(place.chunk);
-			entry->cold = (uint16_t)(entry->cold + judge_step(engine, &place, first, n, entry->with_pool));
+			cold = judge_step(engine, &place, first, n, entry->with_pool);
 			ob_chunk_unlock(place.chunk);
+			if (cold < 0)
+				entry->all_judged = 0;
+			else
+				entry->cold = (uint16_t)(entry->cold + cold);
 		}
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
@@ -289,8 +338,27 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 
 void ob_scan_wanted(struct ob_place *place)
 {
-	if (ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_RESIDENT)
-		ob_store(&place->chunk->scan_backoff, 0);
+	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_RESIDENT)
+		return;
+	ob_store(&place->chunk->scan_backoff, 0);
+	place->chunk->scan_whole = 1;
+}
+
+/* Lifts what is in a chunk, but for pages that have been judged and not been written since. Returns how many went. */
+static unsigned lift_changed(struct ob_engine *engine, const struct ob_scan *scan, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	uint64_t unwritten[OB_CHUNK_PAGES / 64];
+	int whole = scan->with_pool || chunk->scan_whole || ++chunk->scan_visits % WHOLE_VISITS == 0, n = 0;
+
+	if (chunk->armed && !whole && !is_full(chunk))
+		n = ob_pagemap_unwritten(engine->pagemap, ob_place_ram(place, place->chunk_first), chunk->pages * OB_PAGE_SIZE, unwritten);
+	if (n > 0) {
+		ob_count(engine, scan_unwritten_pages, n);
+		return ob_lift_chunk_but(engine, place, unwritten);
+	}
+	chunk->armed = chunk->scan_whole = 0;
+	return ob_lift_chunk(engine, place);
 }
 
 /* Whether a chunk is left alone this time; its lock is held. */
@@ -320,7 +388,7 @@ static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place
 		ob_chunk_unlock(chunk);
 		return;
 	}
-	lifted = ob_lift_chunk(engine, place);
+	lifted = lift_changed(engine, scan, place);
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),

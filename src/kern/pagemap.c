@@ -21,14 +21,23 @@ struct scan_region {
 	uint64_t start, end, categories;
 };
 #define SCAN_IOCTL   _IOWR('f', 16, struct scan_arg)
+#define PAGE_WRITTEN (1ull << 1)
 #define PAGE_PRESENT (1ull << 3)
 #define PAGE_SWAPPED (1ull << 4)
+
+#define SCAN_ARM     (1ull << 0) /* PM_SCAN_WP_MATCHING */
+#define SCAN_CHECK   (1ull << 1) /* PM_SCAN_CHECK_WPASYNC: fail rather than pass over what cannot be armed */
 
 #define PAGE_BYTES 4096ull
 #define MAX_FOUND  64
 
-/* Walks the range and hands each run of pages that are there to found(). */
-static int scan(int fd, uint64_t start, uint64_t end, void (*found)(void *context, uint64_t start, uint64_t end), void *context)
+typedef void found_function(void *context, uint64_t start, uint64_t end);
+
+/* What is looked for among the pages that are there; and what is done with them. */
+enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM };
+
+/* Walks the range and hands each run of pages that are there, and such as are looked for, to found(). */
+static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_function *found, void *context)
 {
 	int r = ob_fault(OB_FP_pagemap_scan);
 
@@ -38,6 +47,9 @@ static int scan(int fd, uint64_t start, uint64_t end, void (*found)(void *contex
 		struct scan_region regions[MAX_FOUND];
 		struct scan_arg arg = {
 			.size = sizeof(arg),
+			.flags = look == LOOK_AND_ARM ? SCAN_ARM | SCAN_CHECK : look == LOOK_UNWRITTEN ? SCAN_CHECK : 0,
+			.category_inverted = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
+			.category_mask = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
 			.start = start,
 			.end = end,
 			.vec = (uint64_t)(uintptr_t)regions,
@@ -77,14 +89,24 @@ static void mark_present(void *context, uint64_t start, uint64_t end)
 	}
 }
 
-int ob_pagemap_present(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
+static int mark(int fd, enum look look, uint64_t start, uint64_t length, uint64_t *bitmap)
 {
 	struct present present = { start, bitmap, 0 };
 	int r;
 
 	memset(bitmap, 0, (length / PAGE_BYTES + 63) / 64 * 8);
-	r = scan(fd, start, start + length, mark_present, &present);
+	r = scan(fd, look, start, start + length, mark_present, &present);
 	return r < 0 ? r : present.pages;
+}
+
+int ob_pagemap_present(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
+{
+	return mark(fd, LOOK_PRESENT, start, length, bitmap);
+}
+
+int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
+{
+	return mark(fd, LOOK_UNWRITTEN, start, length, bitmap);
 }
 
 static void count_present(void *context, uint64_t start, uint64_t end)
@@ -95,11 +117,18 @@ static void count_present(void *context, uint64_t start, uint64_t end)
 int ob_pagemap_count(int fd, uint64_t start, uint64_t length, uint64_t *ret_pages)
 {
 	uint64_t pages = 0;
-	int r = scan(fd, start, start + length, count_present, &pages);
+	int r = scan(fd, LOOK_PRESENT, start, start + length, count_present, &pages);
 
 	if (r == 0)
 		*ret_pages = pages;
 	return r;
+}
+
+int ob_pagemap_arm(int fd, uint64_t start, uint64_t length)
+{
+	uint64_t pages = 0;
+
+	return scan(fd, LOOK_AND_ARM, start, start + length, count_present, &pages);
 }
 
 int ob_pagemap_open(void)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* PAGEMAP_SCAN: which pages of this process are there. */
+/* PAGEMAP_SCAN: which pages of this process are there, and which of them have not been written since they were armed. */
 #ifndef OB_KERN_PAGEMAP_H
 #define OB_KERN_PAGEMAP_H
 
@@ -18,5 +18,14 @@ int ob_pagemap_present(int fd, uint64_t start, uint64_t length, uint64_t *bitmap
 
 /* Counts the same without a bitmap, for ranges of any size. Returns 0 or -errno. */
 int ob_pagemap_count(int fd, uint64_t start, uint64_t length, uint64_t *ret_pages) OB_MUST_CHECK;
+
+/*
+ * Arms all pages of the range that are there, in memory registered with ob_uffd_register_armable(): the next write to one, or
+ * its being moved or copied to, disarms it. Holes are left alone (an armed one would refuse UFFDIO_MOVE). 0 or -errno; what was armed stays so.
+ */
+int ob_pagemap_arm(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
+
+/* Like ob_pagemap_present(), the bits being those of pages that are armed still: nobody has written them since. */
+int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
 
 #endif

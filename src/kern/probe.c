@@ -38,7 +38,7 @@ static int probe_uffd(struct ob_kern_features *features, struct ob_error *err)
 		return ob_error_sys(err, -fd, "cannot open a userfaultfd");
 	features->uffd = 1;
 	features->uffd_move = 1;
-	features->uffd_wp_async = (bits & OB_UFFD_FEATURE_WP_ASYNC) && !ob_kern_pretend_without("wp_async");
+	features->uffd_wp_async = (bits & OB_UFFD_FEATURE_WP_ASYNC) != 0;
 	return 0;
 }
 

@@ -10,7 +10,7 @@ struct ob_kern_features {
 	int uffd;           /* userfaultfd can be opened by this process, faults of the kernel included */
 	int uffd_device;    /* ... and it was /dev/userfaultfd that allowed it */
 	int uffd_move;      /* UFFDIO_MOVE: Linux 6.8. Without it the engine cannot start */
-	int uffd_wp_async;  /* asynchronous write-protection: Linux 6.7. Not needed yet */
+	int uffd_wp_async;  /* asynchronous write-protection: Linux 6.7. Without it the scanner looks at what has not changed, too */
 	int pagemap_scan;   /* PAGEMAP_SCAN: Linux 6.7. Without it the engine cannot start */
 	int io_uring;       /* rings may be made. Without them reads and writes do not overlap */
 };

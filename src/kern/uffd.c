@@ -41,17 +41,12 @@ static int open_device(void)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
+static int open_with(uint64_t wanted, uint64_t *ret_features, int *ret_by_device)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = OB_UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID };
+	struct uffdio_api api = { .api = UFFD_API, .features = wanted };
 	int OB_FD fd = -1;
-	int by_device = 0;
-	int r = ob_fault(OB_FP_userfaultfd);
+	int by_device = 0, r;
 
-	if (r < 0)
-		return r;
-	if (ob_kern_pretend_without("uffd"))
-		return -ENOSYS;
 	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0 && errno == EPERM) {
 		by_device = 1;
@@ -66,21 +61,43 @@ int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
 	if (r < 0)
 		return r == -EINVAL ? -ENOSYS : r;
 	if (ret_features)
-		*ret_features = api.features;
+		*ret_features = api.features & (wanted | ~OB_UFFD_FEATURE_WP_ASYNC);
 	if (ret_by_device)
 		*ret_by_device = by_device;
 	return ob_fd_take(&fd);
 }
 
-int ob_uffd_register(int fd, uint64_t start, uint64_t length)
+int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
 {
-	struct uffdio_register arg = {
-		.range = { .start = start, .len = length },
-		.mode = UFFDIO_REGISTER_MODE_MISSING,
-	};
+	uint64_t needed = OB_UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID;
+	int r = ob_fault(OB_FP_userfaultfd);
+
+	if (r < 0)
+		return r;
+	r = -ENOSYS;
+	if (ob_kern_pretend_without("uffd"))
+		return r;
+	if (!ob_kern_pretend_without("wp_async"))
+		r = open_with(needed | OB_UFFD_FEATURE_WP_ASYNC, ret_features, ret_by_device);
+	return r == -ENOSYS ? open_with(needed, ret_features, ret_by_device) : r;
+}
+
+static int register_in(int fd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_register arg = { .range = { .start = start, .len = length }, .mode = mode };
 	int r = ob_fault(OB_FP_uffd_register);
 
 	return r < 0 ? r : raw_ioctl(fd, UFFDIO_REGISTER, &arg);
+}
+
+int ob_uffd_register(int fd, uint64_t start, uint64_t length)
+{
+	return register_in(fd, start, length, UFFDIO_REGISTER_MODE_MISSING);
+}
+
+int ob_uffd_register_armable(int fd, uint64_t start, uint64_t length)
+{
+	return register_in(fd, start, length, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
 int ob_uffd_unregister(int fd, uint64_t start, uint64_t length)

@@ -21,7 +21,8 @@ struct ob_uffd_fault {
 
 /*
  * Opens a userfaultfd (close-on-exec, non-blocking) that also sees faults of the kernel and can move pages; by the
- * system call, else by /dev/userfaultfd. *ret_features (may be NULL) gets the kernel's feature bits. Returns the
+ * system call, else by /dev/userfaultfd. *ret_features (may be NULL) gets the kernel's feature bits; WP_ASYNC only if it is
+ * in effect, which it is where the kernel has it. Returns the
  * descriptor, -EPERM (neither way is allowed), -ENOSYS (no UFFDIO_MOVE), or another -errno.
  */
 int ob_uffd_open(uint64_t *ret_features, int *ret_by_device) OB_MUST_CHECK;
@@ -31,6 +32,8 @@ int ob_uffd_open(uint64_t *ret_features, int *ret_by_device) OB_MUST_CHECK;
 
 /* Registers for missing faults, or takes that back (which wakes all who wait there). 0 or -errno. */
 int ob_uffd_register(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
+/* The same, where WP_ASYNC is in effect, with memory that ob_pagemap_arm() works on. */
+int ob_uffd_register_armable(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
 int ob_uffd_unregister(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
 
 /*

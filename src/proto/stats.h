@@ -86,7 +86,8 @@
 	X(share_dropped_pages, counter, "canonical pages let go of, once for each page that was one")             \
 	X(scan_pages, counter, "pages that the scanner took out to see whether they are used")                    \
 	X(scan_cpu_ns, counter, "CPU time of the scanner")                                                        \
-	X(scan_returned_pages, counter, "pages that came back by a fault while the scanner watched them")
+	X(scan_returned_pages, counter, "pages that came back by a fault while the scanner watched them") \
+	X(scan_unwritten_pages, counter, "pages that the scanner passed over: not written since it had looked at them")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

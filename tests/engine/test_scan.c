@@ -3,6 +3,7 @@
 #include "share_bed.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "account.h"
@@ -198,10 +199,10 @@ static int all_twins_are_shared(void *context)
 	return bed_stats(bed).shared_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * TWINS * OB_PAGE_SIZE;
 }
 
-/* So often that most chunks are passed over in many rounds. */
+/* Those without holes have been lifted so often that most are passed over in many rounds. */
 static int chunks_are_backed_off(void *context)
 {
-	return bed_stats(bed).scan_pages >= 5 * RAMS * RAM_PAGES;
+	return bed_stats(bed).scan_pages + bed_stats(bed).scan_unwritten_pages >= 5 * RAMS * RAM_PAGES;
 }
 
 struct offered {
@@ -296,6 +297,111 @@ static void what_is_wanted_has_its_turn_in_the_next_round(void **state)
 	share_assert_holds();
 }
 
+/* Pages that nobody else has, but for a few of zeros: so that each chunk gets holes, in which it is no large page. */
+static void write_with_zeros(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			if (page % OB_CHUNK_PAGES < TWINS)
+				ram_write(ram[i], page, PATTERN_ZERO, 0);
+			else
+				ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+}
+
+/* The same in two pages of each chunk, and something new in as many others as make a hundredth. */
+static void write_a_few(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++) {
+			uint32_t at = page % OB_CHUNK_PAGES;
+
+			if (at == 100 || at == 101)
+				ram_write_twin(ram[i], page, 2 * RAM_PAGES + i * RAM_PAGES + page - at);
+			else if (at > 101 && at % 101 == 0)
+				ram_write_twin(ram[i], page, 4 * RAM_PAGES + i * RAM_PAGES + page);
+		}
+}
+
+static int zeros_have_gone(void *context)
+{
+	return bed_stats(bed).zero_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * TWINS * OB_PAGE_SIZE;
+}
+
+static int so_much_was_passed_over(void *context)
+{
+	return bed_stats(bed).scan_unwritten_pages >= *(const uint64_t *)context;
+}
+
+static int written_twins_are_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * 2 * OB_PAGE_SIZE;
+}
+
+static void what_has_not_been_written_is_not_read_again(void **state)
+{
+	uint64_t all = RAMS * RAM_PAGES, goal = 4 * all;
+	struct ob_stats before, stats;
+
+	write_with_zeros();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(zeros_have_gone, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(so_much_was_passed_over, &goal, HANG_MS));
+	before = bed_stats(bed);
+	goal = before.scan_unwritten_pages + 8 * all;
+	bed_assert_ok(bed, account_wait(so_much_was_passed_over, &goal, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# %llu pages passed over, %llu looked at, in %.1f ms of CPU\n",
+		      (unsigned long long)(stats.scan_unwritten_pages - before.scan_unwritten_pages),
+		      (unsigned long long)(stats.scan_pages - before.scan_pages), (double)(stats.scan_cpu_ns - before.scan_cpu_ns) / 1e6);
+	assert_true(stats.scan_pages - before.scan_pages < 3 * all);
+	/* Where armed pages were there is room for zeros, and for what the scanner lifted from around them. */
+	for (unsigned i = 0; i < RAMS; i++)
+		bed_assert_ok(bed, ram_discard(ram[i], bed->engine, 2 * OB_CHUNK_PAGES + 50, 700));
+	write_a_few();
+	bed_assert_ok(bed, account_wait(written_twins_are_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_check_all();
+	share_assert_holds();
+}
+
+static int set_up_unarmed_scanner(void **state)
+{
+	setenv("OVERBOOK_PRETEND_WITHOUT", "wp_async", 1);
+	set_up_quick_scanner(state);
+	unsetenv("OVERBOOK_PRETEND_WITHOUT");
+	return 0;
+}
+
+static int so_much_was_looked_at(void *context)
+{
+	return bed_stats(bed).scan_pages >= *(const uint64_t *)context;
+}
+
+/* Where the kernel does not say what has been written, everything is looked at each time. */
+static void without_marks_everything_is_read_again(void **state)
+{
+	uint64_t all = RAMS * RAM_PAGES, goal;
+	struct ob_stats before, stats;
+
+	write_with_zeros();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(zeros_have_gone, NULL, HANG_MS));
+	before = bed_stats(bed);
+	goal = before.scan_pages + 3 * all;
+	bed_assert_ok(bed, account_wait(so_much_was_looked_at, &goal, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# %llu pages looked at, in %.1f ms of CPU\n", (unsigned long long)(stats.scan_pages - before.scan_pages),
+		      (double)(stats.scan_cpu_ns - before.scan_cpu_ns) / 1e6);
+	assert_int_equal(stats.scan_unwritten_pages, 0);
+	write_a_few();
+	bed_assert_ok(bed, account_wait(written_twins_are_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_check_all();
+	share_assert_holds();
+}
+
 static int pool_is_shared(void *context)
 {
 	return bed_stats(bed).shared_bytes >= 20 * OB_MIB;
@@ -363,6 +469,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_has_not_been_written_is_not_read_again, set_up_quick_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(without_marks_everything_is_read_again, set_up_unarmed_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_evicted_before_is_offered_too, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),
 	};
