@@ -725,6 +725,24 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 	return r;
 }
 
+/* Ends comparisons whose bytes of this machine's have arrived, and which wait for another's. */
+static void abandon_partners(struct ob_sharer *sharer)
+{
+	struct ob_domain *domain = sharer->domain;
+
+	for (unsigned i = 0; i < domain->top; i++) {
+		struct ob_sharer *partner = domain->sharers[i];
+
+		for (unsigned j = 0; partner && partner->staging_busy && j < OB_WIRE_STAGING_MAX; j++) {
+			struct ob_job *job = partner->staging[j].job;
+			unsigned other = !partner->staging[j].party;
+
+			if (job && job->n == 2 && job->party[other].sharer == sharer)
+				job_lost(job, other, false);
+		}
+	}
+}
+
 void ob_match_abandon(struct ob_sharer *sharer)
 {
 	/* What was sent stays held: the agent may have done it. What was not sent was never held by it. */
@@ -744,6 +762,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 		if (staging->busy)
 			staging_clear(sharer, staging);
 	}
+	abandon_partners(sharer);
 	sharer->todo_count = 0;
 }
 

@@ -53,6 +53,7 @@ class Sharer(Agent):
         self.key, self.on, self.permille, self.staging = None, None, None, None
         self.extents, self.dropped_extents, self.unshare = {}, [], None
         self.answer_fetches = self.answer_adopts = True
+        self.questions = []  # of FETCH, without an answer yet
         self.fetched, self.refused, self.uncertain = 0, 0, False
         self.numbers = {}
         super().__init__(daemon, name, **options)
@@ -83,8 +84,9 @@ class Sharer(Agent):
         elif kind == EXTENT:
             self.take_extent(*struct.unpack("<QII", payload))
         elif kind == FETCH:
+            self.questions += struct.iter_unpack("<QQQII", payload[4:])
             if self.answer_fetches:
-                self.fetch(struct.iter_unpack("<QQQII", payload[4:]))
+                self.answer_questions()
         elif kind == ADOPT:
             if self.answer_adopts:
                 self.adopt(struct.iter_unpack("<QQII", payload[4:]))
@@ -95,6 +97,10 @@ class Sharer(Agent):
             assert extent in self.extents and extent not in [slot[0] for slot in self.held.values()]
             self.forget_extent(extent)
             self.dropped_extents.append(extent)
+
+    def answer_questions(self):
+        questions, self.questions = self.questions, []
+        self.fetch(questions)
 
     def take_extent(self, extent, pages, zero):
         assert len(self.descriptors) == 1 and extent and pages == 4096

@@ -256,6 +256,35 @@ def a_machine_that_dies_in_the_middle_holds_nobody_up(daemon):
 
 
 @with_daemon()
+def bytes_of_a_machine_that_dies_before_its_partner_answers_are_forgotten(daemon):
+    for end in (Sharer.die, Sharer.disconnect):
+        one, two = Sharer(daemon, "a", domain="d"), Sharer(daemon, "b", domain="d")
+        ready(daemon, one, two)
+        one.pages = {page: content(page) for page in range(40)}
+        two.pages = dict(one.pages)
+        two.answer_fetches = False
+        one.offer()
+        daemon.until(lambda: row(daemon, "a")["offers"] == 40)
+        two.offer()
+        daemon.until(lambda: one.fetched == len(two.questions) == 40)
+        share(daemon)  # its bytes have been read: this came after them
+        end(one)
+        daemon.until(lambda: daemon.state("a") in (None, "lost"))
+        two.answer_questions()
+        two.answer_fetches = True
+        two.offer()
+        daemon.until(lambda: row(daemon, "b")["offers"] == 80)
+        three = Sharer(daemon, "c", domain="d")
+        ready(daemon, three)
+        three.pages = dict(two.pages)
+        three.offer()
+        daemon.until(lambda: len(three.held) == len(two.held) == 40)
+        for agent in (one, two, three):
+            agent.die()
+        daemon.until(lambda: daemon.call("ps")["machines"] == [])
+
+
+@with_daemon()
 def a_lost_connection_keeps_what_is_held(daemon):
     one, two = pair(daemon, 10)
     held = dict(one.held)
@@ -360,9 +389,12 @@ def domains_are_apart(daemon):
                 assert other.bytes_of(slot) == other.pages[page], (other.name, page)
 
     def settled():
+        before = {agent: len(agent.held) for agent in agents}
         for found in daemon.call("share")["domains"]:
             members = [agent for agent in agents if (agent.domain or agent.name) == (found["domain"] or found["machines"][0]["name"])]
             held = sum(len(agent.held) for agent in members) * PAGE
+            if any(len(agent.held) != before[agent] for agent in members):
+                return False
             assert found["shared_bytes"] >= held
             if any(agent.uncertain for agent in members):
                 continue
@@ -550,7 +582,7 @@ def one_machine_can_be_told_to_stop(daemon):
     assert one.held == two.held
     # A machine whose limit has no room for them.
     assert daemon.call("limit", name="a", maximum_bytes=64 * MIB)["ok"]
-    daemon.until(lambda: daemon.machine("a")["cost_bytes"] == 64 * MIB)
+    daemon.until(lambda: daemon.machine("a")["cost_bytes"] == 64 * MIB and row(daemon, "a")["shared_bytes"] == 20 * PAGE)
     refused = daemon.call("share-switch", name="a", on=False)
     assert refused["code"] == "refused" and "80 KiB" in refused["error"] and "64 MiB" in refused["error"], refused
     assert daemon.call("share-switch", name="a")["code"] == "bad-request"
@@ -599,7 +631,7 @@ def the_command_line_tool_shows_and_switches(daemon):
     assert code == 0 and out == "a shares its pages\n", (out, err)
     two.numbers = dict(shared_bytes=1 << 62)
     assert daemon.call("limit", name="b", maximum_bytes=128 * MIB)["ok"]
-    daemon.until(lambda: daemon.machine("b")["cost_bytes"] == 128 * MIB)
+    daemon.until(lambda: daemon.machine("b")["cost_bytes"] == 128 * MIB and row(daemon, "b")["shared_bytes"] == 1 << 62)
     code, out, err = overbook(daemon, "--off", "b")
     assert code == 5 and "128 MiB" in err, err
     # An agent that cannot.
