@@ -31,7 +31,7 @@
  * What it takes from the guest is bounded:
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
- *     memory       at most a quarter of the RAM is on the bench for its sake at any time (but one chunk always may be)
+ *     memory       at most 1/16 of the RAM, 1/4 in the first round, is on the bench for its sake at any time (but one chunk always may be)
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: its chunk's turn is in the next round
@@ -67,7 +67,8 @@
 #define WHOLE_VISITS     8u
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
-#define FRACTION         4u    /* of RAM that may be lifted at a time */
+#define FRACTION         16u   /* of RAM that may be lifted at a time */
+#define FRACTION_FIRST   4u    /* in the first round: it finds nearly all that there is */
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -444,7 +445,7 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 /* Whether one more chunk may be lifted. */
 static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
 {
-	uint64_t allowed = ob_load(&engine->ram_pages) / FRACTION;
+	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool ? FRACTION_FIRST : FRACTION);
 
 	return scan->tick_lifts && scan->watched.count + scan->judged.count < OB_SCANNED_MAX &&
 	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) && ob_share_has_room(engine);
