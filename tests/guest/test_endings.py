@@ -152,7 +152,7 @@ def tight_limits(host):
 def no_address_space(host):
     """Under a limit of address space (RLIMIT_AS) a machine works; where there is none for the engine, QEMU runs alone and says so once; with --require it ends"""
     host.start_daemon()
-    machine = host.machine("roomy", memory=160, limit=48, witness=dict(anon=60), prefix=["prlimit", f"--as={4 << 30}:{4 << 30}", "--"])
+    machine = host.machine("roomy", memory=192, limit=48, witness=dict(anon=60), prefix=["prlimit", f"--as={4 << 30}:{4 << 30}", "--"])
     machine.wait_ready()
     machine.expect_evicted()
     machine.check()

@@ -146,7 +146,7 @@ def ends(host):
     for number in (None, signal.SIGTERM, signal.SIGINT):
         if not host.daemon:
             host.start_daemon()
-        machine = host.machine(f"ends-{number or 0}", memory=160, limit=64, witness=dict(anon=60))
+        machine = host.machine(f"ends-{number or 0}", memory=192, limit=64, witness=dict(anon=60))
         machine.wait_ready()
         machine.wait_progress(500)
         if number:
