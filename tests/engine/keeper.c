@@ -219,25 +219,27 @@ static unsigned adopt_entry(struct keeper *keeper, struct keeper_entry *entry, u
 	return r == 0;
 }
 
-/* Two pages look alike: if they are, they get a slot. */
+/* Two pages look alike: if they are, they get a slot. One whose equal is in use gets it alone, and that one will find it. */
 static unsigned share_pair(struct keeper *keeper, struct keeper_entry *entry, uint64_t page)
 {
 	uint8_t first[OB_PAGE_SIZE], second[OB_PAGE_SIZE];
 	uint64_t before = entry->page;
 	unsigned adopted;
-	int extent;
+	int extent, r;
 
 	if (before == page)
 		return 0;
 	entry->page = page;
-	if (ob_engine_share_fetch(keeper->engine, page, entry->lo, entry->hi, second) < 0 ||
-	    ob_engine_share_fetch(keeper->engine, before, entry->lo, entry->hi, first) < 0)
+	if (ob_engine_share_fetch(keeper->engine, page, entry->lo, entry->hi, second) < 0)
 		return 0;
-	if (memcmp(first, second, sizeof(first))) {
+	r = ob_engine_share_fetch(keeper->engine, before, entry->lo, entry->hi, first);
+	if (r < 0 && r != -ENOENT)
+		return 0;
+	if (r == 0 && memcmp(first, second, sizeof(first))) {
 		wrong(keeper, "two pages have one hash", (long long)entry->lo);
 		return 0;
 	}
-	extent = keeper_put(keeper, first, &entry->index);
+	extent = keeper_put(keeper, second, &entry->index);
 	if (extent < 0)
 		return 0;
 	entry->extent = (uint32_t)extent;
@@ -246,7 +248,7 @@ static unsigned share_pair(struct keeper *keeper, struct keeper_entry *entry, ui
 	/* Entry 0 cannot be told from no entry. */
 	if (entry == keeper->entry)
 		keeper->extent[extent].entry[entry->index] = UINT32_MAX;
-	adopted = adopt_entry(keeper, entry, before) + adopt_entry(keeper, entry, page);
+	adopted = (r == 0 ? adopt_entry(keeper, entry, before) : 0) + adopt_entry(keeper, entry, page);
 	if (!keeper->extent[extent].refs[entry->index])
 		release_slot(keeper, &keeper->extent[extent], entry->index);
 	if (entry == keeper->entry)
