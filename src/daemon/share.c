@@ -185,7 +185,6 @@ void ob_share_connected(struct ob_machine *machine)
 		ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its pages are not shared: no memory to look at them: %s", machine->name,
 			       strerror(-r));
 	ob_store_reconnected(sharer->domain->store, sharer->number);
-	sharer->answered_ns = ob_now_ns();
 	sharer->on = false;
 	/* By the key an agent knows that this is the overbookd whose slots it holds, and can drop them. */
 	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds;

@@ -27,7 +27,6 @@ json_t *ob_share_render_machine(const struct ob_machine *machine)
 	add_number(row, "offers", counters->offers);
 	add_number(row, "fetched", counters->fetched);
 	add_number(row, "stale", counters->stale);
-	add_number(row, "differed", counters->differed);
 	add_number(row, "adopted", counters->adopted);
 	add_number(row, "refused", counters->refused);
 	add_number(row, "dropped", counters->dropped);

@@ -17,16 +17,13 @@ struct ob_offered {
 	bool is_orphan; /* it is a slot of a former overbookd's store */
 };
 
-struct ob_job;
-
 /* One page of a machine's staging memory. */
 struct ob_staging {
 	bool busy; /* a FETCH into it was sent, or is about to be */
 	bool sent;
 	uint64_t since_ns;
+	bool wanted; /* somebody waits for it: cleared before busy is, when it takes too long */
 	struct ob_offered offered;
-	struct ob_job *job; /* NULL while busy: nobody waits for it any more */
-	unsigned party;
 };
 
 struct ob_adoption {
@@ -35,7 +32,7 @@ struct ob_adoption {
 };
 
 struct ob_share_counters {
-	uint64_t offers, missed, fetched, stale, differed, adopted, refused, dropped, no_room;
+	uint64_t offers, missed, fetched, stale, adopted, refused, dropped, no_room;
 };
 
 /* A machine as one that shares. Exists from its first HELLO to the end of its process. */
@@ -57,7 +54,6 @@ struct ob_sharer {
 	uint8_t *staging_base;    /* NULL: none */
 	struct ob_staging staging[OB_WIRE_STAGING_MAX];
 	unsigned staging_busy;
-	uint64_t answered_ns;     /* when it last answered something, or began to have something to answer */
 
 	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX; NULL while it is empty */
 	unsigned todo_first, todo_count;
@@ -85,7 +81,7 @@ struct ob_share {
 	struct ob_daemon *daemon;
 	uint8_t key[OB_WIRE_KEY_SIZE];
 	struct ob_domain *domains;
-	unsigned planned; /* jobs that may fill a slot */
+	unsigned planned; /* FETCHes that may fill a slot */
 	uint64_t allowed_bytes, orphan_bytes, hungry_until_ns;
 };
 

@@ -5,16 +5,20 @@
  *     OFFER ─▶ nobody has that hash: remembered in the index, that is all
  *           └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
  *
- *     its turn ─▶ the store has a slot of that hash:  FETCH it ──────▶ bytes equal the slot's ──────▶ ADOPT
- *              ├▶ another page has it:                FETCH both ────▶ bytes are equal ─▶ a slot is filled, ADOPT for both
- *              └▶ it is of a former overbookd's store:  FETCH it ──────▶ a slot is filled ─▶ ADOPT: the last one of an old extent keeps
- *                                                                                         16 MiB else, until it is touched
+ *     its turn ─▶ the store has a slot of that hash:  ADOPT
+ *              ├▶ another page has it:                FETCH ─▶ its bytes have the hash ─▶ a slot is filled, ADOPT for both, and
+ *              │                                                                            for whoever else has offered it
+ *              └▶ it is of a former overbookd's store:  FETCH ─▶ a slot is filled, ADOPT: the last one of an old extent keeps 16 MiB
+ *                                                              else, until it is touched
+ *
+ * Only one of two pages is fetched: the one that was offered last, since that one has most likely not gone back to its guest. Bytes
+ * are compared where they are given up: the engine of each machine compares all of its page with the slot, and keeps its page
+ * if they differ. So a hash is never trusted, neither by overbookd nor by a machine, whoever filled the slot; a wrong one
+ * costs a question, or leaves a slot with one page, which takes the memory that the page took.
  *
  * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
- * whose bytes cannot be had, or do not have the hash that was offered, is forgotten; the other one of a pair goes on, alone if
- * the first one is only in use (STAGED says -ENOENT): it then becomes a slot that the first one will find. Bytes that
- * differ under one hash are never shared, and both are forgotten: with a keyed hash that is no accident, but somebody's work
- * who has the key, and all machines of the domain have it.
+ * whose bytes cannot be had, or do not have the hash that was offered, is forgotten, and another that has been offered with
+ * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, or one of them is next.
  *
  * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error and DROPPED
  * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules. When the
@@ -22,7 +26,7 @@
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
- * finds the ring full is forgotten. A comparison that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
+ * finds the ring full is forgotten. A FETCH that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
  * FETCH or an ADOPT that the socket does not take is given up. Whatever is given up is missed, not lost: the page stays as it was.
  */
 #include <errno.h>
@@ -42,23 +46,6 @@
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
 _Static_assert(OB_WIRE_KEY_SIZE == OB_PAGE_HASH_KEY && OB_STORE_SLOTS == OB_WIRE_EXTENT_MAX, "as on the wire");
-
-struct party {
-	struct ob_sharer *sharer;
-	struct ob_offered offered;
-	unsigned staging;
-	bool arrived;
-	bool in_use; /* its bytes cannot be had for the moment */
-};
-
-/* A comparison: one page with a slot that is pinned, or two pages with each other. */
-struct ob_job {
-	struct ob_domain *domain;
-	struct party party[2];
-	unsigned n;
-	uint32_t slot;  /* n == 1 */
-	uint8_t *bytes; /* n == 2: of the one that has arrived */
-};
 
 enum start { STARTED, NOTHING_TO_DO, NOT_NOW, NO_ROOM };
 
@@ -159,8 +146,8 @@ static bool todo_has(const struct ob_sharer *sharer, uint64_t page)
 	return false;
 }
 
-/* Everybody who has offered this hash, now that there is a slot. */
-static void wake_others(struct ob_domain *domain, uint64_t lo, uint64_t hi)
+/* Who has offered this hash has a turn: all when there is a slot now, or the first one. */
+static void wake_equals(struct ob_domain *domain, uint64_t lo, uint64_t hi, bool all)
 {
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
@@ -168,35 +155,11 @@ static void wake_others(struct ob_domain *domain, uint64_t lo, uint64_t hi)
 	while (ob_index_find(domain->index, lo, hi, &cursor, &entry)) {
 		struct ob_offered offered = { entry.where, lo, hi };
 
-		if (entry.owner != OB_INDEX_STORE && !todo_has(domain->sharers[entry.owner], entry.where) &&
-		    !todo_push(domain->sharers[entry.owner], &offered))
+		if (entry.owner == OB_INDEX_STORE || todo_has(domain->sharers[entry.owner], entry.where))
+			continue;
+		if (!todo_push(domain->sharers[entry.owner], &offered) || !all)
 			break;
 	}
-}
-
-/* --- staging memory --- */
-
-static void staging_clear(struct ob_sharer *sharer, struct ob_staging *staging)
-{
-	sharer->fetch_out -= !staging->sent;
-	sharer->staging_busy--;
-	*staging = (struct ob_staging){ 0 };
-}
-
-static void staging_take(struct ob_job *job, unsigned which)
-{
-	struct party *party = &job->party[which];
-	struct ob_sharer *sharer = party->sharer;
-
-	if (!sharer->staging_busy && !sharer->pending_count)
-		sharer->answered_ns = ob_now_ns();
-	for (party->staging = 0; sharer->staging[party->staging].busy; party->staging++)
-		;
-	sharer->staging[party->staging] = (struct ob_staging){
-		.busy = true, .since_ns = ob_now_ns(), .offered = party->offered, .job = job, .party = which,
-	};
-	sharer->staging_busy++;
-	sharer->fetch_out++;
 }
 
 static struct ob_adoption *pending_at(const struct ob_sharer *sharer, unsigned i)
@@ -204,148 +167,16 @@ static struct ob_adoption *pending_at(const struct ob_sharer *sharer, unsigned i
 	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
 }
 
-/* Whether a comparison or an adoption of this page is under way. */
+/* Whether this page is being fetched or adopted. */
 static bool is_in_hand(const struct ob_sharer *sharer, uint64_t page)
 {
 	for (unsigned i = 0; sharer->staging_busy && i < OB_WIRE_STAGING_MAX; i++)
-		if (sharer->staging[i].busy && sharer->staging[i].job && sharer->staging[i].offered.page == page)
+		if (sharer->staging[i].wanted && sharer->staging[i].offered.page == page)
 			return true;
 	for (unsigned i = 0; i < sharer->pending_count; i++)
 		if (pending_at(sharer, i)->page == page)
 			return true;
 	return false;
-}
-
-static bool has_window(const struct ob_sharer *sharer, unsigned pages)
-{
-	return sharer->staging_busy + pages <= OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
-}
-
-/* Whether the machine has answered nothing for so long that nobody should wait for room in its window. */
-static bool is_silent(const struct ob_sharer *sharer)
-{
-	return ob_now_ns() >= sharer->answered_ns + EXPIRE_NS;
-}
-
-/* --- comparisons --- */
-
-static void job_end(struct ob_job *job)
-{
-	for (unsigned i = 0; i < job->n; i++) {
-		struct ob_sharer *sharer = job->party[i].sharer;
-		struct ob_staging *staging = &sharer->staging[job->party[i].staging];
-
-		if (job->party[i].arrived)
-			continue;
-		staging->job = NULL;
-		if (!staging->sent)
-			staging_clear(sharer, staging);
-	}
-	if (job->n == 1)
-		ob_store_unpin(job->domain->store, job->slot);
-	else
-		job->domain->share->planned--;
-	free(job->bytes);
-	free(job);
-}
-
-static struct ob_job *job_new(struct ob_domain *domain, unsigned n)
-{
-	struct ob_job *job = calloc(1, sizeof(*job));
-
-	if (job) {
-		job->domain = domain;
-		job->n = n;
-	}
-	return job;
-}
-
-static enum start start_with_slot(struct ob_sharer *sharer, const struct ob_offered *offered, uint32_t slot)
-{
-	struct ob_job *job = job_new(sharer->domain, 1);
-
-	if (!job)
-		return NOTHING_TO_DO;
-	job->slot = slot;
-	ob_store_pin(sharer->domain->store, slot);
-	job->party[0] = (struct party){ .sharer = sharer, .offered = *offered };
-	staging_take(job, 0);
-	return STARTED;
-}
-
-/* partner NULL: alone, as if its equal were in use. */
-static enum start start_pair(struct ob_sharer *sharer, const struct ob_offered *offered, struct ob_sharer *partner, uint64_t page)
-{
-	struct ob_share *share = sharer->domain->share;
-	struct ob_job *job;
-
-	if (!ob_share_has_room(share)) {
-		sharer->counters.no_room++;
-		ob_share_want_room(share);
-		return NO_ROOM;
-	}
-	job = job_new(sharer->domain, 2);
-	if (!job)
-		return NOTHING_TO_DO;
-	share->planned++;
-	job->party[0] = (struct party){ .sharer = sharer, .offered = *offered };
-	job->party[1] = (struct party){ .sharer = partner ? partner : sharer, .offered = { page, offered->lo, offered->hi },
-					.arrived = !partner, .in_use = !partner };
-	staging_take(job, 0);
-	if (partner)
-		staging_take(job, 1);
-	return STARTED;
-}
-
-static enum start start(struct ob_sharer *sharer, const struct ob_offered *offered)
-{
-	struct ob_domain *domain = sharer->domain;
-	struct ob_index_cursor cursor = { 0 };
-	struct ob_index_entry entry;
-	bool later = false;
-
-	if (is_in_hand(sharer, offered->page))
-		return NOTHING_TO_DO;
-	while (ob_index_find(domain->index, offered->lo, offered->hi, &cursor, &entry)) {
-		struct ob_sharer *partner;
-
-		if (entry.owner == OB_INDEX_STORE)
-			return start_with_slot(sharer, offered, (uint32_t)entry.where);
-		partner = domain->sharers[entry.owner];
-		if (!is_usable(partner) || (partner == sharer && entry.where == offered->page) ||
-		    is_in_hand(partner, entry.where))
-			continue;
-		if (has_window(partner, partner == sharer ? 2 : 1))
-			return start_pair(sharer, offered, partner, entry.where);
-		later |= !is_silent(partner);
-	}
-	if (later)
-		return NOT_NOW;
-	if (offered->is_orphan)
-		return start_pair(sharer, offered, NULL, offered->page);
-	/* Who had the same has gone: it is the first one now. */
-	remember(sharer, offered);
-	return NOTHING_TO_DO;
-}
-
-static void start_all(struct ob_sharer *sharer)
-{
-	for (unsigned n = sharer->todo_count; n && is_usable(sharer) && has_window(sharer, 1); n--) {
-		struct ob_offered offered = todo_pop(sharer);
-		enum start started = start(sharer, &offered);
-
-		if (started == NO_ROOM)
-			(void)todo_push(sharer, &offered);
-		if (started == NOT_NOW) {
-			todo_unpop(sharer);
-			break;
-		}
-	}
-	if (!sharer->todo_count) {
-		free(sharer->todo);
-		sharer->todo = NULL;
-		sharer->todo_first = 0;
-	}
 }
 
 /* --- adoptions --- */
@@ -393,102 +224,164 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 	sharer->adopt_out++;
 }
 
-/* Two pages are equal, or one of them is in use: makes them, or the other, a slot. Returns 0 or -errno; nothing has happened then. */
-static int share_pair(struct ob_job *job, const uint8_t *bytes)
-{
-	struct ob_domain *domain = job->domain;
-	struct ob_offered offered = job->party[0].offered;
-	struct ob_index_entry entry = { .lo = offered.lo, .hi = offered.hi, .owner = OB_INDEX_STORE };
-	uint32_t slot;
-	int r;
+/* --- questions --- */
 
-	if (find_slot(domain, offered.lo, offered.hi, &slot)) {
-		/* Somebody else's comparison was faster. */
-		if (memcmp(ob_store_bytes(domain->store, slot), bytes, OB_SHARE_PAGE))
-			return -EILSEQ;
-		ob_store_pin(domain->store, slot);
-	} else {
-		/* The place that was planned for this pair is its own. */
-		domain->share->planned--;
-		r = ob_store_fill(domain->store, bytes, offered.lo, offered.hi, ob_share_has_room(domain->share),
-				  ob_share_may_open(domain->share), &slot);
-		domain->share->planned++;
-		if (r < 0)
-			return r;
-		entry.where = slot;
-		/* Without memory for it the slot is not found later, and is as good for these two. */
-		(void)!ob_index_add(domain->index, &entry);
+static void fetch(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	unsigned i = 0;
+
+	while (sharer->staging[i].busy)
+		i++;
+	sharer->staging[i] = (struct ob_staging){ .busy = true, .wanted = true, .since_ns = ob_now_ns(), .offered = *offered };
+	sharer->staging_busy++;
+	sharer->fetch_out++;
+	sharer->domain->share->planned++;
+}
+
+/* Nobody waits for the answer any more; its place stays taken until it comes. */
+static void unwant(struct ob_sharer *sharer, struct ob_staging *staging)
+{
+	sharer->domain->share->planned -= staging->wanted;
+	staging->wanted = false;
+}
+
+static void staging_clear(struct ob_sharer *sharer, struct ob_staging *staging)
+{
+	unwant(sharer, staging);
+	sharer->fetch_out -= !staging->sent;
+	sharer->staging_busy--;
+	*staging = (struct ob_staging){ 0 };
+}
+
+/* What the index has of a page's hash that can be asked for now. */
+static enum start start(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	struct ob_domain *domain = sharer->domain;
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+	bool has_equal = offered->is_orphan, is_known = false, waits = false;
+
+	if (is_in_hand(sharer, offered->page))
+		return NOTHING_TO_DO;
+	while (ob_index_find(domain->index, offered->lo, offered->hi, &cursor, &entry)) {
+		const struct ob_sharer *partner;
+
+		if (entry.owner == OB_INDEX_STORE) {
+			adopt(sharer, offered, (uint32_t)entry.where);
+			return STARTED;
+		}
+		partner = domain->sharers[entry.owner];
+		if (partner == sharer && entry.where == offered->page) {
+			is_known = true;
+		} else if (is_usable(partner)) {
+			has_equal = true;
+			waits |= is_in_hand(partner, entry.where);
+		}
 	}
-	for (unsigned i = 0; i < 2; i++)
-		if (!job->party[i].in_use)
-			adopt(job->party[i].sharer, &job->party[i].offered, slot);
-	ob_store_unpin(domain->store, slot);
-	wake_others(domain, offered.lo, offered.hi);
+	/* That one will be a slot, or wake the next of those whom the index knows. */
+	if (waits)
+		return is_known ? NOTHING_TO_DO : NOT_NOW;
+	if (!has_equal) {
+		/* Who had the same has gone: it is the first one now. */
+		remember(sharer, offered);
+		return NOTHING_TO_DO;
+	}
+	if (!ob_share_has_room(domain->share)) {
+		sharer->counters.no_room++;
+		ob_share_want_room(domain->share);
+		return NO_ROOM;
+	}
+	fetch(sharer, offered);
+	return STARTED;
+}
+
+static bool has_window(const struct ob_sharer *sharer)
+{
+	return sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+}
+
+static void start_all(struct ob_sharer *sharer)
+{
+	for (unsigned n = sharer->todo_count; n && is_usable(sharer) && has_window(sharer); n--) {
+		struct ob_offered offered = todo_pop(sharer);
+		enum start started = start(sharer, &offered);
+
+		if (started == NO_ROOM)
+			(void)todo_push(sharer, &offered);
+		if (started == NOT_NOW) {
+			todo_unpop(sharer);
+			break;
+		}
+	}
+	if (!sharer->todo_count) {
+		free(sharer->todo);
+		sharer->todo = NULL;
+		sharer->todo_first = 0;
+	}
+}
+
+/* --- answers --- */
+
+/* Nothing comes of this page; another with its hash has its turn. */
+static void hand_on(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	forget(sharer, offered);
+	wake_equals(sharer->domain, offered->lo, offered->hi, false);
+}
+
+/* Its bytes cannot be had, or are not what was offered. */
+static void lost(struct ob_sharer *sharer, const struct ob_offered *offered)
+{
+	sharer->counters.stale++;
+	hand_on(sharer, offered);
+}
+
+/* Makes a page's bytes a slot. Returns 0 or -errno; nothing has happened then. */
+static int fill_slot(struct ob_domain *domain, const struct ob_offered *offered, const uint8_t *bytes, uint32_t *ret_slot)
+{
+	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE };
+	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_has_room(domain->share),
+			      ob_share_may_open(domain->share), ret_slot);
+
+	if (r < 0)
+		return r;
+	entry.where = *ret_slot;
+	/* Without memory for it the slot is not found later, and is as good for this page. */
+	(void)!ob_index_add(domain->index, &entry);
 	return 0;
 }
 
-static void pair_complete(struct ob_job *job, const uint8_t *bytes)
+/* The bytes of a page that has an equal are here. */
+static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, const uint8_t *bytes)
 {
-	struct party again = job->party[!job->party[1].in_use];
-	int r = job->bytes && memcmp(job->bytes, bytes, OB_SHARE_PAGE) ? -EILSEQ : share_pair(job, bytes);
+	struct ob_domain *domain = sharer->domain;
+	uint64_t lo, hi;
+	uint32_t slot;
+	int r = 0;
 
-	for (unsigned i = 0; i < 2 && r == -EILSEQ; i++) {
-		job->party[i].sharer->counters.differed++;
-		forget(job->party[i].sharer, &job->party[i].offered);
-	}
-	if (r == -ENOSPC) {
-		again.sharer->counters.no_room++;
-		ob_share_want_room(job->domain->share);
-	}
-	job_end(job);
-	/* Without room it waits; what fails otherwise would fail again at once. */
-	if (r < 0 && r != -EILSEQ && !ob_share_has_room(again.sharer->domain->share))
-		(void)todo_push(again.sharer, &again.offered);
-}
-
-/*
- * One of its pages cannot be had. The other one of a pair tries again with somebody else; but if this one is only in use, it becomes
- * a slot alone, which this one finds when it is offered again: two scanners would have to have hold of both at one time else.
- */
-static void job_lost(struct ob_job *job, unsigned which, bool in_use)
-{
-	struct party *other = &job->party[!which], again = *other;
-	bool pair = job->n == 2;
-
-	if (pair && in_use && !other->in_use) {
-		job->party[which].in_use = true;
-		if (job->bytes)
-			pair_complete(job, job->bytes);
+	ob_page_hash(domain->share->key, bytes, &lo, &hi);
+	if (lo != offered->lo || hi != offered->hi) {
+		lost(sharer, offered);
 		return;
 	}
-	job_end(job);
-	if (pair && !again.in_use)
-		(void)todo_push(again.sharer, &again.offered);
-}
-
-/* A page's bytes are here, and have the hash that was offered. */
-static void job_arrived(struct ob_job *job, unsigned which, const uint8_t *bytes)
-{
-	struct party *party = &job->party[which];
-
-	party->arrived = true;
-	if (job->n == 1) {
-		if (memcmp(ob_store_bytes(job->domain->store, job->slot), bytes, OB_SHARE_PAGE)) {
-			party->sharer->counters.differed++;
-			forget(party->sharer, &party->offered);
-		} else {
-			adopt(party->sharer, &party->offered, job->slot);
-		}
-		job_end(job);
-	} else if (job->bytes || job->party[!which].in_use) {
-		pair_complete(job, bytes);
-	} else {
-		job->bytes = malloc(OB_SHARE_PAGE);
-		if (job->bytes)
-			memcpy(job->bytes, bytes, OB_SHARE_PAGE);
-		else
-			job_lost(job, which, false);
+	/* Another one's bytes may have been faster. A slot that was just filled is pinned. */
+	if (find_slot(domain, lo, hi, &slot))
+		ob_store_pin(domain->store, slot);
+	else
+		r = fill_slot(domain, offered, bytes, &slot);
+	if (r == 0) {
+		adopt(sharer, offered, slot);
+		ob_store_unpin(domain->store, slot);
+		wake_equals(domain, lo, hi, true);
+		return;
 	}
+	if (r == -ENOSPC) {
+		sharer->counters.no_room++;
+		ob_share_want_room(domain->share);
+	}
+	/* Without room it waits; what fails otherwise would fail again at once. */
+	if (!ob_share_has_room(domain->share))
+		(void)todo_push(sharer, offered);
 }
 
 /* --- what is sent --- */
@@ -513,21 +406,25 @@ static void flush_fetches(struct ob_sharer *sharer)
 		sharer->fetch_out = 0;
 		return;
 	}
-	sharer->counters.missed += msg.fetch.n;
-	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++)
-		if (sharer->staging[i].busy && !sharer->staging[i].sent)
-			job_end(sharer->staging[i].job);
+	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++) {
+		struct ob_offered offered = sharer->staging[i].offered;
+
+		if (!sharer->staging[i].busy || sharer->staging[i].sent)
+			continue;
+		staging_clear(sharer, &sharer->staging[i]);
+		sharer->counters.missed++;
+		hand_on(sharer, &offered);
+	}
 }
 
-/* The ADOPTs that were put into the ring since the last time. */
-static void flush_adopts(struct ob_sharer *sharer)
+/* The first of the ADOPTs that were put into the ring and are not sent, as many as a message has room for. Returns 0 or -errno. */
+static int send_adopts(struct ob_sharer *sharer)
 {
 	static struct ob_wire_msg msg;
-	unsigned n = sharer->adopt_out, first = sharer->pending_count - n;
+	unsigned n = OB_MIN(sharer->adopt_out, OB_WIRE_SHARES_MAX), first = sharer->pending_count - sharer->adopt_out;
+	int r;
 
-	if (!n)
-		return;
-	msg = (struct ob_wire_msg){ .type = OB_WIRE_ADOPT };
+	msg.type = OB_WIRE_ADOPT;
 	msg.adopt.n = n;
 	for (unsigned i = 0; i < n; i++) {
 		const struct ob_adoption *adoption = pending_at(sharer, first + i);
@@ -535,15 +432,22 @@ static void flush_adopts(struct ob_sharer *sharer)
 		msg.adopt.item[i] = (struct ob_wire_adopt){ adoption->page, ob_store_id(sharer->domain->store, adoption->slot),
 							    adoption->slot % OB_STORE_SLOTS };
 	}
-	sharer->adopt_out = 0;
-	if (ob_link_send(sharer->machine, &msg, -1) >= 0)
-		return;
-	sharer->counters.missed += n;
-	sharer->pending_count = first;
-	for (unsigned i = 0; i < n; i++) {
-		const struct ob_adoption *adoption = pending_at(sharer, first + i);
+	r = ob_link_send(sharer->machine, &msg, -1);
+	if (r < 0)
+		return r;
+	sharer->adopt_out -= n;
+	return 0;
+}
+
+static void flush_adopts(struct ob_sharer *sharer)
+{
+	while (sharer->adopt_out && send_adopts(sharer) == 0)
+		;
+	for (; sharer->adopt_out; sharer->adopt_out--) {
+		const struct ob_adoption *adoption = pending_at(sharer, --sharer->pending_count);
 		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi };
 
+		sharer->counters.missed++;
 		take_back(sharer, adoption->slot);
 		remember(sharer, &offered);
 	}
@@ -616,29 +520,21 @@ static int on_staged(struct ob_sharer *sharer, const struct ob_wire_msg *msg, st
 {
 	static uint8_t bytes[OB_SHARE_PAGE];
 
-	sharer->answered_ns = ob_now_ns();
 	for (uint32_t i = 0; i < msg->staged.n; i++) {
 		const struct ob_wire_staged *item = &msg->staged.item[i];
 		struct ob_staging *staging = &sharer->staging[item->staging], asked = *staging;
-		uint64_t lo = 0, hi = 0;
 
 		if (!asked.busy || !asked.sent || asked.offered.page != item->page)
 			return ob_error_set(err, EPROTO, "STAGED for a page that was not asked for");
-		if (item->status == 0) {
+		if (item->status == 0)
 			memcpy(bytes, sharer->staging_base + (size_t)item->staging * OB_SHARE_PAGE, OB_SHARE_PAGE);
-			ob_page_hash(sharer->domain->share->key, bytes, &lo, &hi);
-		}
-		if (asked.job)
-			asked.job->party[asked.party].arrived = true;
 		staging_clear(sharer, staging);
-		if (item->status || lo != asked.offered.lo || hi != asked.offered.hi) {
-			sharer->counters.stale++;
-			forget(sharer, &asked.offered);
-			if (asked.job)
-				job_lost(asked.job, asked.party, item->status == -ENOENT);
-		} else if (asked.job) {
-			job_arrived(asked.job, asked.party, bytes);
-		}
+		if (!asked.wanted)
+			continue;
+		if (item->status == 0)
+			arrived(sharer, &asked.offered, bytes);
+		else
+			lost(sharer, &asked.offered);
 	}
 	return 0;
 }
@@ -664,7 +560,6 @@ static int on_held(struct ob_sharer *sharer, const struct ob_wire_msg *msg, stru
 {
 	struct ob_store *store = sharer->domain->store;
 
-	sharer->answered_ns = ob_now_ns();
 	for (uint32_t i = 0; i < msg->held.n; i++) {
 		const struct ob_wire_held *item = &msg->held.item[i];
 		uint32_t slot;
@@ -725,24 +620,6 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 	return r;
 }
 
-/* Ends comparisons whose bytes of this machine's have arrived, and which wait for another's. */
-static void abandon_partners(struct ob_sharer *sharer)
-{
-	struct ob_domain *domain = sharer->domain;
-
-	for (unsigned i = 0; i < domain->top; i++) {
-		struct ob_sharer *partner = domain->sharers[i];
-
-		for (unsigned j = 0; partner && partner->staging_busy && j < OB_WIRE_STAGING_MAX; j++) {
-			struct ob_job *job = partner->staging[j].job;
-			unsigned other = !partner->staging[j].party;
-
-			if (job && job->n == 2 && job->party[other].sharer == sharer)
-				job_lost(job, other, false);
-		}
-	}
-}
-
 void ob_match_abandon(struct ob_sharer *sharer)
 {
 	/* What was sent stays held: the agent may have done it. What was not sent was never held by it. */
@@ -752,17 +629,14 @@ void ob_match_abandon(struct ob_sharer *sharer)
 	}
 	sharer->pending_count = sharer->todo_count = 0;
 	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++) {
-		struct ob_staging *staging = &sharer->staging[i];
+		struct ob_staging *staging = &sharer->staging[i], asked = *staging;
 
-		if (!staging->busy)
+		if (!asked.busy)
 			continue;
-		if (staging->job)
-			job_lost(staging->job, staging->party, false);
-		/* job_lost() has cleared what was not sent. */
-		if (staging->busy)
-			staging_clear(sharer, staging);
+		staging_clear(sharer, staging);
+		if (asked.wanted)
+			wake_equals(sharer->domain, asked.offered.lo, asked.offered.hi, false);
 	}
-	abandon_partners(sharer);
 	sharer->todo_count = 0;
 }
 
@@ -776,8 +650,10 @@ void ob_match_expire(struct ob_domain *domain)
 		for (unsigned j = 0; sharer && sharer->staging_busy && j < OB_WIRE_STAGING_MAX; j++) {
 			struct ob_staging *staging = &sharer->staging[j];
 
-			if (staging->busy && staging->job && now >= staging->since_ns + EXPIRE_NS)
-				job_lost(staging->job, staging->party, false);
+			if (!staging->wanted || now < staging->since_ns + EXPIRE_NS)
+				continue;
+			unwant(sharer, staging);
+			lost(sharer, &staging->offered);
 		}
 	}
 	ob_match_pump(domain);

@@ -509,8 +509,10 @@ static int adopt_locked(struct ob_engine *engine, struct ob_place *place, uint32
 	char buffer[OB_PAGE_SIZE];
 	const char *bytes = bytes_of(engine, place, buffer);
 
-	if (!bytes)
+	if (!bytes) {
+		ob_scan_wanted(place);
 		return -ESTALE;
+	}
 	if (memcmp(bytes, ob_share_bytes(engine, slot), OB_PAGE_SIZE)) {
 		ob_count(engine, share_refused_pages, 1);
 		return -ESTALE;

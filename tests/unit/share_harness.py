@@ -135,7 +135,7 @@ class Sharer(Agent):
     def adopt(self, wanted):
         answers, dropped = [], []
         for page, extent, index, _ in wanted:
-            good = extent in self.extents and self.pages.get(page) == self.bytes_of((extent, index))
+            good = extent in self.extents and page not in self.in_use and self.pages.get(page) == self.bytes_of((extent, index))
             self.refused += not good
             answers.append((page, extent, index, 0 if good else -ESTALE))
             if good and page in self.held:
