@@ -81,7 +81,7 @@
 	X(shared_bytes, gauge, "pages whose only copy is a canonical page, shared with others")                   \
 	X(share_offered_pages, counter, "pages whose hash was offered for sharing")                               \
 	X(share_adopted_pages, counter, "pages that became, or were moved to, a canonical page with the same bytes") \
-	X(share_refused_pages, counter, "canonical pages that were refused since their bytes differed")           \
+	X(share_refused_pages, counter, "canonical pages that were refused since the page was written meanwhile") \
 	X(faults_shared, counter, "faults answered from a canonical page")                                        \
 	X(share_dropped_pages, counter, "canonical pages let go of, once for each page that was one")             \
 	X(scan_pages, counter, "pages that the scanner took out to see whether they are used")                    \
