@@ -11,7 +11,7 @@
  *            /N     every Nth time
  *            N-M    from the Nth to the Mth time
  *     what   an errno name (EIO, ENOSPC, ENOMEM, EAGAIN, EBUSY, EEXIST, EINVAL, ENOSYS, EPERM, ETIMEDOUT),
- *            short (the I/O is cut short), flip (one bit of the data is flipped), slow (20 ms of delay),
+ *            short (the I/O is cut short; mremap: the target is gone, and nothing is moved), flip (one bit of the data is flipped), slow (20 ms of delay),
  *            denied (it is done, and EEXIST is answered as if it had not been: uffd_move alone)
  *
  * While nothing is configured a point costs one load and a branch. Counting is atomic; any thread may pass.
@@ -33,9 +33,11 @@
 	X(uffd_copy)       \
 	X(uffd_zeropage)   \
 	X(uffd_wake)       \
+	X(uffd_protect)    \
 	X(pagemap_scan)    \
 	X(madvise)         \
 	X(mmap)            \
+	X(mremap)          \
 	X(ring_create)     \
 	X(swap_open)       \
 	X(swap_grow)       \

@@ -39,7 +39,8 @@ static const struct group {
 	    "swap_read_ops", "swap_write_errors", "swap_read_errors" } },
 	{ "Sharing",
 	  { "share_offered_pages", "share_adopted_pages", "share_refused_pages", "share_dropped_pages", "scan_pages",
-	    "scan_returned_pages", "scan_unwritten_pages", "scan_cpu_ns" } },
+	    "scan_returned_pages", "scan_unwritten_pages", "scan_cpu_ns", "mapped_bytes", "mapped_runs", "map_pages", "map_breaks",
+	    "map_taken_out_pages", "map_refused_runs" } },
 	{ "Health", { "degraded", "internal_errors" } },
 	{ "Other", { NULL } },
 };

@@ -176,7 +176,7 @@ int ob_chunk_open(struct ob_engine *engine, struct ob_place *place, unsigned gra
 
 	/* Once it is unregistered the kernel fills its holes with zeros. */
 	if (chunk->count[OB_PAGE_BENCHED] + chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED] +
-	    chunk->count[OB_PAGE_SHARED])
+	    chunk->count[OB_PAGE_SHARED] + chunk->count[OB_PAGE_MAPPED])
 		return -EAGAIN;
 	r = ob_uffd_unregister(engine->uffd, ob_place_ram(place, place->chunk_first), chunk_bytes(chunk));
 	if (r < 0)

@@ -77,7 +77,11 @@ static int discard_part(struct ob_engine *engine, struct ob_place *place, uint64
 	/* When it cannot be tracked it stays counted as full, which errs on the right side. */
 	if (chunk->open && chunk->granted)
 		r = ob_chunk_track(engine, place);
-	r = chunk->open ? 0 : discard_benched(engine, place, first, end);
+	/* Dropped where it is mapped a canonical page would come back, not zeros. */
+	if (!chunk->open)
+		r = ob_mapped_take_out(engine, place, first, end);
+	if (r == 0 && !chunk->open)
+		r = discard_benched(engine, place, first, end);
 	if (r == 0 && syscall(SYS_madvise, ob_place_ram(place, first), (end - first) * OB_PAGE_SIZE, MADV_DONTNEED) < 0)
 		r = -errno;
 	if (r == 0)

@@ -28,7 +28,9 @@ static int open_kernel(struct ob_engine *engine, struct ob_error *err)
 {
 	uint64_t features = 0;
 
-	engine->uffd = ob_uffd_open(&features, NULL);
+	engine->uffd = engine->config.map_shared ? ob_mapped_open(engine, &features) : -1;
+	if (engine->uffd < 0)
+		engine->uffd = ob_uffd_open(&features, NULL);
 	engine->can_arm = (features & OB_UFFD_FEATURE_WP_ASYNC) != 0;
 	if (engine->uffd < 0)
 		return ob_error_sys(err, -engine->uffd, "cannot open a userfaultfd that can move pages");
@@ -89,7 +91,7 @@ int ob_engine_start_thread(pthread_t *ret_thread, void *(*run)(void *), void *co
 
 static int start_threads(struct ob_engine *engine)
 {
-	int r = 0;
+	int r = ob_mapped_start(engine);
 
 	for (unsigned i = 0; i < engine->worker_count && r == 0; i++) {
 		engine->worker[i].engine = engine;
@@ -119,6 +121,7 @@ static void stop_threads(struct ob_engine *engine)
 		return;
 	for (unsigned i = 0; i < engine->worker_count && (int)i < engine->started; i++)
 		pthread_join(engine->worker[i].thread, NULL);
+	ob_mapped_stop(engine);
 }
 
 static void init_locks(struct ob_engine *engine)
@@ -142,6 +145,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_mutex_init(&engine->unreadable_lock, NULL);
 	pthread_mutex_init(&engine->reads_lock, NULL);
 	pthread_mutex_init(&engine->clock.lock, NULL);
+	pthread_mutex_init(&engine->mapped.lock, NULL);
 }
 
 static void free_engine(struct ob_engine *engine)
@@ -156,6 +160,7 @@ static void free_engine(struct ob_engine *engine)
 	ob_share_destroy(engine);
 	ob_memory_unreserve(engine->scratch, engine->scratch_bytes);
 	ob_fd_close(&engine->uffd);
+	ob_mapped_close(engine);
 	ob_fd_close(&engine->pagemap);
 	ob_fd_close(&engine->self);
 	ob_fd_close(&engine->room_event);
@@ -170,6 +175,7 @@ static void free_engine(struct ob_engine *engine)
 	pthread_mutex_destroy(&engine->unreadable_lock);
 	pthread_mutex_destroy(&engine->reads_lock);
 	pthread_mutex_destroy(&engine->clock.lock);
+	pthread_mutex_destroy(&engine->mapped.lock);
 	free((void *)engine->config.swap_dir);
 	free(engine);
 }
@@ -226,6 +232,7 @@ int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **r
 	engine = calloc(1, sizeof(*engine));
 	if (!engine)
 		return ob_error_sys(err, ENOMEM, "cannot make the engine");
+	engine->mapped.guard = engine->mapped.event = -1;
 	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = engine->self = -1;
 	engine->config = *config;
 	engine->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
@@ -354,7 +361,9 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	s->zero_bytes = bytes_of(&engine->in_state[OB_PAGE_ZERO]);
 	s->compressed_bytes = bytes_of(&engine->in_state[OB_PAGE_COMPRESSED]);
 	s->swapped_bytes = bytes_of(&engine->in_state[OB_PAGE_SWAPPED]);
-	s->shared_bytes = bytes_of(&engine->in_state[OB_PAGE_SHARED]);
+	s->mapped_bytes = bytes_of(&engine->in_state[OB_PAGE_MAPPED]);
+	s->mapped_runs = ob_load(&engine->mapped.runs);
+	s->shared_bytes = bytes_of(&engine->in_state[OB_PAGE_SHARED]) + s->mapped_bytes;
 	s->pinned_bytes = bytes_of(&engine->in_state[OB_PAGE_PINNED]);
 	/* What is open and there is neither absent nor ballooned, whatever its word says. */
 	s->absent_bytes = absent - OB_MIN(absent, open_bytes);

@@ -30,6 +30,8 @@ struct ob_engine_config {
 	const char *swap_dir;  /* NULL: no swap store; copied */
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
+	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
+	unsigned map_run_pages, map_mappings; /* the shortest run; what they may take of vm.max_map_count; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
 	void (*on_unreadable)(void *context, const char *cause);
 	void *context;
@@ -99,6 +101,7 @@ struct ob_share_offer {
 struct ob_share_drop {
 	uint64_t extent;
 	uint32_t index, count;
+	uint32_t was_mapped; /* the slot must not be written again: a device may be reading it still */
 };
 struct ob_share_held {
 	uint64_t extent;
@@ -128,6 +131,11 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
  * is the engine's. Returns 0, -EEXIST (known already: it is no orphan any more), -ENOSPC (there are 4096), -EINVAL, or -ENOMEM.
  */
 int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, uint32_t pages) OB_MUST_CHECK;
+/*
+ * Lets pages of an extent be mapped: a descriptor of the memory file that it is, page for page, good for reading alone. On success it is
+ * the engine's. Returns 0, -ENOENT, -EEXIST, or -ENOTSUP (the engine maps none).
+ */
+int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd) OB_MUST_CHECK;
 /* Unmaps it. Returns 0, -EBUSY (something is held, or a drop has not been taken yet), or -ENOENT. */
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);
 
@@ -140,6 +148,9 @@ int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t exte
 /* Stops offering and brings every shared page back; the limit stays, and is kept. As ob_engine_release(), which it is when there is no limit. */
 int ob_engine_unshare(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
 		      struct ob_error *err) OB_MUST_CHECK;
+
+/* For tests: maps what runs of shared pages there are among n pages of one chunk, read or not. Returns how many pages. */
+unsigned ob_engine_share_map(struct ob_engine *engine, uint64_t page, unsigned n);
 
 /* What is held of each extent of which something is. Fills at most max; returns how many there are. */
 unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max);

@@ -18,6 +18,7 @@
  *     shared                    room is charged, and the bytes are copied in from the canonical page
  *     swapped                   room is charged, and a read is started; the bytes are checked and copied in by whoever finds
  *                               that it has ended (fault_read.c)
+ *     mapped                    a write: the page is taken out of its run (mapped.c), and copied in as a shared one
  *     resident, pinned          somebody was faster: whoever waits is woken
  *     BUSY                      somebody is reading it and will wake everybody
  *
@@ -66,6 +67,12 @@ void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob
 	__atomic_fetch_add(&parts[0], locked_ns - fault->arrived_ns, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&parts[1], fetched_ns - locked_ns, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&parts[2], now - fetched_ns, __ATOMIC_RELAXED);
+}
+
+/* Who waits for a page that is or was mapped waits in the guard, or else like all. */
+static void wake_fault(struct ob_engine *engine, const struct ob_pending *fault)
+{
+	ob_uffd_wake(fault->of_mapped ? engine->mapped.guard : engine->uffd, fault->address, OB_PAGE_SIZE);
 }
 
 static void wake_page(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
@@ -451,6 +458,8 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 	ob_count(engine, faults_swapped, is_swapped);
 	ob_count(engine, faults_compressed, state == OB_PAGE_COMPRESSED);
 	ob_count(engine, faults_shared, state == OB_PAGE_SHARED);
+	if (state == OB_PAGE_SHARED && !fault->is_write)
+		ob_mapped_note_read(place->chunk);
 	ob_fault_served(engine,
 			is_swapped ? OB_HIST_swapped : state == OB_PAGE_SHARED ? OB_HIST_shared : OB_HIST_compressed,
 			fault, locked_ns, fetched_ns);
@@ -469,10 +478,40 @@ static int serve_present(struct ob_engine *engine, struct ob_place *place)
 	return 0;
 }
 
+/*
+ * Somebody writes a page that is mapped. It becomes a cold share, and is filled like one; when that fails he is woken all the same, and
+ * waits for the page like everybody else.
+ */
+static int serve_written(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
+{
+	struct ob_engine *engine = worker->engine;
+	unsigned window = window_of(engine, place);
+	uint64_t fetched_ns = locked_ns;
+	int r = ob_mapped_break(engine, place, window);
+
+	if (r < 0)
+		return r;
+	if (ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns) == 0) {
+		ob_count(engine, faults_shared, 1);
+		ob_fault_served(engine, OB_HIST_shared, fault, locked_ns, fetched_ns);
+	}
+	ob_mapped_wake(engine, place);
+	return 0;
+}
+
 static int serve_locked(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault)
 {
 	uint64_t locked_ns = ob_now_ns();
+	int is_mapped = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_MAPPED;
 
+	if (is_mapped && fault->of_mapped)
+		return serve_written(worker, place, fault, locked_ns);
+	/* It has been mapped since it was a hole; or is not mapped any more. */
+	if (is_mapped || fault->of_mapped) {
+		ob_count(worker->engine, faults_spurious, 1);
+		wake_fault(worker->engine, fault);
+		return 0;
+	}
 	if (place->chunk->open) {
 		wake_page(worker->engine, place, place->page);
 		return 0;
@@ -520,10 +559,27 @@ static void set_unreadable(struct ob_engine *engine, struct ob_pending *fault, i
 	pthread_mutex_unlock(&engine->unreadable_lock);
 }
 
+void ob_fault_queue(struct ob_engine *engine, struct ob_pending *fault)
+{
+	int full;
+
+	pthread_mutex_lock(&engine->pending_lock);
+	full = engine->pending_count == OB_PENDING_MAX;
+	if (!full) {
+		engine->pending[engine->pending_count] = *fault;
+		ob_store(&engine->pending_count, engine->pending_count + 1);
+	}
+	pthread_mutex_unlock(&engine->pending_lock);
+	if (full) {
+		set_unreadable(engine, fault, 0);
+		sched_yield();
+		wake_fault(engine, fault);
+	}
+}
+
 void ob_fault_defer(struct ob_engine *engine, struct ob_pending *fault, int r)
 {
 	uint64_t now = ob_now_ns();
-	int full;
 
 	if (r == -ENOSPC) {
 		ob_count(engine, faults_stalled, !fault->stalled);
@@ -541,18 +597,7 @@ void ob_fault_defer(struct ob_engine *engine, struct ob_pending *fault, int r)
 		}
 		fault->retry_ns = now + RETRY_NS;
 	}
-	pthread_mutex_lock(&engine->pending_lock);
-	full = engine->pending_count == OB_PENDING_MAX;
-	if (!full) {
-		engine->pending[engine->pending_count] = *fault;
-		ob_store(&engine->pending_count, engine->pending_count + 1);
-	}
-	pthread_mutex_unlock(&engine->pending_lock);
-	if (full) {
-		set_unreadable(engine, fault, 0);
-		sched_yield();
-		ob_uffd_wake(engine->uffd, fault->address, OB_PAGE_SIZE);
-	}
+	ob_fault_queue(engine, fault);
 	ob_reclaim_kick(engine);
 }
 
@@ -596,7 +641,7 @@ static void serve(struct ob_worker *worker, struct ob_pending *fault)
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	r = ob_place_find(engine, fault->address, &place);
 	if (r < 0) {
-		ob_uffd_wake(engine->uffd, fault->address, OB_PAGE_SIZE);
+		wake_fault(engine, fault);
 		r = 0;
 	} else {
 		if (!ob_chunk_try_lock(place.chunk)) {

@@ -3,11 +3,12 @@
  * What the files of the engine share. Nothing outside src/engine includes this.
  *
  * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), the scanner
- * while pages are shared (scan.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
+ * while pages are shared (scan.c), one that reads events where shared pages are mapped (mapped.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
  *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
+ *                                                         ->  mapped.lock
  *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock,
  *                                                             share.lock (leaves)
  *
@@ -28,6 +29,7 @@
 
 #include "engine/content.h"
 #include "engine/engine.h"
+#include "engine/mapped.h"
 #include "engine/page.h"
 #include "engine/pool.h"
 #include "engine/share.h"
@@ -65,6 +67,8 @@ struct ob_chunk {
 	uint8_t scan_visits;   /* how often the scanner came by, modulo 256 */
 	uint8_t scan_whole;    /* next time it looks also at what has not been written */
 	uint8_t armed;         /* some of its pages are, or were: scan.c */
+	uint8_t map_reads;     /* read faults on shared pages since one that was mapped was written: mapped.c */
+	uint8_t map_breaks;    /* how often that happened */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -74,6 +78,8 @@ struct ob_region {
 	char *bench;           /* congruent to base modulo 2 MiB: page n of the region lies at page n of the bench */
 	uint64_t *words;
 	struct ob_chunk *chunks;
+	char *aside;           /* NULL, or addresses for what mapped runs stand in for: mapped.c; under mapped.lock */
+	int aside_is_torn;     /* parts of it may belong to others */
 	uint32_t chunk_count;
 	uint32_t reads;        /* atomic: reads from the store under way */
 	int closing;           /* atomic: no new ones */
@@ -86,6 +92,7 @@ struct ob_pending {
 	uint64_t arrived_ns;
 	uint64_t retry_ns;   /* 0: as soon as there is room */
 	int is_write;
+	int of_mapped;       /* a write to a page that was mapped: who writes waits in the guard */
 	int stalled;         /* has been counted as waiting for room */
 	int unreadable;      /* counted in engine->unreadable */
 };
@@ -229,6 +236,7 @@ struct ob_engine {
 	struct ob_pool *pool;
 	struct ob_swap *swap;         /* NULL: none */
 	struct ob_share *share;       /* atomic; NULL: nothing has ever been shared */
+	struct ob_mapped mapped;
 
 	pthread_mutex_t event_lock;   /* who reads the userfaultfd, and takes reads that have ended */
 	struct ob_worker worker[OB_FAULT_THREADS_MAX];
@@ -383,6 +391,8 @@ void *ob_fault_thread(void *worker);
  */
 int ob_fault_fill(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned window, char *buffer,
 		  uint64_t *ret_fetched_ns);
+/* Leaves a fault to the workers, who are told by the next. */
+void ob_fault_queue(struct ob_engine *engine, struct ob_pending *fault);
 /* Tells the workers to look at the faults that wait. */
 void ob_fault_room(struct ob_engine *engine);
 /* Charges n pages, or one when there is no room for more. Returns how many. */
@@ -516,6 +526,34 @@ int ob_share_has_orphans(const struct ob_engine *engine);
 int ob_share_has_room(const struct ob_engine *engine);
 /* Where the tables lie; returns whether there are any. */
 int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2]);
+
+/* The place of a page that an offer named; regions_lock is held. 0 or -ENOENT. */
+int ob_share_find_page(struct ob_engine *engine, uint64_t name, struct ob_place *ret_place);
+/* Where a slot lies in which file: a descriptor, or -ENOENT when there is none. A word names the slot, its chunk is locked. */
+int ob_share_file(const struct ob_engine *engine, uint32_t slot, uint64_t *ret_offset);
+/* Whether a slot's extent has a file, and is that of an overbookd that is there. */
+int ob_share_is_mappable(const struct ob_engine *engine, uint32_t slot);
+/* Slots are about to be mapped into guest RAM: who hears that they are let go of hears that too. */
+void ob_share_note_mapped(struct ob_engine *engine, uint32_t slot, unsigned n);
+
+/* --- mapped.c --- */
+
+/* Where shared pages are to be mapped: opens what that takes. Returns the engine's userfaultfd, or -errno: nothing is ever mapped. */
+int ob_mapped_open(struct ob_engine *engine, uint64_t *ret_features);
+void ob_mapped_close(struct ob_engine *engine);
+/* The thread without which no mapping moves: it starts before the others, and ends after them. */
+int ob_mapped_start(struct ob_engine *engine);
+void ob_mapped_stop(struct ob_engine *engine);
+/* Chunk locked. A read fault brought shared pages back. */
+void ob_mapped_note_read(struct ob_chunk *chunk);
+/* Chunk locked. Maps what is worth it. */
+void ob_mapped_consider(struct ob_engine *engine, struct ob_place *place);
+/* Chunk locked. Makes mapped pages in [first, end) shared ones, others of their runs too if need be, and wakes who waits for that. 0 or -errno. */
+int ob_mapped_take_out(struct ob_engine *engine, struct ob_place *place, uint64_t first, uint64_t end);
+/* Chunk locked. The same for place->page, which somebody writes, and at least `window` pages; the caller wakes him. */
+int ob_mapped_break(struct ob_engine *engine, struct ob_place *place, unsigned window);
+/* Wakes those who wait in the guard for a page of the chunk. */
+void ob_mapped_wake(struct ob_engine *engine, const struct ob_place *place);
 
 /* --- scan.c --- */
 

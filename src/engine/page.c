@@ -10,7 +10,7 @@ const struct ob_transition_info ob_transition_table[OB_TRANSITION_COUNT] = {
 const char *ob_page_state_name(enum ob_page_state state)
 {
 	static const char *const names[OB_PAGE_STATES] = {
-		"absent", "resident", "benched", "zero", "compressed", "swapped", "ballooned", "pinned", "shared",
+		"absent", "resident", "benched", "zero", "compressed", "swapped", "ballooned", "pinned", "shared", "mapped",
 	};
 
 	return (unsigned)state < OB_PAGE_STATES ? names[state] : "invalid";
@@ -28,7 +28,7 @@ enum ob_transition ob_page_discard_of(enum ob_page_state from)
 		[OB_PAGE_BENCHED] = OB_T_DISCARD_BENCHED,       [OB_PAGE_ZERO] = OB_T_DISCARD_ZERO,
 		[OB_PAGE_COMPRESSED] = OB_T_DISCARD_COMPRESSED, [OB_PAGE_SWAPPED] = OB_T_DISCARD_SWAPPED,
 		[OB_PAGE_BALLOONED] = OB_TRANSITION_COUNT,      [OB_PAGE_PINNED] = OB_T_DISCARD_PINNED,
-		[OB_PAGE_SHARED] = OB_T_DISCARD_SHARED,
+		[OB_PAGE_SHARED] = OB_T_DISCARD_SHARED,         [OB_PAGE_MAPPED] = OB_TRANSITION_COUNT,
 	};
 
 	return of[from];

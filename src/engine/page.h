@@ -19,10 +19,11 @@
  *   1. A page's bytes lie in exactly one of: guest RAM, bench, pool, store, canonical store, nowhere (zero, absent, ballooned).
  *      CACHED and WRITING slots are spare copies that nobody trusts without comparing.
  *   2. BENCHED: guest RAM has a hole there, the bench has the page. Every other state: the bench has a hole.
- *   3. RESIDENT and PINNED: guest RAM maps it (or the kernel's zero page). Every other state, in a tracked chunk: a hole.
+ *   3. RESIDENT and PINNED: guest RAM maps it (or the kernel's zero page). MAPPED: guest RAM has a mapping of the canonical store
+ *      there. Every other state, in a tracked chunk: a hole.
  *   4. In an open chunk all words are ABSENT or BALLOONED and say nothing about what the kernel holds.
  *   5. A slot of the swap store or a handle is named by at most one word. A slot of the canonical store may be named by many, of
- *      many machines: each SHARED word is one hold of it.
+ *      many machines: each SHARED or MAPPED word is one hold of it.
  */
 #ifndef OB_ENGINE_PAGE_H
 #define OB_ENGINE_PAGE_H
@@ -41,6 +42,7 @@ enum ob_page_state {
 	OB_PAGE_BALLOONED,
 	OB_PAGE_PINNED,
 	OB_PAGE_SHARED,
+	OB_PAGE_MAPPED,
 	OB_PAGE_STATES
 };
 
@@ -82,6 +84,8 @@ enum ob_page_state {
 	/* sharing */                                                                                       \
 	X(SHARE, BENCHED, SHARED)                /* its bytes are those of a canonical page */              \
 	X(SHARE_COMPRESSED, COMPRESSED, SHARED)                                                             \
+	X(MAP, SHARED, MAPPED)                   /* the canonical page is mapped: mapped.c */               \
+	X(UNMAP, MAPPED, SHARED)                 /* the guest wrote it, or anything else is to happen to it */ \
 	/* discards */                                                                                      \
 	X(DISCARD_ABSENT, ABSENT, BALLOONED)                                                                \
 	X(DISCARD_RESIDENT, RESIDENT, BALLOONED)                                                            \
@@ -108,7 +112,7 @@ extern const struct ob_transition_info ob_transition_table[OB_TRANSITION_COUNT];
 const char *ob_page_state_name(enum ob_page_state state);
 const char *ob_page_transition_name(unsigned transition);
 
-/* The discard that starts from a state; OB_TRANSITION_COUNT for BALLOONED, which stays. */
+/* The discard that starts from a state; OB_TRANSITION_COUNT for BALLOONED, which stays, and for MAPPED, which becomes SHARED first. */
 enum ob_transition ob_page_discard_of(enum ob_page_state from);
 
 static inline enum ob_page_state ob_page_state(uint64_t word)
@@ -145,7 +149,8 @@ static inline int ob_page_costs(enum ob_page_state state)
 /* Whether the page's bytes are neither in guest RAM nor trivially zero: its chunk must not be let go. */
 static inline int ob_page_away(enum ob_page_state state)
 {
-	return state == OB_PAGE_BENCHED || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED;
+	return state == OB_PAGE_BENCHED || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED ||
+	       state == OB_PAGE_MAPPED;
 }
 
 #endif

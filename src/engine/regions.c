@@ -20,6 +20,8 @@ static void free_tables(struct ob_engine *engine, struct ob_region *region)
 	if (region->words && region->chunks)
 		ob_cost_tables(engine, -(int64_t)(region->words_bytes + region->chunks_bytes));
 	ob_memory_unreserve(region->bench, region->length);
+	if (!region->aside_is_torn)
+		ob_memory_unreserve(region->aside, region->length);
 	ob_memory_unreserve(region->words, region->words_bytes);
 	ob_memory_unreserve(region->chunks, region->chunks_bytes);
 	memset(region, 0, sizeof(*region));
@@ -145,7 +147,7 @@ static void forget_region(struct ob_engine *engine, uint32_t index)
 
 		if (state == OB_PAGE_COMPRESSED)
 			ob_pool_free(engine->pool, ob_page_handle(word));
-		if (state == OB_PAGE_SHARED)
+		if (state == OB_PAGE_SHARED || state == OB_PAGE_MAPPED)
 			ob_share_let_go(engine, ob_page_slot(word));
 		if (state == OB_PAGE_SWAPPED || (word & OB_PAGE_CACHED))
 			ob_swap_free(engine->swap, ob_page_slot(word));
@@ -190,6 +192,20 @@ int ob_engine_add_region(struct ob_engine *engine, void *base, size_t length, st
 	return 0;
 }
 
+/* Makes its mapped pages cold. What cannot be stays mapped, in memory that nobody uses. */
+static void unmap_region(struct ob_engine *engine, uint32_t index)
+{
+	for (uint32_t c = 0; c < engine->region[index].chunk_count; c++) {
+		struct ob_place place;
+		int r;
+
+		ob_place_chunk(engine, index, c, &place);
+		r = ob_mapped_take_out(engine, &place, place.chunk_first, ob_place_end(&place));
+		if (r < 0)
+			ob_engine_internal_error(engine, "unmapping shared pages", r, ob_place_ram(&place, place.chunk_first));
+	}
+}
+
 /* Waits, with no lock held, until no read from the store is under way for the region; no new one starts. */
 static void close_region(struct ob_engine *engine, uint64_t start)
 {
@@ -218,6 +234,7 @@ int ob_engine_remove_region(struct ob_engine *engine, void *base)
 
 		if (!start || region->base != start)
 			continue;
+		unmap_region(engine, i);
 		/* An unused mapping has no waiters; if this fails, the registration goes with the mapping. */
 		if (ob_uffd_unregister(engine->uffd, region->base, region->length) < 0)
 			ob_engine_internal_error(engine, "UFFDIO_UNREGISTER", -EIO, start);

@@ -20,12 +20,16 @@
 #define ROOM_WAIT_NS (2 * OB_NS_PER_MS)
 #define TRIES 100 /* for one page, where the kernel has no memory; one that somebody else is reading is waited for */
 
-/* Brings one page back. Returns how many pages came, or -errno. */
+/* Brings one page back, or a mapped one a step nearer. Returns how many pages came, or -errno. */
 static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t page, char *buffer)
 {
 	uint64_t word = *ob_place_word(place, page);
 	int r;
 
+	if (ob_page_state(word) == OB_PAGE_MAPPED) {
+		r = ob_mapped_take_out(engine, place, page, ob_place_end(place));
+		return r < 0 ? r : 1;
+	}
 	if (ob_page_state(word) == OB_PAGE_BENCHED)
 		return ob_lift_return(engine, place, page, ob_page_run(place, page, ob_place_end(place)));
 	r = ob_fault_fill(engine, place, page, OB_FILL_MAX, buffer, NULL);
@@ -37,7 +41,7 @@ static int bring_back(struct ob_engine *engine, struct ob_place *place, uint64_t
 
 static int is_shared(enum ob_page_state state)
 {
-	return state == OB_PAGE_SHARED;
+	return state == OB_PAGE_SHARED || state == OB_PAGE_MAPPED;
 }
 
 /* Brings the pages of a chunk back that are in one of the wanted states; its lock is held, and let go of at times. */

@@ -114,7 +114,7 @@ static struct ob_scanned take(struct ob_scan_ring *ring)
 /* What is away for good: that is what was looked for. */
 static unsigned pages_found(const struct ob_chunk *chunk)
 {
-	return chunk->count[OB_PAGE_ZERO] + chunk->count[OB_PAGE_SHARED];
+	return chunk->count[OB_PAGE_ZERO] + chunk->count[OB_PAGE_SHARED] + chunk->count[OB_PAGE_MAPPED];
 }
 
 /* How long the chunk is left alone after this. */
@@ -187,7 +187,7 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct 
 /* --- orphans --- */
 
 /* Offers the pages of a chunk again whose slots are those of orphan extents; regions_lock is held. */
-static void offer_orphans(struct ob_engine *engine, const struct ob_place *place)
+static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
 {
 	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
 		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
@@ -196,6 +196,9 @@ static void offer_orphans(struct ob_engine *engine, const struct ob_place *place
 		for (uint64_t page = first; page < end; page++) {
 			uint64_t word = *ob_place_word(place, page);
 
+			if (ob_page_state(word) == OB_PAGE_MAPPED && ob_share_is_orphan(engine, ob_page_slot(word)) &&
+			    ob_mapped_take_out(engine, place, page, end) == 0)
+				word = *ob_place_word(place, page);
 			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
 				ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
 		}
@@ -213,7 +216,7 @@ static int next_shared(struct ob_engine *engine, struct ob_scan_hand *hand, stru
 		if (!region->base || number >= region->chunk_count) {
 			hand->region++;
 			hand->chunk = 0;
-		} else if (ob_load(&region->chunks[number].count[OB_PAGE_SHARED])) {
+		} else if (ob_load(&region->chunks[number].count[OB_PAGE_SHARED]) || ob_load(&region->chunks[number].count[OB_PAGE_MAPPED])) {
 			ob_place_chunk(engine, hand->region, number, ret_place);
 			return 1;
 		}
@@ -355,7 +358,7 @@ static unsigned lift_changed(struct ob_engine *engine, const struct ob_scan *sca
 	if (chunk->armed && !whole && !is_full(chunk))
 		n = ob_pagemap_unwritten(engine->pagemap, ob_place_ram(place, place->chunk_first), chunk->pages * OB_PAGE_SIZE, unwritten);
 	if (n > 0) {
-		ob_count(engine, scan_unwritten_pages, n);
+		ob_count(engine, scan_unwritten_pages, OB_MAX(n - chunk->count[OB_PAGE_MAPPED], 0));
 		return ob_lift_chunk_but(engine, place, unwritten);
 	}
 	chunk->armed = chunk->scan_whole = 0;
@@ -385,6 +388,7 @@ static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place
 	unsigned lifted;
 
 	ob_chunk_lock_background(chunk);
+	ob_mapped_consider(engine, place);
 	if (is_left_alone(engine, chunk) || (chunk->open && ob_chunk_track(engine, place) < 0)) {
 		ob_chunk_unlock(chunk);
 		return;

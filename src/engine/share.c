@@ -6,12 +6,13 @@
  * and who has an index of such offers (overbookd) asks for the bytes of those that look alike, puts one copy into the
  * canonical store, and asks each of them to adopt it. The engine trusts none of that: it compares all bytes itself, under the
  * lock of the page's chunk, and gives its own copy up only if they are the same. From then on the page's word says SHARED
- * and names the slot; a touch copies the bytes back (fault_service.c). No mapping of guest RAM ever shows a canonical page.
+ * and names the slot; a touch copies the bytes back (fault_service.c). No mapping of guest RAM ever shows a canonical page,
+ * unless the engine maps shared pages (mapped.c).
  *
  * The canonical store comes in extents of at most OB_EXTENT_PAGES slots, which are mapped read-only. The engine numbers them
  * itself, lowest free number first; a word has room for OB_EXTENTS_MAX numbers.
  *
- * Holds. Each SHARED word is one hold of its slot. When it becomes anything else, or names another slot, the hold ends, and
+ * Holds. Each SHARED or MAPPED word is one hold of its slot. When it becomes anything else, or names another slot, the hold ends, and
  * that must be told: the slot is reused when nobody holds it any more. What is to be told is a count for each slot, so that
  * it takes bounded memory and cannot be lost however long nobody takes it. An extent goes only when nothing of it is held
  * and nothing of it is left to tell.
@@ -36,6 +37,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "engine/internal.h"
 #include "kern/memory.h"
 
@@ -80,8 +82,10 @@ void ob_share_destroy(struct ob_engine *engine)
 	if (!share)
 		return;
 	for (unsigned i = 0; i < share->extent_count; i++)
-		if (share->extent[i].id)
+		if (share->extent[i].id) {
 			syscall(SYS_munmap, share->extent[i].base, share->extent[i].pages * OB_PAGE_SIZE);
+			ob_fd_close(&share->extent[i].file);
+		}
 	pthread_mutex_destroy(&share->lock);
 	pthread_mutex_destroy(&share->scan.lock);
 	pthread_cond_destroy(&share->scan.cond);
@@ -212,6 +216,8 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 		extent->id = id;
 		extent->base = base;
 		extent->pages = pages;
+		ob_store(&extent->file, -1);
+		memset(extent->mapped, 0, sizeof(extent->mapped));
 		ob_store(&extent->is_orphan, 0);
 	}
 	pthread_mutex_unlock(&share->lock);
@@ -243,9 +249,57 @@ int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)
 		extent->base = NULL;
 	}
 	pthread_mutex_unlock(&share->lock);
-	if (r == 0)
+	if (r == 0) {
 		syscall(SYS_munmap, gone.base, gone.pages * OB_PAGE_SIZE);
+		ob_fd_close(&gone.file);
+	}
 	return r;
+}
+
+int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_extent *extent;
+	int r = -ENOENT;
+
+	if (!share || engine->mapped.guard < 0)
+		return share ? -ENOTSUP : -ENOENT;
+	pthread_mutex_lock(&share->lock);
+	extent = find_extent(share, id);
+	if (extent && extent->file >= 0) {
+		r = -EEXIST;
+	} else if (extent) {
+		ob_store(&extent->file, fd);
+		r = 0;
+	}
+	pthread_mutex_unlock(&share->lock);
+	return r;
+}
+
+int ob_share_file(const struct ob_engine *engine, uint32_t slot, uint64_t *ret_offset)
+{
+	int fd = ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].file);
+
+	*ret_offset = slot % OB_EXTENT_PAGES * OB_PAGE_SIZE;
+	return fd < 0 ? -ENOENT : fd;
+}
+
+int ob_share_is_mappable(const struct ob_engine *engine, uint32_t slot)
+{
+	const struct ob_extent *extent = &share_of(engine)->extent[slot / OB_EXTENT_PAGES];
+
+	return ob_load(&extent->file) >= 0 && !ob_load(&extent->is_orphan);
+}
+
+void ob_share_note_mapped(struct ob_engine *engine, uint32_t slot, unsigned n)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_extent *extent = &share->extent[slot / OB_EXTENT_PAGES];
+
+	pthread_mutex_lock(&share->lock);
+	for (unsigned i = slot % OB_EXTENT_PAGES; n; i++, n--)
+		extent->mapped[i / 64] |= 1ull << (i % 64);
+	pthread_mutex_unlock(&share->lock);
 }
 
 unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max)
@@ -343,7 +397,8 @@ static unsigned take_drops(struct ob_share *share, unsigned number, struct ob_sh
 		while (extent->told[i] && n < max) {
 			uint32_t index = i * 64 + (uint32_t)__builtin_ctzll(extent->told[i]), count = share->ended[number][index];
 
-			ret[n++] = (struct ob_share_drop){ .extent = extent->id, .index = index, .count = count };
+			ret[n++] = (struct ob_share_drop){ .extent = extent->id, .index = index, .count = count,
+							   .was_mapped = extent->mapped[index / 64] >> (index % 64) & 1 };
 			share->ended[number][index] = 0;
 			extent->told[i] &= extent->told[i] - 1;
 			extent->to_tell -= count;
@@ -416,8 +471,7 @@ unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer 
 
 /* --- bytes out, and canonical pages in --- */
 
-/* The place of a page that an offer named; regions_lock is held. */
-static int find_page(struct ob_engine *engine, uint64_t name, struct ob_place *ret_place)
+int ob_share_find_page(struct ob_engine *engine, uint64_t name, struct ob_place *ret_place)
 {
 	uint64_t page = name & ((1ull << OB_SHARE_REGION_SHIFT) - 1), region = name >> OB_SHARE_REGION_SHIFT;
 
@@ -459,7 +513,7 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 	int r = -ENOENT;
 
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (share && find_page(engine, page, &place) == 0) {
+	if (share && ob_share_find_page(engine, page, &place) == 0) {
 		ob_chunk_lock_background(place.chunk);
 		bytes = bytes_of(engine, &place, to);
 		if (bytes && bytes != to)
@@ -530,7 +584,7 @@ int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t exte
 	if (r < 0)
 		return r;
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	r = find_page(engine, page, &place);
+	r = ob_share_find_page(engine, page, &place);
 	if (r == 0) {
 		ob_chunk_lock_background(place.chunk);
 		r = adopt_locked(engine, &place, slot);

@@ -24,7 +24,9 @@ struct ob_extent {
 	uint32_t held;        /* words that name its slots, and adoptions under way */
 	uint32_t to_tell;     /* holds that ended and that nobody has taken yet */
 	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one */
+	int file;             /* a descriptor, if pages of it may be mapped; -1; atomic */
 	uint64_t told[OB_EXTENT_PAGES / 64]; /* bits: slots of which there is something to tell */
+	uint64_t mapped[OB_EXTENT_PAGES / 64]; /* bits: slots that have been mapped, whether they are still or not */
 };
 
 /* A chunk that the scanner has lifted. */

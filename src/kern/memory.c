@@ -12,9 +12,12 @@
 #include "base/fault.h"
 #include "kern/probe.h"
 
-#define LARGE (2ull << 20)
+#define LARGE          (2ull << 20)
+#define LARGE_PAGES    (LARGE / 4096)
+#define POPULATE_READ  22 /* MADV_POPULATE_READ: Linux 5.14 */
 
-int ob_memory_reserve(size_t length, uint64_t like, void **ret_base)
+/* Private anonymous memory that is congruent to `like` modulo 2 MiB. */
+static int map_congruent(size_t length, uint64_t like, int prot, uint64_t *ret_base)
 {
 	size_t padded = length + LARGE;
 	uint64_t start, base;
@@ -22,7 +25,7 @@ int ob_memory_reserve(size_t length, uint64_t like, void **ret_base)
 
 	if (r < 0)
 		return (int)r;
-	r = syscall(SYS_mmap, NULL, padded, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
+	r = syscall(SYS_mmap, NULL, padded, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0L);
 	if (r == -1)
 		return -errno;
 	start = (uint64_t)r;
@@ -31,12 +34,85 @@ int ob_memory_reserve(size_t length, uint64_t like, void **ret_base)
 		syscall(SYS_munmap, start, base - start);
 	if (start + padded > base + length)
 		syscall(SYS_munmap, base + length, start + padded - base - length);
+	*ret_base = base;
+	return 0;
+}
+
+int ob_memory_reserve(size_t length, uint64_t like, void **ret_base)
+{
+	uint64_t base = 0;
+	int r = map_congruent(length, like, PROT_READ | PROT_WRITE, &base);
+
+	if (r < 0)
+		return r;
 	if (!like)
 		syscall(SYS_madvise, base, length, MADV_NOHUGEPAGE);
 	syscall(SYS_madvise, base, length, MADV_DONTFORK);
 	syscall(SYS_madvise, base, length, MADV_DONTDUMP);
 	*ret_base = (void *)(uintptr_t)base;
 	return 0;
+}
+
+int ob_memory_reserve_addresses(size_t length, uint64_t like, void **ret_base)
+{
+	uint64_t base = 0;
+	int r = map_congruent(length, like, PROT_NONE, &base);
+
+	if (r == 0)
+		*ret_base = (void *)(uintptr_t)base;
+	return r;
+}
+
+int ob_memory_empty_addresses(void *base, size_t length)
+{
+	int r = ob_fault(OB_FP_mmap), flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+
+	if (r < 0)
+		return r;
+	return syscall(SYS_mmap, base, length, PROT_NONE, flags, -1, 0L) == -1 ? -errno : 0;
+}
+
+int ob_memory_map_private(int fd, uint64_t offset, size_t length, void **ret_base)
+{
+	long base;
+	int r = ob_fault(OB_FP_mmap);
+
+	if (r < 0)
+		return r;
+	base = syscall(SYS_mmap, NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset);
+	if (base == -1)
+		return -errno;
+	/* A child that had these pages, and not what makes a write wait, would write to copies of its own: harmless. */
+	syscall(SYS_madvise, base, length, MADV_DONTFORK);
+	syscall(SYS_madvise, base, length, MADV_DONTDUMP);
+	*ret_base = (void *)base;
+	return 0;
+}
+
+void ob_memory_populate(void *base, size_t length)
+{
+	syscall(SYS_madvise, base, length, POPULATE_READ);
+}
+
+int ob_memory_move(void *from, size_t length, void *to, int keep)
+{
+	int r = ob_fault(OB_FP_mremap), flags = MREMAP_MAYMOVE | MREMAP_FIXED | (keep ? MREMAP_DONTUNMAP : 0);
+
+	if (r < 0)
+		return r;
+	/* What the kernel does when it has no memory for the second half of it. */
+	if (OB_UNLIKELY(r == OB_FAULT_SHORT)) {
+		syscall(SYS_munmap, to, length);
+		return -ENOMEM;
+	}
+	return syscall(SYS_mremap, from, length, length, flags, to) == -1 ? -errno : 0;
+}
+
+int ob_memory_is_mapped(const void *base, size_t length)
+{
+	unsigned char there[LARGE_PAGES];
+
+	return length <= LARGE && syscall(SYS_mincore, base, length, there) == 0;
 }
 
 void ob_memory_unreserve(void *base, size_t length)

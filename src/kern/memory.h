@@ -26,6 +26,25 @@ void ob_memory_unreserve(void *base, size_t length);
  */
 int ob_memory_map_sealed(int fd, size_t length, int writable, void **ret_base) OB_MUST_CHECK;
 
+/*
+ * For pages of a memory file that stand in for others: a private mapping of [offset, offset + length) that may be written as far as
+ * its protection goes, and the other steps of putting it in place (engine/mapped.c). A child does not inherit it, and no core dump
+ * holds it. 0 or -errno.
+ */
+int ob_memory_map_private(int fd, uint64_t offset, size_t length, void **ret_base) OB_MUST_CHECK;
+/* Maps what is to be read there, so that the first reads are no faults; what it does not map they do. */
+void ob_memory_populate(void *base, size_t length);
+/*
+ * Moves a mapping, or a part of one, over whatever is at `to`; keep: and leaves one like it, without pages, where it was. One and
+ * the same mapping has to span the range. Returns 0, -EFAULT (it does not), or another -errno; what was at `to` may be gone then.
+ */
+int ob_memory_move(void *from, size_t length, void *to, int keep) OB_MUST_CHECK;
+/* Whether there is a mapping everywhere in the range (at most 2 MiB). */
+int ob_memory_is_mapped(const void *base, size_t length);
+/* Reserves addresses for later, 2 MiB aligned as above; or makes a part of them empty again. 0 or -errno. */
+int ob_memory_reserve_addresses(size_t length, uint64_t like, void **ret_base) OB_MUST_CHECK;
+int ob_memory_empty_addresses(void *base, size_t length) OB_MUST_CHECK;
+
 /* madvise(MADV_DONTNEED): the pages are gone, the range reads as zero (or faults, where it is registered). 0 or -errno. */
 int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
 

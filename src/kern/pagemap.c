@@ -47,7 +47,7 @@ static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_func
 		struct scan_region regions[MAX_FOUND];
 		struct scan_arg arg = {
 			.size = sizeof(arg),
-			.flags = look == LOOK_AND_ARM ? SCAN_ARM | SCAN_CHECK : look == LOOK_UNWRITTEN ? SCAN_CHECK : 0,
+			.flags = look == LOOK_AND_ARM ? SCAN_ARM | SCAN_CHECK : 0,
 			.category_inverted = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
 			.category_mask = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
 			.start = start,

@@ -25,7 +25,10 @@ int ob_pagemap_count(int fd, uint64_t start, uint64_t length, uint64_t *ret_page
  */
 int ob_pagemap_arm(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
 
-/* Like ob_pagemap_present(), the bits being those of pages that are armed still: nobody has written them since. */
+/*
+ * Like ob_pagemap_present(), the bits being those of pages that are armed still: nobody has written them since. What
+ * ob_uffd_guard() protects is among them.
+ */
 int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
 
 #endif

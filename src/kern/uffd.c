@@ -30,6 +30,14 @@ static int raw_ioctl(int fd, unsigned long request, void *arg)
 	return syscall(SYS_ioctl, fd, request, arg) < 0 ? -errno : 0;
 }
 
+static int register_in(int fd, uint64_t start, uint64_t length, uint64_t mode)
+{
+	struct uffdio_register arg = { .range = { .start = start, .len = length }, .mode = mode };
+	int r = ob_fault(OB_FP_uffd_register);
+
+	return r < 0 ? r : raw_ioctl(fd, UFFDIO_REGISTER, &arg);
+}
+
 static int open_device(void)
 {
 	int OB_FD device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -67,9 +75,9 @@ static int open_with(uint64_t wanted, uint64_t *ret_features, int *ret_by_device
 	return ob_fd_take(&fd);
 }
 
-int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
+static int open_main(uint64_t more, uint64_t *ret_features, int *ret_by_device)
 {
-	uint64_t needed = OB_UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID;
+	uint64_t needed = OB_UFFD_FEATURE_MOVE | UFFD_FEATURE_THREAD_ID | more;
 	int r = ob_fault(OB_FP_userfaultfd);
 
 	if (r < 0)
@@ -82,12 +90,34 @@ int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
 	return r == -ENOSYS ? open_with(needed, ret_features, ret_by_device) : r;
 }
 
-static int register_in(int fd, uint64_t start, uint64_t length, uint64_t mode)
+int ob_uffd_open(uint64_t *ret_features, int *ret_by_device)
 {
-	struct uffdio_register arg = { .range = { .start = start, .len = length }, .mode = mode };
-	int r = ob_fault(OB_FP_uffd_register);
+	return open_main(0, ret_features, ret_by_device);
+}
 
-	return r < 0 ? r : raw_ioctl(fd, UFFDIO_REGISTER, &arg);
+int ob_uffd_open_movable(uint64_t *ret_features)
+{
+	return open_main(UFFD_FEATURE_EVENT_REMAP, ret_features, NULL);
+}
+
+int ob_uffd_open_guard(void)
+{
+	int r = ob_fault(OB_FP_userfaultfd);
+
+	if (r < 0)
+		return r;
+	return open_with(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_EVENT_REMAP |
+				 UFFD_FEATURE_THREAD_ID, NULL, NULL);
+}
+
+int ob_uffd_guard(int fd, uint64_t start, uint64_t length)
+{
+	struct uffdio_writeprotect arg = { .range = { .start = start, .len = length }, .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+	int r = register_in(fd, start, length, UFFDIO_REGISTER_MODE_WP);
+
+	if (r == 0)
+		r = ob_fault(OB_FP_uffd_protect);
+	return r < 0 ? r : raw_ioctl(fd, UFFDIO_WRITEPROTECT, &arg);
 }
 
 int ob_uffd_register(int fd, uint64_t start, uint64_t length)

@@ -27,6 +27,20 @@ struct ob_uffd_fault {
  */
 int ob_uffd_open(uint64_t *ret_features, int *ret_by_device) OB_MUST_CHECK;
 
+/*
+ * The same with mappings that keep their registration when they are moved (EVENT_REMAP): whoever moves one sleeps until somebody
+ * has read that, and all that fills memory here answers -EAGAIN meanwhile. ob_uffd_read() reads it, and says nothing of it.
+ */
+int ob_uffd_open_movable(uint64_t *ret_features) OB_MUST_CHECK;
+
+/*
+ * A second one, of which mappings of memory files can be registered so that writes to them wait, and that are moved as above. The
+ * faults that it tells of are such writes. Returns the descriptor, -ENOSYS (the kernel cannot), or another -errno.
+ */
+int ob_uffd_open_guard(void) OB_MUST_CHECK;
+/* Registers a mapping of a memory file and protects it: every write waits, also to pages that come later. 0 or -errno. */
+int ob_uffd_guard(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
+
 #define OB_UFFD_FEATURE_MOVE     (1ull << 16)
 #define OB_UFFD_FEATURE_WP_ASYNC (1ull << 15)
 

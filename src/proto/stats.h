@@ -87,7 +87,13 @@
 	X(scan_pages, counter, "pages that the scanner took out to see whether they are used")                    \
 	X(scan_cpu_ns, counter, "CPU time of the scanner")                                                        \
 	X(scan_returned_pages, counter, "pages that came back by a fault while the scanner watched them") \
-	X(scan_unwritten_pages, counter, "pages that the scanner passed over: not written since it had looked at them")
+	X(scan_unwritten_pages, counter, "pages that the scanner passed over: not written since it had looked at them") \
+	X(mapped_bytes, gauge, "shared pages that are mapped from the canonical store, a part of shared_bytes")   \
+	X(mapped_runs, gauge, "runs that they make; each takes up to 4 of vm.max_map_count")                      \
+	X(map_pages, counter, "shared pages that were mapped, once for each time")                                \
+	X(map_breaks, counter, "writes that had to take pages out of a mapped run")                               \
+	X(map_taken_out_pages, counter, "mapped pages that were made cold again, by writes and all else")         \
+	X(map_refused_runs, counter, "runs that were not mapped for want of mappings, or by the kernel")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

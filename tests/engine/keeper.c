@@ -14,6 +14,7 @@
 #include "base/log.h"
 
 #define FREED 0xdb
+#define WORN  (UINT32_MAX - 1) /* instead of an entry */
 
 static void wrong(struct keeper *keeper, const char *what, long long number)
 {
@@ -86,6 +87,8 @@ static int new_extent(struct keeper *keeper, struct keeper_extent *extent)
 	r = ob_engine_share_extent(keeper->engine, extent->id, theirs, keeper->extent_pages);
 	if (r < 0)
 		munmap(theirs, bytes);
+	else if (ob_engine_share_extent_file(keeper->engine, extent->id, fd) == 0)
+		ob_fd_take(&fd);
 	return r;
 }
 
@@ -133,11 +136,22 @@ static void release_slot(struct keeper *keeper, struct keeper_extent *extent, ui
 {
 	uint32_t entry = extent->entry[index];
 
-	memset(extent->base + index * OB_PAGE_SIZE, FREED, OB_PAGE_SIZE);
-	if (entry != UINT32_MAX)
+	if (entry < WORN)
 		keeper->entry[entry].has_slot = 0;
-	extent->entry[index] = 0;
 	extent->used--;
+	/* A device may be reading it still: it is not used again, and goes with its extent. */
+	if (entry == WORN)
+		return;
+	memset(extent->base + index * OB_PAGE_SIZE, FREED, OB_PAGE_SIZE);
+	extent->entry[index] = 0;
+}
+
+/* A page of the slot was mapped: it is found by nobody any more. */
+static void wear_out(struct keeper *keeper, struct keeper_extent *extent, uint32_t index)
+{
+	if (extent->entry[index] < WORN)
+		keeper->entry[extent->entry[index]].has_slot = 0;
+	extent->entry[index] = WORN;
 }
 
 int keeper_adopt(struct keeper *keeper, uint64_t page, uint32_t extent, uint32_t index)
@@ -183,6 +197,8 @@ unsigned keeper_take_drops(struct keeper *keeper)
 			extent->refs[drops[i].index] -= drops[i].count;
 			total += drops[i].count;
 			keeper->dropped += drops[i].count;
+			if (drops[i].was_mapped)
+				wear_out(keeper, extent, drops[i].index);
 			if (!extent->refs[drops[i].index])
 				release_slot(keeper, extent, drops[i].index);
 		}

@@ -3,7 +3,7 @@
  * Plays overbookd for one engine: an index of offered pages, a canonical store, and a count of who holds what.
  *
  * It is stricter than overbookd: a slot that nobody holds any more is overwritten at once, so that an engine that counts
- * its holds wrongly shows wrong bytes; a drop of what is not held is an error that is kept. It can also lie, and ask pages
+ * its holds wrongly shows wrong bytes (one that was mapped is not, as the engine asks); a drop of what is not held is an error that is kept. It can also lie, and ask pages
  * to adopt slots that hold something else.
  */
 #ifndef OB_TESTS_ENGINE_KEEPER_H

@@ -2,7 +2,7 @@
 /*
  * The main stress: players use memory in every way while the limit moves, memory is pinned, children are forked, regions
  * come and go, and the engine is told to let go and to engage again. Meanwhile what looks alike is shared, by a keeper that also
- * lies (keeper.h), and looked for by the scanner. One region is not aligned to 2 MiB, so that two of
+ * lies (keeper.h), and looked for by the scanner; a second time it is mapped too, single pages and all. One region is not aligned to 2 MiB, so that two of
  * its chunks share a page table. Not a byte may be wrong, every counter must add up,
  * and at the end every transition of the page table must have been taken at least once.
  *
@@ -259,15 +259,25 @@ static int step_unshare(struct stage *stage)
 	return r ? r : last == UINT64_MAX ? -ERANGE : 0;
 }
 
+/* Beside what the scanner maps by its own rule. */
+static int step_map(struct stage *stage)
+{
+	for (uint32_t page = 0; page < stage->main_ram->pages; page += OB_CHUNK_PAGES)
+		ob_engine_share_map(stage->bed->engine, keeper_page(0, page), OB_CHUNK_PAGES);
+	return 0;
+}
+
 static uint64_t transitions[OB_TRANSITION_COUNT]; /* of all engines of this program */
 static int pin_errno;
 
 #define STEPS(X)                                                                                                         \
 	X(limit_75) X(pin) X(limit_50) X(add_spare) X(limit_25) X(check_stats) X(check_spare) X(fork) X(unpin)           \
-	X(limit_50) X(share_again) X(limit_25) X(remove_spare) X(reap) X(check_stats) X(pin) X(release) X(discard_parts)                \
+	X(limit_50) X(share_again) X(limit_25) X(map) X(remove_spare) X(reap) X(map) X(check_stats) X(pin) X(map) X(release)            \
+	X(discard_parts)                                                                                                 \
 	X(check_stats) X(limit_50) X(discard_pinned) X(limit_25) X(unpin) X(limit_75) X(no_limit) X(discard_chunks)      \
-	X(unshare) X(check_stats) X(share_again) X(limit_75) X(share_off) X(limit_50) X(unshare) X(share_again)          \
-	X(add_spare) X(limit_25) X(check_spare) X(pin) X(limit_50) X(limit_25) X(discard_pinned) X(remove_spare)         \
+	X(map) X(unshare) X(check_stats) X(share_again) X(limit_75) X(map) X(share_off) X(limit_50) X(map) X(unshare)    \
+	X(share_again)                                                                                                   \
+	X(add_spare) X(limit_25) X(check_spare) X(pin) X(limit_50) X(map) X(limit_25) X(discard_pinned) X(remove_spare)  \
 	X(check_stats) X(unpin) X(release) X(discard_chunks) X(limit_25)
 
 static const struct {
@@ -313,6 +323,7 @@ static void end_stage(struct stage *stage)
 	assert_int_equal(stage->keeper.wrong, 0);
 	assert_int_equal(ob_engine_share_held(stage->bed->engine, NULL, 0), 0);
 	stats = bed_stats(stage->bed);
+	print_message("# %llu pages mapped, %llu breaks\n", (unsigned long long)stats.map_pages, (unsigned long long)stats.map_breaks);
 	print_message("# %llu pages offered, %llu adopted, %llu refused; %llu scanned; %llu extents came and went\n",
 		      (unsigned long long)stats.share_offered_pages, (unsigned long long)stats.share_adopted_pages,
 		      (unsigned long long)stats.share_refused_pages, (unsigned long long)stats.scan_pages,
@@ -332,7 +343,7 @@ static void add_transitions(const struct bed *bed)
 		transitions[t] += ob_engine_transition_count(bed->engine, t);
 }
 
-static void memory_is_whole_whatever_happens(void **state)
+static void play_all(int map_shared)
 {
 	uint64_t rounds = bed_scale(1, 1, 20), step_ops = bed_scale(600, 1500, 5000);
 	struct stage stage = { .pin_fd = -1 };
@@ -341,8 +352,11 @@ static void memory_is_whole_whatever_happens(void **state)
 	size_t step = 0;
 
 	bed_scan_cold_ms = SCAN_COLD_MS;
+	bed_map_shared = map_shared;
+	bed_map_run_pages = 1;
 	stage.bed = bed_new(ALL_MIB * OB_MIB * 3 / 4, 1);
-	bed_scan_cold_ms = 0;
+	bed_scan_cold_ms = bed_map_run_pages = 0;
+	bed_map_shared = 0;
 	stage.main_ram = ram_new(MAIN_MIB * MIB_PAGES, 0x1001);
 	stage.side_ram = ram_new_unaligned(SIDE_MIB * MIB_PAGES, 0x2002, 77);
 	stage.counters = ram_new(COUNTER_MIB * MIB_PAGES, 0x3003);
@@ -376,6 +390,16 @@ static void memory_is_whole_whatever_happens(void **state)
 	ram_free(stage.main_ram);
 	ram_free(stage.side_ram);
 	ram_free(stage.counters);
+}
+
+static void memory_is_whole_whatever_happens(void **state)
+{
+	play_all(0);
+}
+
+static void memory_is_whole_where_shared_pages_are_mapped(void **state)
+{
+	play_all(1);
 }
 
 /* A kernel that does not say which pages are there: the engine must find the holes by itself and lose nothing. */
@@ -427,6 +451,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(memory_is_whole_whatever_happens),
+		cmocka_unit_test(memory_is_whole_where_shared_pages_are_mapped),
 		cmocka_unit_test(holes_are_found_where_the_kernel_does_not_tell),
 		cmocka_unit_test(every_transition_was_taken),
 	};
