@@ -62,7 +62,7 @@ _overbook() {
 	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --budget | --seconds) return ;;
 	esac
 	case $command in
-	run) words='--name --limit --reservation --shares --domain --swap --no-swap --require --dry-run --json --help --' ;;
+	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;

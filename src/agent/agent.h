@@ -41,6 +41,7 @@ struct ob_agent_map {
 struct ob_agent {
 	int active; /* the constructor found a machine to look after */
 	int require;
+	int share_mapped; /* shared pages may be mapped */
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
 	char dir[512];    /* canonical, without a slash at its end */
 	char socket[512]; /* empty: none */
@@ -99,6 +100,8 @@ void ob_share_disconnected(void);
 /* Whether something waits for room in the socket, and its sending: a few messages at most. 0, or -errno: the connection is of no more use. */
 int ob_share_wants_to_send(void);
 int ob_share_send(void) OB_MUST_CHECK;
+/* After HELLO. As ob_share_send(). */
+int ob_share_announce(void) OB_MUST_CHECK;
 /* Tells overbookd what is still held of extents that are not its own, if that has changed. As ob_share_send(). */
 int ob_share_report(void) OB_MUST_CHECK;
 /* Does what a message about sharing says (all but UNSHARE); fd came with it, or is -1, and stays the caller's. As ob_share_send(). */

@@ -160,7 +160,7 @@ static void try_connect(void)
 	self.fd = ob_fd_take(&fd);
 	self.interval_ms = 1000;
 	ob_share_connected(peer);
-	if (send_hello() < 0 || send_ranges() < 0 || send_stats() < 0 || ob_share_report() < 0 ||
+	if (send_hello() < 0 || ob_share_announce() < 0 || send_ranges() < 0 || send_stats() < 0 || ob_share_report() < 0 ||
 	    (self.cause[0] && send_stopped() < 0))
 		disconnect();
 }

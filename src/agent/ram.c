@@ -74,6 +74,7 @@ static void start_engine(void)
 	struct ob_engine_config config = {
 		.limit_bytes = ob_agent.limit_bytes,
 		.swap_dir = ob_agent.swap[0] ? ob_agent.swap : NULL,
+		.map_shared = ob_agent.share_mapped,
 		.on_unreadable = ob_link_unreadable,
 	};
 	struct ob_engine *engine = NULL;

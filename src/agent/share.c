@@ -6,6 +6,7 @@
  *              <-- share_fetch, into the staging memory       <-- FETCH          --> STAGED
  *              <-- share_adopt, which compares the bytes      <-- ADOPT          --> HELD
  *              <-- share_extent, drop_extent                  <-- EXTENT, DROP_EXTENT
+ *              <-- share_extent_file                          <-- EXTENT after MAY_MAP, which answers MAPS
  *
  * Nothing is sent unasked unless the socket has room, and then a few messages a turn of the loop, so that limits and polls
  * come through whatever the engine finds. What has to wait stays in the engine, which bounds it.
@@ -20,6 +21,10 @@
  * Foreign extents (the first 512) are told in ORPHANS while they are held; drops of theirs concern nobody. One that is not held any more is
  * unmapped here, since whoever made it is gone. Pages of it move to new slots as the engine offers them anew.
  *
+ * Mapping. An engine that maps shared pages says of drops that slots were mapped; those are told in WORN before DROPPED, so that
+ * they are never filled again. It gets files of extents only from an overbookd that has said by MAY_MAP that it understands
+ * that, and has kept in mind that the machine maps (MAPS). Each file is a descriptor of QEMU's process for as long as the extent is there: FILES_MAX of them.
+ *
  * When the connection is lost, the engine goes on scanning; what it offers is thrown away, what it drops is kept. A message
  * of drops that the socket did not take is kept as well, and so is what a HELD that was not taken would have said. Not known
  * is whether a message that the socket took was read: should overbookd close without reading it, the slots in it stay in use
@@ -29,6 +34,7 @@
  * that should go there are answered with -ENOENT; nothing else changes.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -40,12 +46,19 @@
 #define STAGING_BYTES   (OB_WIRE_STAGING_MAX * OB_PAGE_SIZE)
 #define EXTENTS_MAX     4096u
 #define MESSAGES_A_TURN 4
+#define FILES_MAX       256u /* 4 GiB of the store; a process may have 1024 descriptors, as a rule, and QEMU needs its own */
 #define OWED_MAX        (2 * OB_WIRE_SHARES_MAX) /* a message of drops, and what one HELD leaves */
 
 struct extent {
 	uint64_t id;
 	int ours;
+	int has_file;
 	uint32_t held; /* of one that is foreign, at the last report */
+};
+
+struct owed {
+	struct ob_wire_dropped drop;
+	int was_mapped;
 };
 
 static struct {
@@ -54,14 +67,15 @@ static struct {
 	int connected;
 	int known;     /* which overbookd it is */
 	int on;        /* SHARE on this connection */
+	int may_map;   /* MAY_MAP on this connection */
 	pid_t peer;
 	int has_key;
 	uint8_t key[OB_WIRE_KEY_SIZE];
 	char *staging;
-	unsigned extents, foreign; /* foreign: how many of them */
+	unsigned extents, foreign, files; /* the others: how many of them */
 	struct extent extent[EXTENTS_MAX];
 	unsigned owed_count, told_count;
-	struct ob_wire_dropped owed[OWED_MAX];          /* taken from the engine, not sent */
+	struct owed owed[OWED_MAX];                     /* taken from the engine, not sent */
 	struct ob_wire_orphan told[OB_WIRE_SHARES_MAX]; /* what the last ORPHANS said */
 	struct ob_share_held held[EXTENTS_MAX];
 	struct ob_share_offer offers[OB_WIRE_SHARES_MAX];
@@ -114,6 +128,7 @@ static int is_ours(uint64_t id)
 static void forget_extent(struct extent *extent)
 {
 	share.foreign -= !extent->ours;
+	share.files -= extent->has_file != 0;
 	*extent = share.extent[--share.extents];
 }
 
@@ -136,6 +151,7 @@ static void drop_staging(void)
 void ob_share_connected(pid_t peer)
 {
 	share.connected = 1;
+	share.may_map = 0;
 	share.known = peer != share.peer;
 	if (share.known)
 		meet_another();
@@ -168,30 +184,41 @@ int ob_share_wants_to_send(void)
 	return share.connected && share.known && (share.pending || share.owed_count);
 }
 
-static void owe(uint64_t extent, uint32_t index, uint32_t count)
+static void owe(uint64_t extent, uint32_t index, uint32_t count, int was_mapped)
 {
 	if (share.owed_count < OWED_MAX && is_ours(extent))
-		share.owed[share.owed_count++] = (struct ob_wire_dropped){ extent, index, count };
+		share.owed[share.owed_count++] = (struct owed){ { extent, index, count }, was_mapped };
+}
+
+/* Sends the first n that are owed, or what of them was mapped, if anything. 0 or -errno. */
+static int send_owed(uint16_t type, unsigned n)
+{
+	struct ob_wire_msg *out = ob_link_message();
+
+	out->dropped.n = 0;
+	for (unsigned i = 0; i < n; i++)
+		if (type == OB_WIRE_DROPPED || share.owed[i].was_mapped)
+			out->dropped.item[out->dropped.n++] = share.owed[i].drop;
+	return out->dropped.n ? ob_link_send(type) : 0;
 }
 
 /* Returns 1 when some were sent or thrown away, 0 when there are none, or -errno. */
 static int send_drops(void)
 {
-	struct ob_wire_msg *out = ob_link_message();
 	unsigned n;
 	int r;
 
 	if (!share.owed_count) {
 		n = ob_engine_share_drops(ob_agent_engine(), share.drops, OB_WIRE_SHARES_MAX);
 		for (unsigned i = 0; i < n; i++)
-			owe(share.drops[i].extent, share.drops[i].index, share.drops[i].count);
+			owe(share.drops[i].extent, share.drops[i].index, share.drops[i].count, share.drops[i].was_mapped != 0);
 		if (!share.owed_count)
 			return n > 0;
 	}
 	n = OB_MIN(share.owed_count, (unsigned)OB_WIRE_SHARES_MAX);
-	out->dropped.n = n;
-	memcpy(out->dropped.item, share.owed, n * sizeof(share.owed[0]));
-	r = ob_link_send(OB_WIRE_DROPPED);
+	r = send_owed(OB_WIRE_WORN, n);
+	if (r >= 0)
+		r = send_owed(OB_WIRE_DROPPED, n);
 	if (r < 0)
 		return r;
 	share.owed_count -= n;
@@ -254,6 +281,11 @@ static void drop_foreign(unsigned held)
 		else
 			i++;
 	}
+}
+
+int ob_share_announce(void)
+{
+	return ob_agent.share_mapped ? ob_link_send(OB_WIRE_MAPS) : 0;
 }
 
 int ob_share_report(void)
@@ -336,6 +368,20 @@ static int map_extent(uint64_t id, uint32_t pages, int fd)
 	return r;
 }
 
+/* Lets pages of the extent be mapped, if that may be. It does not matter if it cannot. */
+static void give_file(struct extent *extent, int fd)
+{
+	int copy;
+
+	if (!share.may_map || extent->has_file || share.files == FILES_MAX)
+		return;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	extent->has_file = copy >= 0 && ob_engine_share_extent_file(ob_agent_engine(), extent->id, copy) == 0;
+	share.files += extent->has_file != 0;
+	if (copy >= 0 && !extent->has_file)
+		close(copy);
+}
+
 static int take_extent(uint64_t id, uint32_t pages, int fd)
 {
 	struct extent *extent = find_extent(id);
@@ -347,12 +393,15 @@ static int take_extent(uint64_t id, uint32_t pages, int fd)
 		return -ENOSPC;
 	r = map_extent(id, pages, fd);
 	if (r == 0 && !extent) {
-		share.extent[share.extents++] = (struct extent){ .id = id, .ours = 1 };
+		extent = &share.extent[share.extents++];
+		*extent = (struct extent){ .id = id, .ours = 1 };
 	} else if (r == -EEXIST && extent) {
 		share.foreign -= !extent->ours;
 		extent->ours = 1;
 		r = 0;
 	}
+	if (r == 0)
+		give_file(extent, fd);
 	return r;
 }
 
@@ -410,7 +459,7 @@ static int do_adopt(const struct ob_wire_msg *in)
 	/* overbookd counts as held what it has not been told of: the same overbookd is told later. */
 	for (uint32_t i = 0; r < 0 && i < out->held.n; i++)
 		if (out->held.item[i].status < 0)
-			owe(out->held.item[i].extent, out->held.item[i].index, 1);
+			owe(out->held.item[i].extent, out->held.item[i].index, 1, 0);
 	return r;
 }
 
@@ -423,6 +472,9 @@ int ob_share_obey(const struct ob_wire_msg *in, int fd)
 		return do_extent(in, fd);
 	case OB_WIRE_DROP_EXTENT:
 		return do_drop_extent(in);
+	case OB_WIRE_MAY_MAP:
+		share.may_map = ob_agent.share_mapped;
+		return 0;
 	case OB_WIRE_FETCH:
 		return do_fetch(in);
 	case OB_WIRE_ADOPT:

@@ -16,6 +16,7 @@ static const struct option long_options[] = {
 	{ "reservation", required_argument, NULL, 'r' }, { "shares", required_argument, NULL, 's' },
 	{ "domain", required_argument, NULL, 'd' }, { "swap", required_argument, NULL, 'w' },
 	{ "no-swap", no_argument, NULL, 'W' },      { "require", no_argument, NULL, 'R' },
+	{ "share-mapped", no_argument, NULL, 'm' },
 	{ "dry-run", no_argument, NULL, 'D' },      { "json", no_argument, NULL, 'j' },
 	{ "help", no_argument, NULL, 'h' },         { 0 },
 };
@@ -31,6 +32,7 @@ void ob_run_options_print_help(void)
 	       "  --domain NAME       the sharing domain (default: it shares with itself alone)\n"
 	       "  --swap DIR          where evicted pages are written (default: see overbook-run(1))\n"
 	       "  --no-swap           keep evicted pages in compressed memory alone\n"
+	       "  --share-mapped      map shared pages that are read again and again (try it first)\n"
 	       "  --require           do not run at all when the host cannot do it\n"
 	       "  --dry-run           print the command line that would be run, and touch nothing\n"
 	       "  --json              with --dry-run: print an object\n"
@@ -114,6 +116,9 @@ static int parse_one(int letter, struct ob_run_options *options, struct ob_error
 		return 0;
 	case 'R':
 		options->require = 1;
+		return 0;
+	case 'm':
+		options->share_mapped = 1;
 		return 0;
 	case 'D':
 		options->dry_run = 1;

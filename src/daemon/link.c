@@ -394,6 +394,8 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 	case OB_WIRE_STAGED:
 	case OB_WIRE_HELD:
 	case OB_WIRE_DROPPED:
+	case OB_WIRE_WORN:
+	case OB_WIRE_MAPS:
 	case OB_WIRE_ORPHANS:
 		return ob_share_handle(machine, msg, err);
 	default:

@@ -185,7 +185,7 @@ void ob_share_connected(struct ob_machine *machine)
 		ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its pages are not shared: no memory to look at them: %s", machine->name,
 			       strerror(-r));
 	ob_store_reconnected(sharer->domain->store, sharer->number);
-	sharer->on = false;
+	sharer->on = sharer->may_map_wanted = false;
 	/* By the key an agent knows that this is the overbookd whose slots it holds, and can drop them. */
 	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds;
 	/* A new agent knows nothing of what was asked of the last one. */
@@ -220,6 +220,9 @@ void ob_share_machine_gone(struct ob_machine *machine)
 	ob_match_abandon(sharer);
 	ob_index_remove_owner(domain->index, (uint16_t)sharer->number);
 	ob_index_set_quota(domain->index, (uint16_t)sharer->number, 0);
+	/* It has not said of which, and what it had begun to write to a disk or to send may be under way still. */
+	if (sharer->maps)
+		ob_store_wear_all(domain->store, &sharer->holder);
 	ob_store_let_go_all(domain->store, &sharer->holder);
 	ob_store_forget_told(domain->store, sharer->number, 0);
 	staging_close(sharer);
@@ -282,6 +285,16 @@ static int send_unshare(struct ob_sharer *sharer)
 	return 0;
 }
 
+static int send_may_map(struct ob_sharer *sharer)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_MAY_MAP };
+	int r = ob_link_send(sharer->machine, &msg, -1);
+
+	if (r >= 0)
+		sharer->may_map_wanted = false;
+	return r;
+}
+
 /* Closed extents that the machine has mapped. */
 static int send_drops(struct ob_sharer *sharer)
 {
@@ -317,7 +330,9 @@ int ob_share_flush(struct ob_machine *machine)
 
 	if (!sharer)
 		return 0;
-	if (sharer->switch_wanted || (sharer->on ? sharer->cpu_told != scan_permille(sharer) : wants_on(sharer)))
+	if (sharer->may_map_wanted)
+		r = send_may_map(sharer);
+	if (r >= 0 && (sharer->switch_wanted || (sharer->on ? sharer->cpu_told != scan_permille(sharer) : wants_on(sharer))))
 		r = send_switch(sharer);
 	if (r >= 0)
 		r = send_extents(sharer);
@@ -442,16 +457,26 @@ static void on_orphans(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
 		ob_arbiter_stir(share->daemon);
 }
 
+/* What it has been sent before is sent again, since it may map that as well. */
+static void on_maps(struct ob_sharer *sharer)
+{
+	sharer->maps = sharer->may_map_wanted = true;
+	ob_store_reconnected(sharer->domain->store, sharer->number);
+	ob_link_flush(sharer->machine);
+}
+
 int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	uint64_t before = ob_share_store_bytes(machine->daemon);
 	int r = 0;
 
 	if (!machine->sharer)
-		return msg->type == OB_WIRE_OFFER || msg->type == OB_WIRE_ORPHANS ? 0 :
+		return msg->type == OB_WIRE_OFFER || msg->type == OB_WIRE_ORPHANS || msg->type == OB_WIRE_MAPS ? 0 :
 			ob_error_set(err, EPROTO, "an answer about sharing that nobody asked for");
 	if (msg->type == OB_WIRE_ORPHANS)
 		on_orphans(machine->sharer, msg);
+	else if (msg->type == OB_WIRE_MAPS)
+		on_maps(machine->sharer);
 	else
 		r = ob_match_handle(machine->sharer, msg, err);
 	/* Less is as good to know as more: others may grow. */

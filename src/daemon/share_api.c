@@ -38,6 +38,7 @@ json_t *ob_share_render_machine(const struct ob_machine *machine)
 	add_number(row, "scan_returned_pages", stats->scan_returned_pages);
 	add_number(row, "scan_unwritten_pages", stats->scan_unwritten_pages);
 	add_number(row, "scan_cpu_ns", stats->scan_cpu_ns);
+	add_number(row, "mapped_bytes", stats->mapped_bytes);
 	return row;
 }
 
@@ -73,6 +74,7 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	add_number(object, "shared_bytes", shared);
 	add_number(object, "store_bytes", store);
 	add_number(object, "slots_used_bytes", ob_store_used_pages(domain->store) * OB_STORE_PAGE);
+	add_number(object, "worn_bytes", ob_store_worn_pages(domain->store) * OB_STORE_PAGE);
 	add_number(object, "extents", ob_store_extents(domain->store));
 	add_number(object, "saved_bytes", saved);
 	add_number(object, "tables_bytes", tables);

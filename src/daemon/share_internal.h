@@ -47,6 +47,8 @@ struct ob_sharer {
 	bool on;                  /* it was told last that sharing is on, on this connection */
 	uint32_t cpu_told; /* with the last switch */
 	bool switch_wanted, unshare_wanted, unsharing;
+	bool maps;                /* it may have mapped what it holds, or held */
+	bool may_map_wanted;      /* it is to be told that it may */
 	uint32_t unshare_sequence;
 	uint64_t unshare_done_bytes, unshare_total_bytes;
 

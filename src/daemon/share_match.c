@@ -604,6 +604,25 @@ static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, s
 	return 0;
 }
 
+/* Before DROPPED: so the slots are still held. */
+static int on_worn(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	struct ob_store *store = sharer->domain->store;
+
+	for (uint32_t i = 0; i < msg->dropped.n; i++) {
+		const struct ob_wire_dropped *item = &msg->dropped.item[i];
+		uint32_t slot;
+
+		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
+			continue;
+		if (!sharer->maps || ob_store_find(store, item->extent, item->index, &slot) < 0 ||
+		    !ob_holder_count(&sharer->holder, slot))
+			return ob_error_set(err, EPROTO, "WORN for a slot that it cannot have mapped");
+		ob_store_wear(store, slot);
+	}
+	return 0;
+}
+
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	int r = 0;
@@ -614,6 +633,8 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 		r = on_staged(sharer, msg, err);
 	else if (msg->type == OB_WIRE_HELD)
 		r = on_held(sharer, msg, err);
+	else if (msg->type == OB_WIRE_WORN)
+		r = on_worn(sharer, msg, err);
 	else
 		r = on_dropped(sharer, msg, err);
 	ob_match_pump(sharer->domain);

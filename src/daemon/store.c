@@ -32,6 +32,7 @@ struct slot {
 	uint64_t lo, hi;
 	uint32_t refs; /* holds and pins; 0: free */
 	bool filled;   /* ever: takes memory */
+	bool worn;     /* is not filled again */
 };
 
 struct extent {
@@ -39,6 +40,7 @@ struct extent {
 	uint8_t *base;
 	int fd;
 	uint32_t used, filled, cursor;
+	uint32_t spent; /* slots that are worn and free */
 	bool closed;
 	uint64_t told[BITS(OB_STORE_MEMBERS)]; /* machines that may have mapped it */
 	uint64_t sent[BITS(OB_STORE_MEMBERS)]; /* those that have been sent it on the connection that they have now */
@@ -51,7 +53,7 @@ struct ob_store {
 	struct extent **extents; /* NULL: a free place */
 	uint32_t places, count;
 	uint32_t current;        /* the extent that is being filled, or NONE */
-	uint64_t used, filled;
+	uint64_t used, filled, spent;
 };
 
 /* An entry of a holder's table; key is the slot's number plus 1, 0 where nothing ever was. */
@@ -180,7 +182,7 @@ static uint32_t free_slot(const struct extent *extent, bool filled_only, bool ar
 	for (uint32_t i = 0; i < last; i++) {
 		uint32_t index = (extent->cursor + i) % OB_STORE_SLOTS;
 
-		if (!extent->slot[index].refs && (!filled_only || extent->slot[index].filled))
+		if (!extent->slot[index].refs && !extent->slot[index].worn && (!filled_only || extent->slot[index].filled))
 			return index;
 	}
 	return NONE;
@@ -193,7 +195,7 @@ static uint32_t emptiest(const struct ob_store *store, bool filled_only, uint32_
 
 	for (uint32_t place = 0; place < store->places; place++) {
 		const struct extent *extent = store->extents[place];
-		uint32_t there = extent && !extent->closed ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used : 0;
+		uint32_t there = extent && !extent->closed ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent : 0;
 
 		if (there > most) {
 			most = there;
@@ -277,6 +279,7 @@ static void reap(struct ob_store *store, uint32_t place)
 		if (extent->told[i])
 			return;
 	store->filled -= extent->filled;
+	store->spent -= extent->spent;
 	store->count--;
 	store->extents[place] = NULL;
 	extent_free(extent);
@@ -292,6 +295,8 @@ static void take_back(struct ob_store *store, uint32_t number, uint32_t count)
 		return;
 	extent->used--;
 	store->used--;
+	extent->spent += slot->worn;
+	store->spent += slot->worn;
 	store->freed(store->context, number, slot->lo, slot->hi);
 	if (extent->used)
 		return;
@@ -382,6 +387,18 @@ int ob_store_let_go(struct ob_store *store, struct ob_holder *holder, uint32_t s
 	holder->holds -= count;
 	take_back(store, slot, count);
 	return 0;
+}
+
+void ob_store_wear(struct ob_store *store, uint32_t slot)
+{
+	slot_of(store, slot)->worn = true;
+}
+
+void ob_store_wear_all(struct ob_store *store, const struct ob_holder *holder)
+{
+	for (uint32_t i = 0; i < holder->size; i++)
+		if (holder->table[i].count)
+			ob_store_wear(store, holder->table[i].key - 1);
 }
 
 void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder)
@@ -504,6 +521,11 @@ uint64_t ob_store_used_pages(const struct ob_store *store)
 uint64_t ob_store_memory_pages(const struct ob_store *store)
 {
 	return store->filled;
+}
+
+uint64_t ob_store_worn_pages(const struct ob_store *store)
+{
+	return store->spent;
 }
 
 bool ob_store_has_closed(const struct ob_store *store)

@@ -64,6 +64,13 @@ int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slo
 /* count holds fewer. 0, or -EINVAL when there are not so many; nothing has changed then. */
 int ob_store_let_go(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count) OB_MUST_CHECK;
 
+/*
+ * A page of the slot has been mapped into a guest, and a device may be reading it for any time to come: the slot is never filled again. It
+ * takes memory until its extent goes. Or all slots that a machine holds.
+ */
+void ob_store_wear(struct ob_store *store, uint32_t slot);
+void ob_store_wear_all(struct ob_store *store, const struct ob_holder *holder);
+
 /* All that a machine holds: its process has ended. */
 void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder);
 
@@ -96,6 +103,7 @@ void ob_store_forget_told(struct ob_store *store, unsigned member, uint64_t id);
 
 uint64_t ob_store_used_pages(const struct ob_store *store);   /* slots in use */
 uint64_t ob_store_memory_pages(const struct ob_store *store); /* what the store takes */
+uint64_t ob_store_worn_pages(const struct ob_store *store);   /* of that, what nobody holds and nobody will */
 uint32_t ob_store_extents(const struct ob_store *store);
 uint64_t ob_store_tables_bytes(const struct ob_store *store);
 

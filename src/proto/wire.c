@@ -623,6 +623,8 @@ static const struct kind kinds[] = {
 	[OB_WIRE_HELD] = { "HELD", put_held, get_held },
 	[OB_WIRE_DROPPED] = { "DROPPED", put_dropped, get_dropped },
 	[OB_WIRE_ORPHANS] = { "ORPHANS", put_orphans, get_orphans },
+	[OB_WIRE_WORN] = { "WORN", put_dropped, get_dropped },
+	[OB_WIRE_MAPS] = { "MAPS", put_nothing, get_nothing },
 	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
 	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },
 	[OB_WIRE_POLL] = { "POLL", put_poll, get_poll },
@@ -632,6 +634,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_ADOPT] = { "ADOPT", put_adopt, get_adopt },
 	[OB_WIRE_UNSHARE] = { "UNSHARE", put_nothing, get_nothing },
 	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
+	[OB_WIRE_MAY_MAP] = { "MAY_MAP", put_nothing, get_nothing },
 };
 
 static const struct kind *find_kind(uint16_t type)

@@ -21,6 +21,8 @@
  * HELD (agent)              u32 n, n x { u64 page, u64 extent, u32 index, i32 status }: answers ADOPT: 0: the page is this slot
  *                           now; else -errno, and nothing is held
  * DROPPED (agent)           u32 n, n x { u64 extent, u32 index, u32 count }: holds that have ended
+ * WORN (agent)              as DROPPED, which follows: pages of these slots have been mapped, so that they must never be filled again
+ * MAPS (agent)              empty, after HELLO: it would map pages of the store; answered by MAY_MAP by those who understand WORN
  * ORPHANS (agent)           u32 n, n x { u64 extent, u32 held, u32 0 }: extents that this overbookd has not sent, and how many holds of
  *                           each there are; after HELLO, and when it changes; n = 0: none any more
  * SET_LIMIT (overbookd)     u64 bytes, 0 for none, u64 maximum: what the agent says in its next HELLO; answered by REPLY,
@@ -36,6 +38,8 @@
  * ADOPT (overbookd)         u32 n, n x { u64 page, u64 extent, u32 index, u32 0 }: let the page be that slot, if the bytes are equal
  * UNSHARE (overbookd)       empty, after SHARE with flags 0: bring every shared page back; answered as RELEASE is
  * DROP_EXTENT (overbookd)   u64 extent: nobody holds anything of it
+ * MAY_MAP (overbookd)       empty: pages of extents that are sent from now on may be mapped; what the machine holds when it ends counts as
+ *                           worn
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
@@ -79,6 +83,8 @@ enum ob_wire_type {
 	OB_WIRE_HELD = 8,
 	OB_WIRE_DROPPED = 9,
 	OB_WIRE_ORPHANS = 10,
+	OB_WIRE_WORN = 11,
+	OB_WIRE_MAPS = 12,
 	OB_WIRE_SET_LIMIT = 16,
 	OB_WIRE_RELEASE = 17,
 	OB_WIRE_POLL = 18,
@@ -88,6 +94,7 @@ enum ob_wire_type {
 	OB_WIRE_ADOPT = 22,
 	OB_WIRE_UNSHARE = 23,
 	OB_WIRE_DROP_EXTENT = 24,
+	OB_WIRE_MAY_MAP = 25,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
@@ -185,7 +192,7 @@ struct ob_wire_msg {
 		struct {
 			uint32_t n;
 			struct ob_wire_dropped item[OB_WIRE_SHARES_MAX];
-		} dropped;
+		} dropped; /* of WORN too */
 		struct {
 			uint32_t n;
 			struct ob_wire_orphan item[OB_WIRE_SHARES_MAX];

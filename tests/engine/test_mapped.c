@@ -479,8 +479,7 @@ static void who_writes_waits_until_it_succeeds(void **state)
 
 static void a_kernel_that_cannot_guard_maps_nothing(void **state)
 {
-	bed_free(bed);
-	keeper_end(&keeper);
+	assert_int_equal(share_tear_down(state), 0);
 	bed_map_shared = 1;
 	assert_int_equal(ob_fault_configure("userfaultfd:2:ENOSYS", NULL), 0);
 	share_make(16 * OB_MIB, 0, 0);

@@ -2,8 +2,10 @@
 #include "agent_engine.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
+#include "base/fd.h"
 #include "engine/engine.h"
 #include "fuzz.h"
 #include "kern/memory.h"
@@ -48,6 +50,8 @@ void played_offer(unsigned n)
 static void unmap(struct played_extent *extent)
 {
 	ob_memory_unreserve(extent->base, extent->pages * OB_PAGE_SIZE);
+	if (extent->file)
+		ob_fd_close(&extent->file);
 	memset(extent, 0, sizeof(*extent));
 }
 
@@ -97,7 +101,8 @@ unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *r
 		for (uint32_t slot = 0; slot < extent->pages && n < max; slot++) {
 			if (!extent->dropped[slot])
 				continue;
-			ret[n++] = (struct ob_share_drop){ extent->id, slot, extent->dropped[slot] };
+			extent->told_mapped[slot] |= extent->file && slot % 2 == 0;
+			ret[n++] = (struct ob_share_drop){ extent->id, slot, extent->dropped[slot], extent->told_mapped[slot] };
 			extent->dropped[slot] = 0;
 		}
 	}
@@ -111,6 +116,16 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 	if (lo != page)
 		return -ESTALE;
 	memset(to, (int)(page & 0xff), OB_PAGE_SIZE);
+	return 0;
+}
+
+int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd)
+{
+	struct played_extent *extent = played_find(id);
+
+	FUZZ_CHECK(fcntl(fd, F_GETFD) == FD_CLOEXEC, "a descriptor of extent %llu", (unsigned long long)id);
+	FUZZ_CHECK(extent && !extent->file, "a second file of extent %llu, or one of none", (unsigned long long)id);
+	extent->file = fd;
 	return 0;
 }
 

@@ -17,6 +17,8 @@ struct played_extent {
 	void *base;
 	uint32_t pages, held;
 	uint32_t holds[PLAYED_SLOTS], dropped[PLAYED_SLOTS]; /* dropped: not taken yet */
+	int file; /* 0: none, and nothing is mapped; else what is dropped of even slots was */
+	unsigned char told_mapped[PLAYED_SLOTS];
 };
 
 struct played_sharing {

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "agent/agent.h"
 #include "agent_engine.h"
 #include "base/fd.h"
 #include "engine/engine.h"
@@ -21,11 +22,12 @@ struct sent {
 	uint64_t id;
 	int unclear; /* DROP_EXTENT came too early, by which overbookd has only itself to blame */
 	uint32_t holds[PLAYED_SLOTS];
+	unsigned char worn[PLAYED_SLOTS];
 };
 
 static struct {
 	uint8_t key[OB_WIRE_KEY_SIZE];
-	int has_key, known, on;
+	int has_key, known, on, may_map;
 	unsigned n;
 	struct sent sent[SENT_MAX];
 	unsigned answers; /* STAGED and HELD */
@@ -44,7 +46,7 @@ static struct sent *find_sent(uint64_t id)
 void peer_met(int same)
 {
 	peer.known = !same;
-	peer.on = 0;
+	peer.on = peer.may_map = 0;
 	memset(&peer.orphans, 0, sizeof(peer.orphans));
 	if (!same)
 		peer.n = peer.has_key = 0;
@@ -90,13 +92,26 @@ static void heard_held(const struct ob_wire_msg *msg)
 	}
 }
 
+static void heard_worn(const struct ob_wire_msg *msg)
+{
+	for (uint32_t i = 0; i < msg->dropped.n; i++) {
+		struct sent *sent = find_sent(msg->dropped.item[i].extent);
+
+		FUZZ_CHECK(sent, "extent %llu is worn, which this overbookd has not sent", (unsigned long long)msg->dropped.item[i].extent);
+		sent->worn[msg->dropped.item[i].index] = 1;
+	}
+}
+
 static void heard_dropped(const struct ob_wire_msg *msg)
 {
 	for (uint32_t i = 0; i < msg->dropped.n; i++) {
 		const struct ob_wire_dropped *item = &msg->dropped.item[i];
 		struct sent *sent = find_sent(item->extent);
+		const struct played_extent *extent;
 
 		FUZZ_CHECK(sent, "a drop of extent %llu, which this overbookd has not sent", (unsigned long long)item->extent);
+		extent = played_find(item->extent);
+		FUZZ_CHECK(!extent || !extent->told_mapped[item->index] || sent->worn[item->index], "a drop of what was mapped, not told");
 		if (sent->unclear)
 			continue;
 		FUZZ_CHECK(sent->holds[item->index] >= item->count, "%u drops of a slot that is held %u times", item->count,
@@ -113,6 +128,8 @@ void peer_heard(const struct ob_wire_msg *msg)
 		heard_held(msg);
 	else if (msg->type == OB_WIRE_DROPPED)
 		heard_dropped(msg);
+	else if (msg->type == OB_WIRE_WORN)
+		heard_worn(msg);
 	else if (msg->type == OB_WIRE_ORPHANS)
 		peer.orphans = *msg;
 	FUZZ_CHECK(msg->type != OB_WIRE_OFFER || peer.on, "an offer while sharing is off");
@@ -226,11 +243,12 @@ static void step_extent(char *const *words, int n)
 {
 	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT };
 	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7;
-	int fds[2] = { -1, -1 }, count, had, free = 0, good;
+	int fds[2] = { -1, -1 }, count, had, had_file, free = 0, good;
 
 	msg.extent.id = fuzz_number(words, n, 1);
 	msg.extent.pages = (uint32_t)fuzz_number(words, n, 2);
 	had = played_find(msg.extent.id) != NULL;
+	had_file = had && played_find(msg.extent.id)->file;
 	if (!msg.extent.id || !msg.extent.pages || msg.extent.pages > OB_WIRE_EXTENT_MAX || (find_sent(msg.extent.id) && !had) ||
 	    peer.n == SENT_MAX)
 		return;
@@ -246,6 +264,15 @@ static void step_extent(char *const *words, int n)
 	}
 	(void)tell_with_file(&msg, fds, count);
 	FUZZ_CHECK(had || good == !!played_find(msg.extent.id), "the extent is %s", good ? "refused" : "taken");
+	FUZZ_CHECK(!played_find(msg.extent.id) || had_file || (good && peer.may_map) == !!played_find(msg.extent.id)->file, "a file");
+}
+
+static void step_may_map(void)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_MAY_MAP };
+
+	ob_agent.share_mapped = 1;
+	peer.may_map = agent_tell(&msg, NULL, 0) == 0;
 }
 
 static void step_drop_extent(char *const *words, int n)
@@ -327,6 +354,9 @@ int peer_step(char letter, char *const *words, int n)
 		break;
 	case 'a':
 		step_adopt(words, n);
+		break;
+	case 'm':
+		step_may_map();
 		break;
 	case 'o':
 		played_offer((unsigned)OB_MIN(fuzz_number(words, n, 1), 5000ull));

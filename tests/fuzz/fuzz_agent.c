@@ -312,7 +312,7 @@ static void tell_raw(const uint8_t *packet, size_t size)
 {
 	static struct ob_wire_msg msg;
 
-	if (ob_wire_decode(packet, size, &msg, NULL) < 0 || msg.type < OB_WIRE_SHARE || msg.type > OB_WIRE_DROP_EXTENT)
+	if (ob_wire_decode(packet, size, &msg, NULL) < 0 || msg.type < OB_WIRE_SHARE || msg.type > OB_WIRE_MAY_MAP)
 		(void)tell_with(packet, size, NULL, 0);
 }
 
@@ -387,9 +387,9 @@ static void step(char letter, char *const *words, int n)
 static void begin(void)
 {
 	world.limit_bytes = ob_agent.maximum_bytes = 0;
-	ob_agent.released = 0;
+	ob_agent.released = ob_agent.share_mapped = 0;
 	self.cause[0] = 0;
-	share.extents = share.foreign = share.owed_count = share.has_key = 0;
+	share.extents = share.foreign = share.files = share.owed_count = share.has_key = 0;
 	share.peer = 0;
 	played_reset();
 	peer_reset();

@@ -27,8 +27,8 @@ import traceback
 MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
 
-HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS = range(1, 11)
-SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT = range(16, 25)
+HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS = range(1, 13)
+SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP = range(16, 26)
 EINPROGRESS = 115
 NOT_STARTED = -1
 
@@ -164,7 +164,7 @@ class Agent:
             self.released = sequence
         elif kind == POLL:
             self.polls.append(struct.unpack("<I", payload)[0])
-        elif SHARE <= kind <= DROP_EXTENT:
+        elif SHARE <= kind <= MAY_MAP:
             self.obey_share(kind, sequence, payload)
         else:
             raise AssertionError("overbookd sent type %d" % kind)

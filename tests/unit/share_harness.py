@@ -8,7 +8,8 @@ import os
 import re
 import struct
 
-from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS, UNSHARE, Agent,
+from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
+                            UNSHARE, WORN, Agent,
                             ceiling, hello, message)
 
 PAGE, STAGING = 4096, 64
@@ -46,8 +47,8 @@ def entries(kind, form, rows):
 class Sharer(Agent):
     domains = {}  # extent -> the domain that it was sent to
 
-    def __init__(self, daemon, name, domain="", **options):
-        self.domain = domain
+    def __init__(self, daemon, name, domain="", maps=False, **options):
+        self.domain, self.maps, self.may_map = domain, maps, False
         self.pages, self.held, self.lies = {}, {}, {}
         self.in_use = set()  # pages whose bytes cannot be had for the moment
         self.key, self.on, self.permille, self.staging = None, None, None, None
@@ -63,6 +64,8 @@ class Sharer(Agent):
                       domain=self.domain)
         values.update(other)
         self.send(hello(self.name, values.pop("pid", self.pid), **values))
+        if self.maps:
+            self.send(message(MAPS))
 
     def report(self):
         super().report()
@@ -90,6 +93,9 @@ class Sharer(Agent):
         elif kind == ADOPT:
             if self.answer_adopts:
                 self.adopt(struct.iter_unpack("<QQII", payload[4:]))
+        elif kind == MAY_MAP:
+            assert self.maps and not payload
+            self.may_map = True
         elif kind == UNSHARE:
             self.unshare = sequence
         elif kind == DROP_EXTENT:
@@ -150,9 +156,11 @@ class Sharer(Agent):
         if slots:
             self.send(entries(DROPPED, "<QII", [(extent, index, 1) for extent, index in slots]))
 
-    def set(self, page, data):
+    def set(self, page, data, was_mapped=False):
         """The guest writes: the page is the machine's own again."""
         if page in self.held:
+            if was_mapped:
+                self.send(entries(WORN, "<QII", [(*self.held[page], 1)]))
             self.tell_dropped([self.held.pop(page)])
         self.pages[page] = data
 

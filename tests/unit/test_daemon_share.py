@@ -15,7 +15,7 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import (DROPPED, EINPROGRESS, HELD, MIB, OFFER, ORPHANS, STAGED, Client, Daemon, main, message, rewrite, test,
+from daemon_harness import (DROPPED, EINPROGRESS, HELD, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, rewrite, test,
                             with_daemon)
 from share_harness import ENOENT, PAGE, Sharer, content, entries, page_hash, ready, share
 
@@ -407,6 +407,76 @@ def domains_are_apart(daemon):
     assert ("a", "") in kinds and ("b", "") in kinds and len(kinds) > 3
 
 
+def a_page_anew(daemon, agents, page, number):
+    """Equal bytes that the store does not have: the slot that they get."""
+    for agent in agents:
+        agent.set(page, content(number))
+        agent.offer(page)
+    daemon.until(lambda: all(page in agent.held for agent in agents))
+    return agents[0].held[page]
+
+
+@with_daemon()
+def a_slot_that_was_mapped_is_never_filled_again(daemon):
+    one, two = [Sharer(daemon, name, domain="d", maps=True) for name in "ab"]
+    ready(daemon, one, two)
+    daemon.until(lambda: one.may_map and two.may_map)
+    for agent in (one, two):
+        agent.pages = {page: content(page + 1) for page in range(4096)}
+        agent.offer()
+    daemon.until(lambda: len(one.held) == len(two.held) == 4096, 60)
+    extent = one.held[0][0]
+    # Many slots are free again. Half of them were mapped, by one of the two.
+    slots = [one.held[page] for page in range(1200)]
+    for page in range(1200):
+        one.set(page, content(5000 + page), was_mapped=page % 2 == 0)
+        two.set(page, content(7000 + page))
+        if page % 20 == 0:
+            daemon.serve()
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 2896 * PAGE)
+    assert share(daemon)["worn_bytes"] == 600 * PAGE and share(daemon)["store_bytes"] == 4096 * PAGE
+    for agent in (one, two):
+        agent.pages.update((page, content(9000 + page)) for page in range(601))
+        agent.offer(*range(601))
+    daemon.until(lambda: all(page in agent.held for agent in (one, two) for page in range(601)), 60)
+    refilled = [slot for slot in (one.held[page] for page in range(601)) if slot[0] == extent]
+    assert sorted(refilled) == sorted(slots[1::2]) and share(daemon)["extents"] == 2
+    assert [one.bytes_of(slot) for slot in slots[::2]] == [content(page + 1) for page in range(0, 1200, 2)]
+    # They go with the extent.
+    for agent in (one, two):
+        for page in [page for page, slot in agent.held.items() if slot[0] == extent]:
+            agent.set(page, content(20000 + page))
+            if page % 20 == 0:
+                daemon.serve()
+    daemon.until(lambda: one.dropped_extents == two.dropped_extents == [extent], 60)
+    daemon.until(lambda: share(daemon)["extents"] == 1)
+    assert share(daemon)["worn_bytes"] == 0 and share(daemon)["store_bytes"] == PAGE
+
+
+@with_daemon()
+def what_a_machine_that_maps_held_is_worn_when_it_ends(daemon):
+    one, two, three = [Sharer(daemon, name, domain="d", maps=name == "b") for name in "abc"]
+    ready(daemon, one, two, three)
+    daemon.until(lambda: two.may_map)
+    assert not one.may_map and not three.may_map
+    slots = [a_page_anew(daemon, (one, two, three), page, 100 + page) for page in range(3)]
+    kept = a_page_anew(daemon, (one, three), 8, 108)
+    two.die()
+    daemon.until(lambda: daemon.state("b") is None)
+    # The others hold them still; who comes finds them, for their bytes are what they were.
+    assert share(daemon)["worn_bytes"] == 0 and share(daemon)["slots_used_bytes"] == 4 * PAGE
+    one.set(9, content(100))
+    one.offer(9)
+    daemon.until(lambda: one.held.get(9) == slots[0])
+    for agent in (one, three):
+        for page in range(3):
+            agent.set(page, content(200 + page))
+    one.set(9, content(209))
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == PAGE)
+    assert share(daemon)["worn_bytes"] == 3 * PAGE
+    assert a_page_anew(daemon, (one, three), 7, 107) not in slots and one.held[8] == kept
+
+
 @with_daemon()
 def lies_cut_the_connection(daemon):
     one, two = pair(daemon, 2)
@@ -432,6 +502,9 @@ def lies_cut_the_connection(daemon):
     cut(entries(DROPPED, "<QII", [(extent, 4095, 1)]))
     cut(entries(DROPPED, "<QII", [(extent + 1, index, 1)]))
     cut(entries(DROPPED, "<QII", [(extent, 4096, 1)]))
+    cut(entries(WORN, "<QII", [(extent, index, 1)]))  # it has not said that it maps
+    cut(message(MAPS) + b"x")
+    cut(message(MAPS, b"x"))
     cut(entries(HELD, "<QQIi", [(0, extent, index, 0)]))
     cut(entries(HELD, "<QQIi", [(0, extent, index, -ENOENT)]))
     cut(entries(STAGED, "<QiI", [(0, 0, 0)]))

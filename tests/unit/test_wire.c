@@ -31,6 +31,7 @@ static void sample_of_sharing(struct ob_wire_msg *msg)
 			msg->held.item[n] = (struct ob_wire_held){ page + n, extent, OB_WIRE_EXTENT_MAX - 1 - n, n % 2 ? -ENOENT : 0 };
 		break;
 	case OB_WIRE_DROPPED:
+	case OB_WIRE_WORN:
 		for (msg->dropped.n = n; n--;)
 			msg->dropped.item[n] = (struct ob_wire_dropped){ extent + n, n, UINT32_MAX - n };
 		break;
@@ -117,7 +118,7 @@ static struct ob_wire_msg sample(uint16_t type)
 static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
-	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT,
+	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -287,6 +288,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	enum { PAYLOAD = OB_WIRE_HEADER_SIZE, ITEM = PAYLOAD + 4 };
 	static const uint16_t lists[] = {
 		OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_FETCH, OB_WIRE_ADOPT,
+		OB_WIRE_WORN,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
