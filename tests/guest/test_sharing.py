@@ -161,4 +161,42 @@ def guest_killed(host):
     wait_store(host, lambda s: s["slots_used_bytes"] <= s["shared_bytes"], "no slot is kept for the one that is gone")
 
 
-sys.exit(tap.main([equal_memory, other_domains, daemon_killed, switched_off, guest_killed]))
+def mapped(host):
+    """Shared pages that are read again and again are mapped: reads are no faults, writes and discards take pages out, nothing is lost"""
+    host.start_daemon(*QUICK)
+    for seed in (1, 2):
+        host.machine(f"guest-{seed}", memory=208, witness={**CALM, "same": 100, "nearly": 0, "zero": 0, "direct": 8, "seed": seed},
+                     disk=dict(mib=16, options="cache=none,aio=native"), options=["--domain", "both", "--share-mapped"])
+    machines = host.machines
+    for machine in machines:
+        machine.wait_ready()
+    wait_shared(machines)
+    for _ in range(3):
+        check_all(machines)
+        wait_shared(machines)
+    seen = [machine.wait_stats(lambda s: s["mapped_bytes"] > 4 * MIB, "pages are mapped")["stats"] for machine in machines]
+    tap.comment(f"mapped: {[s['mapped_bytes'] >> 10 for s in seen]} KiB of {[s['shared_bytes'] >> 10 for s in seen]} KiB shared, in "
+                f"{[s['mapped_runs'] for s in seen]} runs; {[s['map_breaks'] for s in seen]} breaks")
+    check_all(machines)
+    # What is written, some of it by devices, is the guest's own again; what is given back is empty.
+    for machine in machines:
+        machine.ask("touch", "touched")
+        machine.check()
+    # What is reported may be from before.
+    after = [machine.wait_stats(lambda s: s["map_breaks"] > 0 and s["mapped_bytes"] < was["mapped_bytes"] // 2, "pages are taken out")["stats"]
+             for machine, was in zip(machines, seen)]
+    tap.comment(f"after all was written: {[s['mapped_bytes'] >> 10 for s in after]} KiB mapped, {[s['map_breaks'] for s in after]} breaks, "
+                f"{[s['map_taken_out_pages'] for s in after]} of {[s['map_pages'] for s in after]} pages were taken out; "
+                f"worn: {host.json('share')['domains'][0]['worn_bytes'] >> 10} KiB")
+    host.run("share", "--off", machines[0].name)
+    assert machines[0].stats()["stats"]["mapped_bytes"] == 0
+    # Nobody is there to ask; what is mapped stays right.
+    host.kill_daemon()
+    for machine in machines:
+        machine.check()
+    machines[1].signal(signal.SIGKILL)
+    machines[1].wait_end()
+    machines[0].check()
+
+
+sys.exit(tap.main([equal_memory, other_domains, daemon_killed, switched_off, guest_killed, mapped]))
