@@ -80,6 +80,7 @@ static struct {
 	struct ob_share_held held[EXTENTS_MAX];
 	struct ob_share_offer offers[OB_WIRE_SHARES_MAX];
 	struct ob_share_drop drops[OB_WIRE_SHARES_MAX];
+	struct ob_share_adoption adoptions[OB_WIRE_SHARES_MAX];
 } share = { .event = -1 };
 
 /* The engine's: from any of its threads. */
@@ -444,15 +445,21 @@ static int do_fetch(const struct ob_wire_msg *in)
 static int do_adopt(const struct ob_wire_msg *in)
 {
 	struct ob_wire_msg *out = ob_link_message();
+	unsigned n = 0;
 	int r;
 
-	out->held.n = in->adopt.n;
 	for (uint32_t i = 0; i < in->adopt.n; i++) {
 		const struct ob_wire_adopt *item = &in->adopt.item[i];
 
-		r = -ENOENT;
 		if (share.on && is_ours(item->extent))
-			r = ob_engine_share_adopt(ob_agent_engine(), item->page, item->extent, item->index);
+			share.adoptions[n++] = (struct ob_share_adoption){ .page = item->page, .extent = item->extent, .index = item->index };
+	}
+	ob_engine_share_adopt_all(ob_agent_engine(), share.adoptions, n);
+	out->held.n = in->adopt.n;
+	for (uint32_t i = 0, done = 0; i < in->adopt.n; i++) {
+		const struct ob_wire_adopt *item = &in->adopt.item[i];
+
+		r = share.on && is_ours(item->extent) ? share.adoptions[done++].result : -ENOENT;
 		out->held.item[i] = (struct ob_wire_held){ item->page, item->extent, item->index, r };
 	}
 	r = ob_link_send(OB_WIRE_HELD);

@@ -144,6 +144,13 @@ int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);
  * its end), -ESTALE (they differ, or the page is in use), -ENOENT (no such page or slot), or -errno. In case of failure there is no hold.
  */
 int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t extent, uint32_t index) OB_MUST_CHECK;
+/* The same for many; what is said there is each one's result. Neighbours that follow each other in the list are given up with one call of the kernel. */
+struct ob_share_adoption {
+	uint64_t page, extent;
+	uint32_t index;
+	int result;
+};
+void ob_engine_share_adopt_all(struct ob_engine *engine, struct ob_share_adoption *items, unsigned n);
 
 /* Stops offering and brings every shared page back; the limit stays, and is kept. As ob_engine_release(), which it is when there is no limit. */
 int ob_engine_unshare(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,

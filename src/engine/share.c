@@ -41,6 +41,7 @@
 #include "engine/internal.h"
 #include "kern/memory.h"
 
+#define ADOPT_STEP   16u /* pages with their chunk's lock held */
 #define ENDED_BYTES  (sizeof(uint32_t) * OB_EXTENT_PAGES)
 #define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
 #define TABLES_BYTES (STATE_BYTES + OB_EXTENTS_MAX * ENDED_BYTES)
@@ -528,37 +529,32 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 	return r;
 }
 
-/*
- * The page has the bytes of the slot: gives its own copy up. What a reclaimer has made ready or is writing is his, and is
- * thrown away when he sees that the word has changed.
- */
-static int become(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
+/* The word of a page whose own copy is gone. What a reclaimer is writing is his, and is thrown away when he sees that the word has changed. */
+static void benched_is_shared(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
 {
 	uint64_t *word = ob_place_word(place, place->page), before = *word;
-	int r;
 
-	switch (ob_page_state(before)) {
-	case OB_PAGE_BENCHED:
-		r = ob_lift_drop(place, place->page, 1);
-		if (r < 0)
-			return r;
-		ob_page_move(engine, place->chunk, word, OB_T_SHARE, ob_page_with_slot(slot));
-		if (before & OB_PAGE_CACHED)
-			ob_swap_free(engine->swap, ob_page_slot(before));
-		ob_cost_add(engine, -1);
-		return 0;
-	case OB_PAGE_COMPRESSED:
+	ob_page_move(engine, place->chunk, word, OB_T_SHARE, ob_page_with_slot(slot));
+	if (before & OB_PAGE_CACHED)
+		ob_swap_free(engine->swap, ob_page_slot(before));
+	ob_cost_add(engine, -1);
+}
+
+/* The same for one whose copy is compressed, or another slot. */
+static void away_is_shared(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
+{
+	uint64_t *word = ob_place_word(place, place->page), before = *word;
+
+	if (ob_page_state(before) == OB_PAGE_COMPRESSED) {
 		ob_page_move(engine, place->chunk, word, OB_T_SHARE_COMPRESSED, ob_page_with_slot(slot));
 		ob_pool_free(engine->pool, ob_page_handle(before));
-		return 0;
-	default:
+	} else {
 		ob_page_set_bits(engine, word, ob_page_with_slot(slot));
 		ob_share_let_go(engine, ob_page_slot(before));
-		return 0;
 	}
 }
 
-static int adopt_locked(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
+static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
 {
 	char buffer[OB_PAGE_SIZE];
 	const char *bytes = bytes_of(engine, place, buffer);
@@ -571,31 +567,92 @@ static int adopt_locked(struct ob_engine *engine, struct ob_place *place, uint32
 		ob_count(engine, share_refused_pages, 1);
 		return -ESTALE;
 	}
-	return become(engine, place, slot);
+	return 0;
+}
+
+/* Of one chunk, in ascending order; its lock is held, and the slots of those without an error are. */
+static void adopt_locked(struct ob_engine *engine, struct ob_place *place, struct ob_share_adoption *items, const uint32_t *slots,
+			 unsigned n)
+{
+	uint16_t benched[ADOPT_STEP], which[ADOPT_STEP];
+	unsigned count = 0, gone;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (items[i].result == 0)
+			items[i].result = ob_share_find_page(engine, items[i].page, place);
+		if (items[i].result == 0)
+			items[i].result = has_bytes_of(engine, place, slots[i]);
+		if (items[i].result < 0)
+			continue;
+		if (ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_BENCHED) {
+			benched[count] = (uint16_t)(place->page - place->chunk_first);
+			which[count++] = (uint16_t)i;
+		} else {
+			away_is_shared(engine, place, slots[i]);
+		}
+	}
+	gone = count ? ob_lift_drop_many(engine, place, benched, count) : 0;
+	for (unsigned i = 0; i < count; i++) {
+		place->page = place->chunk_first + benched[i];
+		if (i < gone)
+			benched_is_shared(engine, place, slots[which[i]]);
+		else
+			items[which[i]].result = -ENOMEM;
+	}
+}
+
+static void adopt_step(struct ob_engine *engine, struct ob_share *share, struct ob_share_adoption *items, unsigned n)
+{
+	uint32_t slots[ADOPT_STEP];
+	struct ob_place place;
+	unsigned adopted = 0;
+	int held[ADOPT_STEP];
+
+	for (unsigned i = 0; i < n; i++) {
+		items[i].result = take_hold(share, items[i].extent, items[i].index, &slots[i]);
+		held[i] = items[i].result == 0;
+	}
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_share_find_page(engine, items[0].page, &place) == 0) {
+		ob_chunk_lock_background(place.chunk);
+		adopt_locked(engine, &place, items, slots, n);
+		ob_chunk_unlock(place.chunk);
+	} else {
+		for (unsigned i = 0; i < n; i++)
+			items[i].result = -ENOENT;
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	for (unsigned i = 0; i < n; i++) {
+		adopted += items[i].result == 0;
+		if (held[i] && items[i].result < 0)
+			undo_hold(share, slots[i]);
+	}
+	ob_count(engine, share_adopted_pages, adopted);
+	if (adopted)
+		ob_fault_room(engine);
+}
+
+void ob_engine_share_adopt_all(struct ob_engine *engine, struct ob_share_adoption *items, unsigned n)
+{
+	struct ob_share *share = share_of(engine);
+
+	for (unsigned i = 0; !share && i < n; i++)
+		items[i].result = -ENOENT;
+	for (unsigned i = 0; share && i < n;) {
+		unsigned count = 1;
+
+		while (i + count < n && count < ADOPT_STEP && items[i + count].page > items[i + count - 1].page &&
+		       items[i + count].page / OB_CHUNK_PAGES == items[i].page / OB_CHUNK_PAGES)
+			count++;
+		adopt_step(engine, share, items + i, count);
+		i += count;
+	}
 }
 
 int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t extent, uint32_t index)
 {
-	struct ob_share *share = share_of(engine);
-	struct ob_place place;
-	uint32_t slot = 0;
-	int r = share ? take_hold(share, extent, index, &slot) : -ENOENT;
+	struct ob_share_adoption item = { .page = page, .extent = extent, .index = index };
 
-	if (r < 0)
-		return r;
-	pthread_rwlock_rdlock(&engine->regions_lock);
-	r = ob_share_find_page(engine, page, &place);
-	if (r == 0) {
-		ob_chunk_lock_background(place.chunk);
-		r = adopt_locked(engine, &place, slot);
-		ob_chunk_unlock(place.chunk);
-	}
-	pthread_rwlock_unlock(&engine->regions_lock);
-	if (r < 0) {
-		undo_hold(share, slot);
-		return r;
-	}
-	ob_count(engine, share_adopted_pages, 1);
-	ob_fault_room(engine);
-	return 0;
+	ob_engine_share_adopt_all(engine, &item, 1);
+	return item.result;
 }

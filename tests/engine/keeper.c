@@ -178,6 +178,29 @@ static struct keeper_extent *find_extent(struct keeper *keeper, uint64_t id)
 	return NULL;
 }
 
+static void hold(struct keeper *keeper, const struct ob_share_adoption *item, int by)
+{
+	struct keeper_extent *extent = find_extent(keeper, item->extent);
+
+	if (!extent)
+		return;
+	extent->refs[item->index] += (uint32_t)by;
+	keeper->adopted += (uint64_t)(int64_t)by;
+}
+
+void keeper_adopt_all(struct keeper *keeper, struct ob_share_adoption *items, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		hold(keeper, &items[i], 1);
+	ob_engine_share_adopt_all(keeper->engine, items, n);
+	for (unsigned i = 0; i < n; i++) {
+		if (items[i].result == 0)
+			continue;
+		hold(keeper, &items[i], -1);
+		keeper->refused++;
+	}
+}
+
 unsigned keeper_take_drops(struct keeper *keeper)
 {
 	struct ob_share_drop drops[100];

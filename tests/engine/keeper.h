@@ -59,6 +59,8 @@ void keeper_end(struct keeper *keeper);
 int keeper_put(struct keeper *keeper, const void *page, uint32_t *ret_index);
 /* Asks a page to adopt a slot, and counts the hold if it does. Returns what the engine said. */
 int keeper_adopt(struct keeper *keeper, uint64_t page, uint32_t extent, uint32_t index);
+/* A list of them; of an extent that is not the keeper's nothing is noted. */
+void keeper_adopt_all(struct keeper *keeper, struct ob_share_adoption *items, unsigned n);
 /* Takes the drops there are. Returns how many holds they ended. */
 unsigned keeper_take_drops(struct keeper *keeper);
 /* Looks at the offers there are, shares what is equal, takes drops, drops extents that nobody holds. Returns how many pages were adopted. */

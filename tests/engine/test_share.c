@@ -413,6 +413,65 @@ static void an_adoption_that_fails_changes_nothing(void **state)
 	share_assert_holds();
 }
 
+/* Items of a list, of which some cannot be adopted, and some come twice. Returns how many there are. */
+static unsigned make_list(struct ob_share_adoption *items, int *expected, unsigned max)
+{
+	uint8_t bytes[PATTERN_PAGE];
+	uint32_t index, before = 0;
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < RAMS * RAM_PAGES && n + 2 <= max; i++) {
+		uint32_t page = i % RAM_PAGES;
+		unsigned which = i / RAM_PAGES;
+		int extent;
+
+		if (fetch(which, page, bytes) < 0)
+			continue;
+		extent = keeper_put(&keeper, bytes, &index);
+		assert_true(extent >= 0);
+		items[n] = (struct ob_share_adoption){ keeper_page(which, page), keeper.extent[extent].id, index, 1 };
+		expected[n] = 0;
+		if (page % 7 == 3 && index) {
+			items[n].index = before; /* the slot of another */
+			expected[n] = -ESTALE;
+		} else if (page % 11 == 3) {
+			items[n].extent = 12345;
+			expected[n] = -ENOENT;
+		} else if (page % 13 == 3) {
+			items[n + 1] = items[n];
+			expected[++n] = 0;
+		}
+		before = index;
+		n++;
+	}
+	return n;
+}
+
+static void a_list_is_adopted_like_its_pages(void **state)
+{
+	enum { MOST = 2 * RAMS * RAM_PAGES };
+	static struct ob_share_adoption items[MOST];
+	static int expected[MOST];
+	unsigned n = make_list(items, expected, MOST), results[3] = { 0 };
+
+	assert_true(n > 200);
+	/* The kernel refuses every second call: what it has not done is not adopted, and can be later. */
+	assert_int_equal(ob_fault_configure("madvise:/2:ENOMEM", NULL), 0);
+	for (unsigned round = 0; round < 2; round++) {
+		keeper_adopt_all(&keeper, items, n);
+		for (unsigned i = 0; i < n; i++) {
+			assert_true(items[i].result == expected[i] || (!round && !expected[i] && items[i].result == -ENOMEM));
+			results[items[i].result == 0 ? 0 : items[i].result == -ENOMEM ? 1 : 2]++;
+		}
+		assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+		share_assert_holds();
+	}
+	print_message("# of %u: %u adopted in two rounds, %u times no memory, %u wrong\n", n, results[0], results[1], results[2]);
+	assert_true(results[1] > 0 && results[2] > 0);
+	share_check_all();
+	share_assert_holds();
+}
+
 static void a_fault_that_fails_is_tried_again(void **state)
 {
 	assert_true(share_what_is_equal() > 0);
@@ -545,6 +604,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(unsharing_keeps_the_limit, set_up, share_tear_down),
 		cmocka_unit_test_setup_teardown(the_table_of_extents_is_bounded, set_up, share_tear_down),
 		cmocka_unit_test_setup_teardown(an_adoption_that_fails_changes_nothing, set_up, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_list_is_adopted_like_its_pages, set_up, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_fault_that_fails_is_tried_again, set_up, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_wrong_bit_on_the_way_back_is_seen, set_up, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_evicted_is_offered, set_up_without_limit, share_tear_down),

@@ -159,7 +159,7 @@ int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)
 	return 0;
 }
 
-int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t id, uint32_t index)
+static int play_adopt(uint64_t page, uint64_t id, uint32_t index)
 {
 	struct played_extent *extent = played_find(id);
 
@@ -171,6 +171,12 @@ int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t id, 
 	extent->holds[index]++;
 	extent->held++;
 	return 0;
+}
+
+void ob_engine_share_adopt_all(struct ob_engine *engine, struct ob_share_adoption *items, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		items[i].result = play_adopt(items[i].page, items[i].extent, items[i].index);
 }
 
 int ob_engine_unshare(struct ob_engine *engine, void (*progress)(void *context, uint64_t done, uint64_t total), void *context,
