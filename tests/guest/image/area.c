@@ -28,6 +28,8 @@
 
 #define BUFFER_PAGES 2048u
 #define RUN_PAGES    16u /* of a disk, in one request */
+#define SPARE_MIB    24u /* what the witness itself and the kernel need beside the areas */
+#define ROOM_NS      5000000000ull
 #define WRONG_LINES  40u
 #define ERROR_LINES  20u
 
@@ -303,13 +305,29 @@ static uint64_t available_mib(void)
 	return kib >> 10;
 }
 
+/*
+ * Whether there is room for so much; the guest's OOM killer would end the witness in the middle. While pages are reported
+ * to the balloon they are not counted as free: two seconds after its driver was loaded 100 MiB are missing, for some
+ * milliseconds. So what is too little counts only if it stays so.
+ */
+static int room_for(uint64_t mib, uint64_t *ret_available)
+{
+	uint64_t began = now_ns();
+
+	while (mib + SPARE_MIB > (*ret_available = available_mib())) {
+		if (now_ns() - began > ROOM_NS)
+			return 0;
+		usleep(20000);
+	}
+	return 1;
+}
+
 int areas_create(void)
 {
 	uint64_t memory = params.anon_mib + 2 * params.fork_mib + params.tmpfs_mib;
-	uint64_t available = available_mib();
+	uint64_t available;
 
-	/* The guest's OOM killer would end the witness in the middle; say before what does not fit. */
-	if (memory + 24 > available) {
+	if (!room_for(memory, &available)) {
 		report("refused what=memory mib=%llu available_mib=%llu", (unsigned long long)memory,
 		       (unsigned long long)available);
 		return -1;
@@ -323,8 +341,10 @@ int areas_create(void)
 
 int area_grow(uint64_t mib)
 {
+	uint64_t available;
+
 	for (unsigned a = 0; a < area_count; a++)
 		if (areas[a].kind == AREA_GROWN)
 			return -1;
-	return !mib || mib + 24 > available_mib() ? -1 : add_memory("grown", AREA_GROWN, mib);
+	return !mib || !room_for(mib, &available) ? -1 : add_memory("grown", AREA_GROWN, mib);
 }
