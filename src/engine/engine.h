@@ -123,6 +123,12 @@ void ob_engine_share_off(struct ob_engine *engine);
 unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer *ret, unsigned max);
 unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *ret, unsigned max);
 
+/*
+ * What whoever counts the holds must have counted, slot by slot: those that were adopted and that no drop was taken of. From
+ * *position on, 0 at first, which is moved on. Fills at most max; returns how many, 0 at the end. Nothing may be adopted or taken meanwhile.
+ */
+unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, struct ob_share_drop *ret, unsigned max);
+
 /* Copies a page of OB_PAGE_SIZE bytes out. Returns 0, -ESTALE (it has another hash now; `to` is overwritten), or -ENOENT (it is in use, or there is none). */
 int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to) OB_MUST_CHECK;
 

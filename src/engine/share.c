@@ -17,6 +17,10 @@
  * it takes bounded memory and cannot be lost however long nobody takes it. An extent goes only when nothing of it is held
  * and nothing of it is left to tell.
  *
+ * Whoever counts the holds elsewhere may have lost count: messages get lost with their connection. So the engine keeps what he must
+ * have counted, for each slot: one more with each adoption, less what was taken as ended. A hold that ends changes nothing of that
+ * until it is taken, so these counts stand still while nobody adopts or takes anything, and can be told piece by piece.
+ *
  * Offers are hints, kept in a ring; when it is full the oldest goes.
  *
  * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
@@ -42,9 +46,9 @@
 #include "kern/memory.h"
 
 #define ADOPT_STEP   16u /* pages with their chunk's lock held */
-#define ENDED_BYTES  (sizeof(uint32_t) * OB_EXTENT_PAGES)
+#define COUNTS_BYTES (sizeof(uint32_t) * OB_EXTENT_PAGES)
 #define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
-#define TABLES_BYTES (STATE_BYTES + OB_EXTENTS_MAX * ENDED_BYTES)
+#define TABLES_BYTES (STATE_BYTES + 2 * OB_EXTENTS_MAX * COUNTS_BYTES)
 
 static struct ob_share *share_of(const struct ob_engine *engine)
 {
@@ -68,6 +72,7 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 		pthread_mutex_init(&share->lock, NULL);
 		ob_scan_init(&share->scan);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
+		share->counted = share->ended + OB_EXTENTS_MAX;
 		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
 		__atomic_store_n(&engine->share, share, __ATOMIC_RELEASE);
 	}
@@ -192,7 +197,7 @@ static struct ob_extent *free_extent(struct ob_engine *engine, struct ob_share *
 			return &share->extent[i];
 	if (share->extent_count == OB_EXTENTS_MAX)
 		return NULL;
-	ob_cost_tables(engine, (int64_t)(ENDED_BYTES + sizeof(struct ob_extent)));
+	ob_cost_tables(engine, (int64_t)(2 * COUNTS_BYTES + sizeof(struct ob_extent)));
 	return &share->extent[share->extent_count++];
 }
 
@@ -356,6 +361,7 @@ static int take_hold(struct ob_share *share, uint64_t id, uint32_t index, uint32
 	extent = find_extent(share, id);
 	if (extent && index < extent->pages) {
 		extent->held++;
+		share->counted[extent - share->extent][index]++;
 		*ret_slot = (uint32_t)(extent - share->extent) * OB_EXTENT_PAGES + index;
 		r = 0;
 	}
@@ -368,6 +374,7 @@ static void undo_hold(struct ob_share *share, uint32_t slot)
 {
 	pthread_mutex_lock(&share->lock);
 	share->extent[slot / OB_EXTENT_PAGES].held--;
+	share->counted[slot / OB_EXTENT_PAGES][slot % OB_EXTENT_PAGES]--;
 	pthread_mutex_unlock(&share->lock);
 }
 
@@ -401,6 +408,7 @@ static unsigned take_drops(struct ob_share *share, unsigned number, struct ob_sh
 			ret[n++] = (struct ob_share_drop){ .extent = extent->id, .index = index, .count = count,
 							   .was_mapped = extent->mapped[index / 64] >> (index % 64) & 1 };
 			share->ended[number][index] = 0;
+			share->counted[number][index] -= count;
 			extent->told[i] &= extent->told[i] - 1;
 			extent->to_tell -= count;
 			share->to_tell -= count;
@@ -421,6 +429,37 @@ unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *r
 		if (share->extent[i].to_tell)
 			n += take_drops(share, i, ret + n, max - n);
 	pthread_mutex_unlock(&share->lock);
+	return n;
+}
+
+/* What is counted of the extent of this number, from *index on, which is moved on. */
+static unsigned counts_of(struct ob_share *share, unsigned number, uint32_t *index, struct ob_share_drop *ret, unsigned max)
+{
+	const struct ob_extent *extent = &share->extent[number];
+	unsigned n = 0;
+
+	pthread_mutex_lock(&share->lock);
+	if (!extent->id || (!extent->held && !extent->to_tell))
+		*index = OB_EXTENT_PAGES;
+	for (; *index < OB_EXTENT_PAGES && n < max; ++*index)
+		if (share->counted[number][*index])
+			ret[n++] = (struct ob_share_drop){ extent->id, *index, share->counted[number][*index] };
+	pthread_mutex_unlock(&share->lock);
+	return n;
+}
+
+unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, struct ob_share_drop *ret, unsigned max)
+{
+	struct ob_share *share = share_of(engine);
+	unsigned n = 0;
+
+	/* New numbers, too, come from this thread alone. */
+	while (share && n < max && *position / OB_EXTENT_PAGES < share->extent_count) {
+		uint32_t number = *position / OB_EXTENT_PAGES, index = *position % OB_EXTENT_PAGES;
+
+		n += counts_of(share, number, &index, ret + n, max - n);
+		*position = number * OB_EXTENT_PAGES + index;
+	}
 	return n;
 }
 

@@ -93,6 +93,7 @@ struct ob_share {
 	struct ob_extent extent[OB_EXTENTS_MAX];
 	struct ob_scan scan;
 	uint32_t (*ended)[OB_EXTENT_PAGES]; /* for each extent and slot, the holds that ended and that nobody has taken yet */
+	uint32_t (*counted)[OB_EXTENT_PAGES]; /* and those that whoever counts them believes in: these, and those that have not ended */
 };
 
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "share_bed.h"
 
+#include <string.h>
+
 #include "base/fault.h"
 
 struct bed *bed;
@@ -72,6 +74,25 @@ uint64_t share_held(void)
 	return sum;
 }
 
+/* What the engine believes that the keeper counts is what it counts, slot by slot. */
+static void assert_counts(void)
+{
+	static uint32_t counts[KEEPER_EXTENTS][OB_CHUNK_PAGES * 8];
+	struct ob_share_drop list[100];
+	uint32_t position = 0;
+	unsigned n;
+
+	memset(counts, 0, sizeof(counts));
+	while ((n = ob_engine_share_counts(bed->engine, &position, list, OB_ARRAY_LEN(list))))
+		for (unsigned i = 0; i < n; i++)
+			for (unsigned extent = 0; extent < KEEPER_EXTENTS; extent++)
+				if (keeper.extent[extent].id == list[i].extent)
+					counts[extent][list[i].index] += list[i].count;
+	for (unsigned extent = 0; extent < KEEPER_EXTENTS; extent++)
+		for (uint32_t index = 0; keeper.extent[extent].id && index < keeper.extent_pages; index++)
+			assert_int_equal(counts[extent][index], keeper.extent[extent].refs[index]);
+}
+
 /* Four counts of one thing: by words, by extents, by the engine's counters, by the keeper. */
 void share_assert_holds(void)
 {
@@ -81,7 +102,9 @@ void share_assert_holds(void)
 	share_settle();
 	stats = bed_stats(bed);
 	words = stats.shared_bytes / OB_PAGE_SIZE;
+	assert_counts();
 	keeper_take_drops(&keeper);
+	assert_counts();
 	assert_int_equal(share_held(), words);
 	assert_int_equal(stats.share_adopted_pages - stats.share_dropped_pages, words);
 	assert_int_equal(keeper_held(&keeper), words);

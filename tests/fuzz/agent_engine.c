@@ -109,6 +109,20 @@ unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *r
 	return n;
 }
 
+unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, struct ob_share_drop *ret, unsigned max)
+{
+	unsigned n = 0;
+
+	for (; n < max && *position < PLAYED_EXTENTS * PLAYED_SLOTS; ++*position) {
+		const struct played_extent *extent = &played.extent[*position / PLAYED_SLOTS];
+		uint32_t slot = *position % PLAYED_SLOTS, count = extent->holds[slot] + extent->dropped[slot];
+
+		if (extent->id && count)
+			ret[n++] = (struct ob_share_drop){ extent->id, slot, count };
+	}
+	return n;
+}
+
 int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to)
 {
 	if (page >= PLAYED_PAGES)
