@@ -27,8 +27,10 @@
  *
  * When the connection is lost, the engine goes on scanning; what it offers is thrown away, what it drops is kept. A message
  * of drops that the socket did not take is kept as well, and so is what a HELD that was not taken would have said. Not known
- * is whether a message that the socket took was read: should overbookd close without reading it, the slots in it stay in use
- * there until this process ends.
+ * is whether a message that the socket took was read, or what was lost that never came here. So after the first SHARE of a
+ * connection all that overbookd must have counted is told in HOLDS: by the engine's counts, and what is owed. Until the last of them is
+ * sent nothing is dropped, offered or adopted; what is owed is dropped afterwards, as ever, also because an overbookd that
+ * does not know HOLDS skips them. Holds of extents that are foreign are told too: whoever does not know those skips them.
  *
  * Failure: staging memory or an extent that is not what it must be is refused and logged. Sharing is off then, or the pages
  * that should go there are answered with -ENOENT; nothing else changes.
@@ -68,6 +70,10 @@ static struct {
 	int known;     /* which overbookd it is */
 	int on;        /* SHARE on this connection */
 	int may_map;   /* MAY_MAP on this connection */
+	int met;       /* there was one, on or off */
+	int telling;   /* HOLDS, of which the last has not been sent */
+	uint32_t told_position; /* of HOLDS, in the engine's counts; and in what is owed */
+	unsigned told_owed;
 	pid_t peer;
 	int has_key;
 	uint8_t key[OB_WIRE_KEY_SIZE];
@@ -158,6 +164,7 @@ void ob_share_connected(pid_t peer)
 		meet_another();
 	share.peer = peer;
 	share.told_count = 0;
+	share.met = share.telling = 0;
 	share.pending = 1;
 }
 
@@ -182,7 +189,7 @@ void ob_share_woken(void)
 
 int ob_share_wants_to_send(void)
 {
-	return share.connected && share.known && (share.pending || share.owed_count);
+	return share.connected && share.known && (share.telling || share.pending || share.owed_count);
 }
 
 static void owe(uint64_t extent, uint32_t index, uint32_t count, int was_mapped)
@@ -201,6 +208,38 @@ static int send_owed(uint16_t type, unsigned n)
 		if (type == OB_WIRE_DROPPED || share.owed[i].was_mapped)
 			out->dropped.item[out->dropped.n++] = share.owed[i].drop;
 	return out->dropped.n ? ob_link_send(type) : 0;
+}
+
+static void begin_telling(void)
+{
+	if (share.met)
+		return;
+	share.met = share.telling = 1;
+	share.told_position = share.told_owed = 0;
+}
+
+/* As send_drops(). */
+static int send_holds(void)
+{
+	struct ob_wire_msg *out = ob_link_message();
+	unsigned n = 0;
+	int r;
+
+	if (!share.telling)
+		return 0;
+	while (n < OB_WIRE_SHARES_MAX && share.told_owed < share.owed_count)
+		out->dropped.item[n++] = share.owed[share.told_owed++].drop;
+	if (!n) {
+		n = ob_engine_share_counts(ob_agent_engine(), &share.told_position, share.drops, OB_WIRE_SHARES_MAX);
+		for (unsigned i = 0; i < n; i++)
+			out->dropped.item[i] = (struct ob_wire_dropped){ share.drops[i].extent, share.drops[i].index, share.drops[i].count };
+	}
+	out->dropped.n = n;
+	r = ob_link_send(OB_WIRE_HOLDS);
+	if (r < 0)
+		return r;
+	share.telling = n > 0;
+	return 1;
 }
 
 /* Returns 1 when some were sent or thrown away, 0 when there are none, or -errno. */
@@ -249,8 +288,10 @@ static int send_offers(void)
 int ob_share_send(void)
 {
 	for (unsigned i = 0; i < MESSAGES_A_TURN; i++) {
-		int r = send_drops();
+		int r = send_holds();
 
+		if (r == 0)
+			r = send_drops();
 		if (r == 0)
 			r = send_offers();
 		if (r < 0)
@@ -319,6 +360,7 @@ static void identify(const uint8_t *key)
 		meet_another();
 	memcpy(share.key, key, sizeof(share.key));
 	share.has_key = share.known = 1;
+	begin_telling();
 }
 
 static int switch_on(const struct ob_wire_msg *in, int fd)
@@ -442,6 +484,11 @@ static int do_fetch(const struct ob_wire_msg *in)
 	return ob_link_send(OB_WIRE_STAGED);
 }
 
+static int may_adopt(uint64_t extent)
+{
+	return share.on && !share.telling && is_ours(extent);
+}
+
 static int do_adopt(const struct ob_wire_msg *in)
 {
 	struct ob_wire_msg *out = ob_link_message();
@@ -451,7 +498,7 @@ static int do_adopt(const struct ob_wire_msg *in)
 	for (uint32_t i = 0; i < in->adopt.n; i++) {
 		const struct ob_wire_adopt *item = &in->adopt.item[i];
 
-		if (share.on && is_ours(item->extent))
+		if (may_adopt(item->extent))
 			share.adoptions[n++] = (struct ob_share_adoption){ .page = item->page, .extent = item->extent, .index = item->index };
 	}
 	ob_engine_share_adopt_all(ob_agent_engine(), share.adoptions, n);
@@ -459,7 +506,7 @@ static int do_adopt(const struct ob_wire_msg *in)
 	for (uint32_t i = 0, done = 0; i < in->adopt.n; i++) {
 		const struct ob_wire_adopt *item = &in->adopt.item[i];
 
-		r = share.on && is_ours(item->extent) ? share.adoptions[done++].result : -ENOENT;
+		r = may_adopt(item->extent) ? share.adoptions[done++].result : share.telling ? -EAGAIN : -ENOENT;
 		out->held.item[i] = (struct ob_wire_held){ item->page, item->extent, item->index, r };
 	}
 	r = ob_link_send(OB_WIRE_HELD);

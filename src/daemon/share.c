@@ -3,8 +3,9 @@
  * Domains and their machines.
  *
  * A machine becomes a sharer with its first HELLO and stays one until its process has ended, whatever becomes of its connection:
- * its page tables name slots, so its holds stand. It gets a new staging memory with each connection. A domain exists while it has
- * machines; then nothing of its store is held any more, and it goes.
+ * its page tables name slots, so its holds stand, until it says itself on the next one what has become of them. It gets a new
+ * staging memory with each connection. A domain exists while it has machines; then nothing of its store is held any more, and it
+ * goes.
  *
  * The hash's key is drawn once, the same for all domains: it tells nothing of pages, and each domain has its own index.
  *
@@ -199,8 +200,9 @@ void ob_share_disconnected(struct ob_machine *machine)
 
 	if (!sharer)
 		return;
-	sharer->on = sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = false;
+	sharer->on = sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = sharer->claims = false;
 	ob_match_abandon(sharer);
+	ob_claim_clear(&sharer->claim);
 	staging_close(sharer);
 	ob_match_pump(sharer->domain);
 }
@@ -224,6 +226,7 @@ void ob_share_machine_gone(struct ob_machine *machine)
 	if (sharer->maps)
 		ob_store_wear_all(domain->store, &sharer->holder);
 	ob_store_let_go_all(domain->store, &sharer->holder);
+	ob_claim_clear(&sharer->claim);
 	ob_store_forget_told(domain->store, sharer->number, 0);
 	staging_close(sharer);
 	domain->sharers[sharer->number] = NULL;
@@ -465,13 +468,19 @@ static void on_maps(struct ob_sharer *sharer)
 	ob_link_flush(sharer->machine);
 }
 
+/* What an agent says of itself, whether it is a sharer or there was no memory for one. */
+static bool is_unasked(uint16_t type)
+{
+	return type == OB_WIRE_OFFER || type == OB_WIRE_ORPHANS || type == OB_WIRE_MAPS || type == OB_WIRE_HOLDS;
+}
+
 int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	uint64_t before = ob_share_store_bytes(machine->daemon);
 	int r = 0;
 
 	if (!machine->sharer)
-		return msg->type == OB_WIRE_OFFER || msg->type == OB_WIRE_ORPHANS || msg->type == OB_WIRE_MAPS ? 0 :
+		return is_unasked(msg->type) ? 0 :
 			ob_error_set(err, EPROTO, "an answer about sharing that nobody asked for");
 	if (msg->type == OB_WIRE_ORPHANS)
 		on_orphans(machine->sharer, msg);

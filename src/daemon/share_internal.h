@@ -41,6 +41,8 @@ struct ob_sharer {
 	struct ob_domain *domain;
 	unsigned number;          /* in the domain */
 	struct ob_holder holder;
+	struct ob_holder claim;   /* what HOLDS has named so far */
+	bool claims;              /* HOLDS has begun, on this connection, and not ended */
 	uint64_t quota;
 
 	bool off;                 /* by the user's wish */

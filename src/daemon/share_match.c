@@ -21,8 +21,18 @@
  * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, or one of them is next.
  *
  * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error and DROPPED
- * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules. When the
- * connection ends, what was sent and not answered stays held until the process ends: whether the page became the slot is not known.
+ * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules.
+ *
+ * Lost messages. When a connection ends, ADOPTs and HELDs and DROPPEDs may be lost with it, and what is counted may be more than
+ * what is held, never less. All of it stays held, since a slot that somebody holds and is not known to hold would change under a
+ * guest. On the next connection the agent says HOLDS: what overbookd must have counted, had nothing been lost. That is every hold
+ * of a page, and every one that has ended and that DROPPED is still to say; so each is taken back once, by HOLDS leaving it out
+ * or by DROPPED. It is told in pieces, while nothing changes at the agent: it adopts and drops nothing before it has said the
+ * last one. ADOPTs that were sent on this connection meanwhile have no answer when the last piece comes, or a refusal that came
+ * before it: they are no part of what it tells, and stay as they are. What is left out is let go of, as worn if the machine maps.
+ * More than what is counted breaks the rules: so an agent can free nothing but what it was given, and can keep nothing that it was
+ * not given. While it tells it is asked nothing. If it never comes to an end, or begins anew, it harms itself alone. Agents that do
+ * not know HOLDS keep what was lost until their process ends.
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
@@ -297,7 +307,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 
 static bool has_window(const struct ob_sharer *sharer)
 {
-	return sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+	return !sharer->claims && sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
 }
 
 static void start_all(struct ob_sharer *sharer)
@@ -589,6 +599,8 @@ static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, s
 {
 	struct ob_store *store = sharer->domain->store;
 
+	if (sharer->claims)
+		return ob_error_set(err, EPROTO, "DROPPED between HOLDS");
 	for (uint32_t i = 0; i < msg->dropped.n; i++) {
 		const struct ob_wire_dropped *item = &msg->dropped.item[i];
 		uint32_t slot;
@@ -623,6 +635,55 @@ static int on_worn(struct ob_sharer *sharer, const struct ob_wire_msg *msg, stru
 	return 0;
 }
 
+static int claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struct ob_error *err)
+{
+	int r = ob_store_claim(&sharer->holder, &sharer->claim, slot, count);
+
+	if (r == -ENOMEM)
+		return ob_error_sys(err, ENOMEM, "cannot take in what it holds");
+	return r < 0 ? ob_error_set(err, EPROTO, "HOLDS of a slot that it does not hold so often") : 0;
+}
+
+/* All has been told: what is held beyond that was lost with a connection. */
+static int settle(struct ob_sharer *sharer, struct ob_error *err)
+{
+	uint64_t lost;
+	int r = 0;
+
+	for (unsigned i = 0; i < sharer->pending_count && r == 0; i++)
+		r = claim(sharer, pending_at(sharer, i)->slot, 1, err);
+	if (r < 0)
+		return r;
+	/* WORN may have been lost with DROPPED. */
+	lost = ob_store_settle(sharer->domain->store, &sharer->holder, &sharer->claim, sharer->maps);
+	if (lost)
+		ob_log(OB_LOG_INFO, "machine \"%s\": it holds %llu shared pages fewer than were counted when its connection ended",
+		       sharer->machine->name, (unsigned long long)lost);
+	ob_claim_clear(&sharer->claim);
+	sharer->claims = false;
+	return 0;
+}
+
+static int on_holds(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	struct ob_store *store = sharer->domain->store;
+	int r = 0;
+
+	sharer->claims = true;
+	for (uint32_t i = 0; i < msg->dropped.n && r == 0; i++) {
+		const struct ob_wire_dropped *item = &msg->dropped.item[i];
+		uint32_t slot;
+
+		/* A former overbookd's are told in ORPHANS. */
+		if (!ob_store_has(store, item->extent))
+			continue;
+		if (ob_store_find(store, item->extent, item->index, &slot) < 0)
+			return ob_error_set(err, EPROTO, "HOLDS of a slot that is free");
+		r = claim(sharer, slot, item->count, err);
+	}
+	return r < 0 || msg->dropped.n ? r : settle(sharer, err);
+}
+
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	int r = 0;
@@ -635,6 +696,8 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 		r = on_held(sharer, msg, err);
 	else if (msg->type == OB_WIRE_WORN)
 		r = on_worn(sharer, msg, err);
+	else if (msg->type == OB_WIRE_HOLDS)
+		r = on_holds(sharer, msg, err);
 	else
 		r = on_dropped(sharer, msg, err);
 	ob_match_pump(sharer->domain);
@@ -643,7 +706,7 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 
 void ob_match_abandon(struct ob_sharer *sharer)
 {
-	/* What was sent stays held: the agent may have done it. What was not sent was never held by it. */
+	/* What was sent stays held, until HOLDS tells: the agent may have done it. What was not sent was never held by it. */
 	while (sharer->adopt_out) {
 		sharer->adopt_out--;
 		take_back(sharer, pending_at(sharer, --sharer->pending_count)->slot);

@@ -53,6 +53,7 @@ struct ob_store {
 	struct extent **extents; /* NULL: a free place */
 	uint32_t places, count;
 	uint32_t current;        /* the extent that is being filled, or NONE */
+	uint32_t found;          /* the place of the extent that was found last by its id: the next is most often the same */
 	uint64_t used, filled, spent;
 };
 
@@ -119,7 +120,7 @@ static int make_memory(struct extent *extent)
 	return 0;
 }
 
-static int draw_id(const struct ob_store *store, uint64_t *ret_id)
+static int draw_id(struct ob_store *store, uint64_t *ret_id)
 {
 	uint64_t id = 0;
 
@@ -412,24 +413,72 @@ void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder)
 	free(gone.table);
 }
 
-static const struct extent *find_extent(const struct ob_store *store, uint64_t id, uint32_t *ret_place)
+int ob_store_claim(const struct ob_holder *holder, struct ob_holder *claim, uint32_t slot, uint32_t count)
 {
-	for (uint32_t place = 0; place < store->places; place++)
+	uint32_t counted = ob_holder_count(holder, slot), claimed = ob_holder_count(claim, slot);
+	struct ob_hold *hold;
+	int r;
+
+	if (claimed > counted || count > counted - claimed)
+		return -EINVAL;
+	r = holder_reserve(claim);
+	if (r < 0)
+		return r;
+	hold = find_hold(claim, slot);
+	claim->used += !hold->key;
+	hold->key = slot + 1;
+	hold->count += count;
+	claim->holds += count;
+	return 0;
+}
+
+uint64_t ob_store_settle(struct ob_store *store, struct ob_holder *holder, const struct ob_holder *claim, bool wear)
+{
+	uint64_t before = holder->holds;
+
+	for (uint32_t i = 0; i < holder->size; i++) {
+		struct ob_hold *hold = &holder->table[i];
+		uint32_t claimed = hold->count ? ob_holder_count(claim, hold->key - 1) : 0, over;
+
+		if (hold->count <= claimed)
+			continue;
+		over = hold->count - claimed;
+		hold->count = claimed;
+		holder->holds -= over;
+		if (wear)
+			ob_store_wear(store, hold->key - 1);
+		take_back(store, hold->key - 1, over);
+	}
+	return before - holder->holds;
+}
+
+void ob_claim_clear(struct ob_holder *claim)
+{
+	free(claim->table);
+	*claim = (struct ob_holder){ 0 };
+}
+
+static const struct extent *find_extent(struct ob_store *store, uint64_t id, uint32_t *ret_place)
+{
+	for (uint32_t i = 0; i < store->places; i++) {
+		uint32_t place = (store->found + i) % store->places;
+
 		if (store->extents[place] && store->extents[place]->id == id) {
-			*ret_place = place;
+			*ret_place = store->found = place;
 			return store->extents[place];
 		}
+	}
 	return NULL;
 }
 
-bool ob_store_has(const struct ob_store *store, uint64_t id)
+bool ob_store_has(struct ob_store *store, uint64_t id)
 {
 	uint32_t place;
 
 	return find_extent(store, id, &place) != NULL;
 }
 
-int ob_store_find(const struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot)
+int ob_store_find(struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot)
 {
 	uint32_t place;
 	const struct extent *extent = index < OB_STORE_SLOTS ? find_extent(store, id, &place) : NULL;

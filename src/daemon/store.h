@@ -15,6 +15,9 @@
  * first where the store may not grow. An extent without any hold is closed: no slot of it is handed out any more, and it goes when
  * every machine that has mapped it has been told.
  *
+ * What a holder says himself that he holds is a **claim**: a holder too, that nobody counts. It is checked against what is
+ * counted, and when it is complete, what was counted beyond it is let go of.
+ *
  * Not thread-safe. Knows no machines, sockets or messages.
  */
 #ifndef OB_DAEMON_STORE_H
@@ -74,11 +77,20 @@ void ob_store_wear_all(struct ob_store *store, const struct ob_holder *holder);
 /* All that a machine holds: its process has ended. */
 void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder);
 
+/* Count more in a claim. 0, -EINVAL when the holder does not hold the slot so often, or -ENOMEM; nothing has changed then. */
+int ob_store_claim(const struct ob_holder *holder, struct ob_holder *claim, uint32_t slot, uint32_t count) OB_MUST_CHECK;
+
+/* Lets go of what is not claimed; wear: as worn. Returns how many holds that were. */
+uint64_t ob_store_settle(struct ob_store *store, struct ob_holder *holder, const struct ob_holder *claim, bool wear);
+
+/* Empties a claim. */
+void ob_claim_clear(struct ob_holder *claim);
+
 uint32_t ob_holder_count(const struct ob_holder *holder, uint32_t slot);
 
 /* The slot at an index of the extent with this id. Returns 0, or -ENOENT when there is no such extent or the slot is free. */
-int ob_store_find(const struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot) OB_MUST_CHECK;
-bool ob_store_has(const struct ob_store *store, uint64_t id);
+int ob_store_find(struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot) OB_MUST_CHECK;
+bool ob_store_has(struct ob_store *store, uint64_t id);
 
 const void *ob_store_bytes(const struct ob_store *store, uint32_t slot);
 uint64_t ob_store_id(const struct ob_store *store, uint32_t slot);

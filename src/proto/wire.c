@@ -524,7 +524,7 @@ static void get_one_dropped(struct reader *r, struct ob_wire_msg *msg, uint32_t 
 	msg->dropped.item[i].index = get_index(r);
 	msg->dropped.item[i].count = (uint32_t)get(r, 4);
 	if (!msg->dropped.item[i].count)
-		complain(r, "it drops a slot 0 times");
+		complain(r, "it names a slot 0 times");
 }
 
 static void get_orphan(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
@@ -625,6 +625,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_ORPHANS] = { "ORPHANS", put_orphans, get_orphans },
 	[OB_WIRE_WORN] = { "WORN", put_dropped, get_dropped },
 	[OB_WIRE_MAPS] = { "MAPS", put_nothing, get_nothing },
+	[OB_WIRE_HOLDS] = { "HOLDS", put_dropped, get_dropped },
 	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
 	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },
 	[OB_WIRE_POLL] = { "POLL", put_poll, get_poll },

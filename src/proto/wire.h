@@ -23,6 +23,8 @@
  * DROPPED (agent)           u32 n, n x { u64 extent, u32 index, u32 count }: holds that have ended
  * WORN (agent)              as DROPPED, which follows: pages of these slots have been mapped, so that they must never be filled again
  * MAPS (agent)              empty, after HELLO: it would map pages of the store; answered by MAY_MAP by those who understand WORN
+ * HOLDS (agent)             as DROPPED: what the agent holds, and what it has yet to say DROPPED of, in any number of messages; one
+ *                           with n = 0 ends them. After the first SHARE of a connection, before OFFER and DROPPED
  * ORPHANS (agent)           u32 n, n x { u64 extent, u32 held, u32 0 }: extents that this overbookd has not sent, and how many holds of
  *                           each there are; after HELLO, and when it changes; n = 0: none any more
  * SET_LIMIT (overbookd)     u64 bytes, 0 for none, u64 maximum: what the agent says in its next HELLO; answered by REPLY,
@@ -43,7 +45,8 @@
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
- * ADOPT is sent until HELD with an error, or DROPPED, takes it back. Descriptors go by SCM_RIGHTS with their message.
+ * ADOPT is sent until HELD with an error, or DROPPED, takes it back, or HOLDS on a later connection leaves it out. Descriptors go
+ * by SCM_RIGHTS with their message.
  *
  * Either side closes the connection on a message that does not parse, after logging what was wrong with it. A type
  * that is not known is skipped, so that newer peers may say more. Nothing is ever interpreted before it is checked.
@@ -85,6 +88,7 @@ enum ob_wire_type {
 	OB_WIRE_ORPHANS = 10,
 	OB_WIRE_WORN = 11,
 	OB_WIRE_MAPS = 12,
+	OB_WIRE_HOLDS = 13,
 	OB_WIRE_SET_LIMIT = 16,
 	OB_WIRE_RELEASE = 17,
 	OB_WIRE_POLL = 18,
@@ -192,7 +196,7 @@ struct ob_wire_msg {
 		struct {
 			uint32_t n;
 			struct ob_wire_dropped item[OB_WIRE_SHARES_MAX];
-		} dropped; /* of WORN too */
+		} dropped; /* of WORN and HOLDS too */
 		struct {
 			uint32_t n;
 			struct ob_wire_orphan item[OB_WIRE_SHARES_MAX];

@@ -21,13 +21,15 @@
 struct sent {
 	uint64_t id;
 	int unclear; /* DROP_EXTENT came too early, by which overbookd has only itself to blame */
-	uint32_t holds[PLAYED_SLOTS];
 	unsigned char worn[PLAYED_SLOTS];
+	uint32_t holds[PLAYED_SLOTS], claims[PLAYED_SLOTS]; /* claims: what HOLDS has named so far */
 };
 
 static struct {
 	uint8_t key[OB_WIRE_KEY_SIZE];
 	int has_key, known, on, may_map;
+	int met, claiming; /* SHARE on this connection; and the last HOLDS has not come */
+	int deaf;          /* what comes on this connection is lost */
 	unsigned n;
 	struct sent sent[SENT_MAX];
 	unsigned answers; /* STAGED and HELD */
@@ -46,7 +48,9 @@ static struct sent *find_sent(uint64_t id)
 void peer_met(int same)
 {
 	peer.known = !same;
-	peer.on = peer.may_map = 0;
+	peer.on = peer.may_map = peer.met = peer.claiming = peer.deaf = 0;
+	for (unsigned i = 0; i < peer.n; i++)
+		memset(peer.sent[i].claims, 0, sizeof(peer.sent[i].claims));
 	memset(&peer.orphans, 0, sizeof(peer.orphans));
 	if (!same)
 		peer.n = peer.has_key = 0;
@@ -120,8 +124,35 @@ static void heard_dropped(const struct ob_wire_msg *msg)
 	}
 }
 
+/* The last one: what is held beyond that was lost with a connection. */
+static void settle(void)
+{
+	peer.claiming = 0;
+	for (unsigned i = 0; i < peer.n; i++)
+		memcpy(peer.sent[i].holds, peer.sent[i].claims, sizeof(peer.sent[i].holds));
+}
+
+static void heard_holds(const struct ob_wire_msg *msg)
+{
+	FUZZ_CHECK(peer.claiming, "HOLDS that nobody waits for");
+	for (uint32_t i = 0; i < msg->dropped.n; i++) {
+		const struct ob_wire_dropped *item = &msg->dropped.item[i];
+		struct sent *sent = find_sent(item->extent);
+
+		if (!sent)
+			continue;
+		FUZZ_CHECK(sent->unclear || sent->holds[item->index] - sent->claims[item->index] >= item->count,
+			   "HOLDS of a slot that is held %u times: %u", sent->holds[item->index], item->count);
+		sent->claims[item->index] += item->count;
+	}
+	if (!msg->dropped.n)
+		settle();
+}
+
 void peer_heard(const struct ob_wire_msg *msg)
 {
+	if (peer.deaf)
+		return;
 	if (msg->type == OB_WIRE_STAGED)
 		heard_staged(msg);
 	else if (msg->type == OB_WIRE_HELD)
@@ -130,8 +161,12 @@ void peer_heard(const struct ob_wire_msg *msg)
 		heard_dropped(msg);
 	else if (msg->type == OB_WIRE_WORN)
 		heard_worn(msg);
+	else if (msg->type == OB_WIRE_HOLDS)
+		heard_holds(msg);
 	else if (msg->type == OB_WIRE_ORPHANS)
 		peer.orphans = *msg;
+	FUZZ_CHECK(!peer.claiming || (msg->type != OB_WIRE_OFFER && msg->type != OB_WIRE_DROPPED), "a message of type %u before HOLDS",
+		   msg->type);
 	FUZZ_CHECK(msg->type != OB_WIRE_OFFER || peer.on, "an offer while sharing is off");
 	peer.answers += msg->type == OB_WIRE_STAGED || msg->type == OB_WIRE_HELD;
 }
@@ -146,6 +181,9 @@ static uint32_t told_orphan(uint64_t id)
 
 void peer_check(void)
 {
+	FUZZ_CHECK(peer.deaf || !peer.claiming, "HOLDS has no end");
+	if (peer.deaf)
+		return;
 	for (unsigned i = 0; i < PLAYED_EXTENTS && peer.known; i++) {
 		const struct played_extent *extent = &played.extent[i];
 		const struct sent *sent = find_sent(extent->id);
@@ -189,6 +227,13 @@ static int tell_with_file(struct ob_wire_msg *msg, int *fds, int n)
 	return r;
 }
 
+/* The first SHARE of a connection is answered by HOLDS. */
+static void meet_once(void)
+{
+	peer.claiming |= !peer.met;
+	peer.met = 1;
+}
+
 /* The agent will know by this key who it is that speaks. */
 static void be(const uint8_t *key)
 {
@@ -196,6 +241,7 @@ static void be(const uint8_t *key)
 		peer.n = 0;
 	memcpy(peer.key, key, sizeof(peer.key));
 	peer.has_key = peer.known = 1;
+	meet_once();
 }
 
 /* Sharing is off, says the overbookd that there was, or another one. */
@@ -303,7 +349,7 @@ static void expect_answer(const struct ob_wire_msg *order)
 	peer.order = *order;
 	if (agent_tell(&copy, NULL, 0) < 0)
 		return;
-	FUZZ_CHECK(peer.answers == answers + 1, "%u answers", peer.answers - answers);
+	FUZZ_CHECK(peer.deaf || peer.answers == answers + 1, "%u answers", peer.answers - answers);
 }
 
 static void step_fetch(char *const *words, int n)
@@ -360,6 +406,9 @@ int peer_step(char letter, char *const *words, int n)
 		break;
 	case 'o':
 		played_offer((unsigned)OB_MIN(fuzz_number(words, n, 1), 5000ull));
+		break;
+	case 'n':
+		peer.deaf = 1;
 		break;
 	case 't':
 		played_touch(fuzz_number(words, n, 1), (uint32_t)fuzz_number(words, n, 2), (uint32_t)fuzz_number(words, n, 3));

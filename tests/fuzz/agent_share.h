@@ -12,12 +12,15 @@
  *     o N                      the engine offers N pages
  *     t ID INDEX COUNT         the guest touches: holds of a slot end
  *     m                        the machine would map pages, and MAY_MAP; what is dropped of even slots of extents that come then was mapped
+ *     n                        what the agent says of sharing is lost from now on, until it connects again
  *
  * KIND: 0 the descriptor is what it must be, 1 not sealed, 2 too small, 3 there is none, 4 there are two, 5 a pipe, 6 too large.
  *
- * What must hold: an overbookd, known by its key, is told exactly once of each hold that ends, and of no other; what is held of
- * extents that are not its own is what ORPHANS says; each FETCH and ADOPT has its answer, and what is staged has the page's bytes. A slot that was mapped is worn before
- * it is dropped; extents come with a file for the engine after MAY_MAP, on that connection, and never else.
+ * What must hold: an overbookd, known by its key, is told exactly once of each hold that ends, and of no other; what it was not told
+ * since it was lost it knows after HOLDS, which comes first and never names more than it believes; what is held of
+ * extents that are not its own is what ORPHANS says; each FETCH and ADOPT has its answer, and what is staged has the page's bytes. A
+ * slot that was mapped is worn before it is dropped; extents come with a file for the engine after MAY_MAP, on that connection, and
+ * never else.
  */
 #ifndef OB_FUZZ_AGENT_SHARE_H
 #define OB_FUZZ_AGENT_SHARE_H

@@ -14,6 +14,7 @@
  *     F N STATUS CONTENT          STAGED for all FETCHes that have come: STATUS is an errno number, CONTENT what is in the pages
  *     A N STATUS                  HELD for all ADOPTs that have come
  *     D N TIMES INDEX             DROPPED of the slot that it was to adopt last, moved by INDEX
+ *     H N TIMES INDEX             HOLDS of the same; TIMES 0: the last of them
  *     P N EXTENT HELD             ORPHANS
  *     u N STATUS TEXT             REPLY to the last UNSHARE
  *     w N HEX                     any packet
@@ -165,9 +166,9 @@ static void say_dropped(struct bed *bed, unsigned who, char letter, char *const 
 	const struct ob_wire_adopt *held = &bed->agent[who].held;
 	static struct ob_wire_msg msg;
 
-	msg = (struct ob_wire_msg){ .type = letter == 'D' ? OB_WIRE_DROPPED : OB_WIRE_ORPHANS };
-	if (letter == 'D') {
-		msg.dropped.n = 1;
+	msg = (struct ob_wire_msg){ .type = letter == 'D' ? OB_WIRE_DROPPED : letter == 'H' ? OB_WIRE_HOLDS : OB_WIRE_ORPHANS };
+	if (letter != 'P') {
+		msg.dropped.n = letter == 'D' || fuzz_number(words, n, 2);
 		msg.dropped.item[0] = (struct ob_wire_dropped){ held->extent, (uint32_t)(held->index + fuzz_number(words, n, 3)),
 								(uint32_t)fuzz_number(words, n, 2) };
 	} else {
@@ -316,7 +317,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int steps = 0; steps < STEPS_MAX && at && (n = fuzz_step(&at, words, words_of(*at))) >= 0; steps++) {
 		unsigned who = (unsigned)fuzz_number(words, n, 1) % OB_MIN(BED_AGENTS, BED_CLIENTS);
 
-		if (n && strchr("OFADP", *words[0]))
+		if (n && strchr("OFADPH", *words[0]))
 			sharing_step(bed, who, *words[0], words, n);
 		else if (n && strchr("ahsgxreuwq", *words[0]))
 			agent_step(bed, who, *words[0], words, n);

@@ -7,8 +7,9 @@ import mmap
 import os
 import re
 import struct
+from collections import Counter
 
-from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
+from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
                             UNSHARE, WORN, Agent,
                             ceiling, hello, message)
 
@@ -55,7 +56,8 @@ class Sharer(Agent):
         self.extents, self.dropped_extents, self.unshare = {}, [], None
         self.answer_fetches = self.answer_adopts = True
         self.questions = []  # of FETCH, without an answer yet
-        self.fetched, self.refused, self.uncertain = 0, 0, False
+        self.fetched, self.refused = 0, 0
+        self.tells, self.told = True, False  # an agent that knows HOLDS; it has said them on this connection
         self.numbers = {}
         super().__init__(daemon, name, **options)
 
@@ -64,6 +66,7 @@ class Sharer(Agent):
                       domain=self.domain)
         values.update(other)
         self.send(hello(self.name, values.pop("pid", self.pid), **values))
+        self.told = False
         if self.maps:
             self.send(message(MAPS))
 
@@ -84,6 +87,8 @@ class Sharer(Agent):
             if self.on:
                 assert len(self.descriptors) == 1
                 self.staging = mmap.mmap(self.descriptors[0], STAGING * PAGE)
+            if self.tells and not self.told:
+                self.tell_holds()
         elif kind == EXTENT:
             self.take_extent(*struct.unpack("<QII", payload))
         elif kind == FETCH:
@@ -151,6 +156,14 @@ class Sharer(Agent):
         self.send(entries(HELD, "<QQIi", answers))
         self.tell_dropped(dropped)
 
+    def tell_holds(self, end=True, size=512):
+        counts = list(Counter(self.held.values()).items())
+        for start in range(0, len(counts), size):
+            self.send(entries(HOLDS, "<QII", [(extent, index, count) for (extent, index), count in counts[start:start + size]]))
+        if end:
+            self.send(entries(HOLDS, "<QII", []))
+        self.told = True
+
     def tell_dropped(self, slots):
         slots = [slot for slot in slots if slot[0] in self.extents]
         if slots:
@@ -159,9 +172,11 @@ class Sharer(Agent):
     def set(self, page, data, was_mapped=False):
         """The guest writes: the page is the machine's own again."""
         if page in self.held:
-            if was_mapped:
-                self.send(entries(WORN, "<QII", [(*self.held[page], 1)]))
-            self.tell_dropped([self.held.pop(page)])
+            slot = self.held.pop(page)
+            if self.sock and was_mapped:
+                self.send(entries(WORN, "<QII", [(*slot, 1)]))
+            if self.sock:
+                self.tell_dropped([slot])
         self.pages[page] = data
 
     def offer(self, *pages, hash=None):
@@ -198,3 +213,30 @@ def share(daemon, domain=None):
         if domain is None or found["domain"] == domain:
             return found
     return None
+
+
+def pair(daemon, pages=1, domain="d", names=("a", "b"), **options):
+    """Two machines of a domain with the same pages, shared."""
+    one, two = [Sharer(daemon, name, domain=domain, **options) for name in names]
+    ready(daemon, one, two)
+    for agent in (one, two):
+        for page in range(pages):
+            agent.pages[page] = content(page + 1)
+    one.offer()
+    daemon.until(lambda: row(daemon, names[0])["offers"] == pages)
+    two.offer()
+    daemon.until(lambda: len(one.held) == len(two.held) == pages)
+    return one, two
+
+
+def row(daemon, name):
+    return daemon.call("share", name=name)["domains"][0]["machines"][0]
+
+
+def a_page_anew(daemon, agents, page, number):
+    """Equal bytes that the store does not have: the slot that they get."""
+    for agent in agents:
+        agent.set(page, content(number))
+        agent.offer(page)
+    daemon.until(lambda: all(page in agent.held for agent in agents))
+    return agents[0].held[page]

@@ -146,6 +146,53 @@ static void nobody_writes_to_what_was_sent(void **state)
 	ob_store_free(store);
 }
 
+static void what_is_not_claimed_is_let_go_of(void **state)
+{
+	struct ob_store *store = ob_store_new(on_freed, NULL);
+	struct ob_holder a = { 0 }, b = { 0 }, claim = { 0 };
+	uint32_t slots[100];
+
+	for (unsigned i = 0; i < OB_ARRAY_LEN(slots); i++) {
+		slots[i] = fill(store, (uint8_t)i);
+		for (unsigned holds = 0; holds < 3; holds++)
+			assert_int_equal(ob_store_hold(store, &a, slots[i]), 0);
+		if (i % 2)
+			assert_int_equal(ob_store_hold(store, &b, slots[i]), 0);
+		ob_store_unpin(store, slots[i]);
+	}
+	/* Never more than is counted, in one piece or in several. */
+	assert_int_equal(ob_store_claim(&a, &claim, slots[0], 4), -EINVAL);
+	assert_int_equal(ob_store_claim(&a, &claim, slots[0], UINT32_MAX), -EINVAL);
+	assert_int_equal(ob_store_claim(&b, &claim, slots[0], 1), -EINVAL);
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(ob_store_claim(&a, &claim, slots[i], 2), 0);
+	assert_int_equal(ob_store_claim(&a, &claim, slots[7], 2), -EINVAL);
+	assert_int_equal(ob_store_claim(&a, &claim, slots[7], UINT32_MAX), -EINVAL);
+	assert_int_equal(ob_store_claim(&a, &claim, slots[7], 1), 0);
+	/* What was let go of since then is not missed. */
+	assert_int_equal(ob_store_let_go(store, &a, slots[8], 2), 0);
+	freed_count = 0;
+	assert_int_equal(ob_store_settle(store, &a, &claim, false), 50 * 3 + 48);
+	assert_int_equal(freed_count, 25);
+	assert_int_equal(ob_holder_count(&a, slots[7]), 3);
+	assert_int_equal(ob_holder_count(&a, slots[8]), 1);
+	assert_int_equal(ob_holder_count(&a, slots[9]), 2);
+	assert_int_equal(ob_holder_count(&a, slots[99]), 0);
+	assert_int_equal(a.holds, 50 * 2);
+	assert_int_equal(b.holds, 50);
+	assert_int_equal(ob_store_used_pages(store), 75);
+	assert_int_equal(ob_store_worn_pages(store), 0);
+	/* Of a machine that maps it is worn. */
+	ob_claim_clear(&claim);
+	assert_int_equal(ob_store_settle(store, &a, &claim, true), 100);
+	assert_int_equal(a.holds, 0);
+	assert_int_equal(ob_store_used_pages(store), 50);
+	assert_int_equal(ob_store_worn_pages(store), 25);
+	ob_store_let_go_all(store, &a);
+	ob_store_let_go_all(store, &b);
+	ob_store_free(store);
+}
+
 static uint64_t random_next(uint64_t *seed)
 {
 	*seed ^= *seed << 13;
@@ -214,6 +261,7 @@ int main(void)
 		cmocka_unit_test(slots_come_in_order_and_go_with_their_last_hold),
 		cmocka_unit_test(an_extent_without_holds_goes_when_all_have_been_told),
 		cmocka_unit_test(nobody_writes_to_what_was_sent),
+		cmocka_unit_test(what_is_not_claimed_is_let_go_of),
 		cmocka_unit_test(a_model_agrees),
 	};
 

@@ -32,6 +32,7 @@ static void sample_of_sharing(struct ob_wire_msg *msg)
 		break;
 	case OB_WIRE_DROPPED:
 	case OB_WIRE_WORN:
+	case OB_WIRE_HOLDS:
 		for (msg->dropped.n = n; n--;)
 			msg->dropped.item[n] = (struct ob_wire_dropped){ extent + n, n, UINT32_MAX - n };
 		break;
@@ -119,6 +120,7 @@ static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
+	OB_WIRE_HOLDS,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -288,7 +290,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	enum { PAYLOAD = OB_WIRE_HEADER_SIZE, ITEM = PAYLOAD + 4 };
 	static const uint16_t lists[] = {
 		OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_FETCH, OB_WIRE_ADOPT,
-		OB_WIRE_WORN,
+		OB_WIRE_WORN, OB_WIRE_HOLDS,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
@@ -305,6 +307,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	expect_refusal(OB_WIRE_DROPPED, ITEM, 0, 8, EPROTO, "name is 0");
 	expect_refusal(OB_WIRE_DROPPED, ITEM + 8, UINT32_MAX, 4, EPROTO, "beyond");
 	expect_refusal(OB_WIRE_DROPPED, ITEM + 12, 0, 4, EPROTO, "0 times");
+	expect_refusal(OB_WIRE_HOLDS, ITEM + 12, 0, 4, EPROTO, "0 times");
 	expect_refusal(OB_WIRE_ORPHANS, ITEM, 0, 8, EPROTO, "name is 0");
 	expect_refusal(OB_WIRE_ORPHANS, ITEM + 12, 1, 4, EPROTO, "reserved");
 	expect_refusal(OB_WIRE_FETCH, ITEM + 24, OB_WIRE_STAGING_MAX, 4, EPROTO, "staging");
