@@ -217,8 +217,10 @@ static int tell_with(const uint8_t *packet, size_t size, const int *fds, int n)
 	/* An agent's own words are nothing to it. */
 	FUZZ_CHECK(world.breaks || (self.fd >= 0) == (r == 0 || r == -ENOTSUP), "%d: the connection is %s", r,
 		   self.fd < 0 ? "closed" : "open");
-	if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns)
-		FUZZ_CHECK(send_stats() == 0 || world.breaks, "statistics");
+	if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns && send_stats() < 0) {
+		FUZZ_CHECK(world.breaks, "statistics");
+		disconnect();
+	}
 	hear();
 	if (self.fd < 0)
 		meet(0);
