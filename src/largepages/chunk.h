@@ -1,33 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Large pages, for one chunk of 2 MiB: keep it, break it, or make it whole again. A pure function of the orders (host.h), of what is known
- * of the chunk, and of how many more may be broken and collapsed now.
+ * Large pages, for one chunk of 2 MiB: keep it, break it, or make it whole again. A pure function of the orders (host.h), of
+ * what is known of the chunk, and of how many more may be broken and collapsed now.
  *
  * Theory of operation.
  *
- *     policy, state      a large chunk                                              a broken one
- *     proactive, high    broken if cold and cold_pages are shareable                made whole if hot, nothing of it is away and
- *                                                                                   it would not be broken again in clear
- *     proactive, clear   broken if hot_pages (cold: cold_pages) are shareable       left
- *     proactive, low     likewise, with the lowest thresholds                       left
- *     late               as above in low, else kept                                 as above, in high
- *     never              kept                                                       as above, in high
- *     off                broken                                                     left
+ *     policy, state      a large chunk                                          a broken one
+ *     proactive, high    broken if cold and cold_pages are shareable            made whole if hot, all there, and not to be broken
+ *                                                                               again in clear
+ *     proactive, clear   broken if hot_pages (cold: cold_pages) are shareable   left
+ *     proactive, low     likewise, with the lowest thresholds                   left
+ *     late               as above in low, else kept                             as above, in high
+ *     never              kept                                                   as above, in high
+ *     off                broken                                                 left
  *
- * "Are shareable" is asked of the bounds of the estimate. When even the most would be too few, it is kept; when the least is enough, it
- * is broken; in between it is sampled further, and when there are no more samples to take the likely number decides. In low there is no
- * time for more samples: the likely number decides at once. A chunk that has never been sampled is sampled first.
+ * "Are shareable" is asked of the bounds of the estimate. When even the most would be too few, it is kept; when the least is
+ * enough, it is broken; in between it is sampled further, and when there are no more samples to take the likely number
+ * decides. In low there is no time for more samples: the likely number decides at once. A chunk that has never been sampled
+ * is sampled first.
  *
- * A chunk that was broken and gave nothing (whoever keeps `vain` says so) needs twice as many next time, and twice as many again: what
- * the sample takes for shareable may be written all the time. After OB_LARGE_VAIN_MAX times only eviction breaks it.
+ * A chunk that was broken and gave nothing (whoever keeps `vain` says so) needs twice as many next time, and twice as many
+ * again: what the sample takes for shareable may be written all the time. After OB_LARGE_VAIN_MAX times only eviction breaks
+ * it.
  *
- * What the kernel can collapse (Linux 6.18; docs/large-pages.md): a registered chunk without holes and without pages that are armed.
- * A chunk of which a page is shared, mapped, or away has holes; that is why those are never collapsed, not because it would cost
- * sharing. Nor is one with a page that a device holds, or on which a system call is at work: the kernel would have to give up half way.
+ * What the kernel can collapse (Linux 6.18; docs/large-pages.md): a registered chunk without holes and without pages that
+ * are armed. A chunk of which a page is shared, mapped, or away has holes; that is why those are never collapsed, not
+ * because it would cost sharing. Nor is one with a page that a device holds, or on which a system call is at work: the
+ * kernel would have to give up half way.
  *
- * Differences from Guo (VEE 2015): the paper has no bounds and no memory of what was in vain; and it does not make pages whole again in
- * high by itself (ESXi does so elsewhere). HawkEye's rule, to break zero pages out of large ones from 85% use on, is contained: zero pages
- * are shareable ones.
+ * Differences from Guo (VEE 2015): the paper has no bounds and no memory of what was in vain; and it does not make pages
+ * whole again in high by itself (ESXi does so elsewhere). HawkEye's rule, to break zero pages out of large ones from 85% use
+ * on, is contained: zero pages are shareable ones.
  */
 #ifndef OB_LARGEPAGES_CHUNK_H
 #define OB_LARGEPAGES_CHUNK_H
@@ -42,7 +45,7 @@
 
 struct ob_large_chunk {
 	struct ob_large_sample sample;
-	uint16_t shared; /* small pages that name a slot of the canonical store, mapped or not; pages of zeros that were dropped */
+	uint16_t shared; /* pages that name a slot of the canonical store, mapped or not; dropped pages of zeros */
 	uint16_t away;   /* benched, compressed, on disk */
 	uint16_t holes;  /* never touched, or given back */
 	uint16_t held;   /* by a device, or the kernel */

@@ -5,8 +5,8 @@
 #include "largepages/host.h"
 
 /*
- * P(X <= k), where n of N pages are drawn and K of the N are shareable. The first term is a product of fractions: no less than
- * 1 / C(512, 256), which a double holds; the others follow from it.
+ * P(X <= k), where n of N pages are drawn and K of the N are shareable. The first term is a product of fractions: no less
+ * than 1 / C(512, 256), which a double holds; the others follow from it.
  */
 static double at_most(unsigned N, unsigned K, unsigned n, unsigned k)
 {

@@ -22,6 +22,8 @@
 #define COLD_HIGH      16u  /* a cold one in high */
 #define COLD_SHARE     8u   /* of what a hot one takes, in clear */
 #define LIKELY_PAGES   64u  /* shareable of a large page, while nobody knows */
+#define ROUND_S        3600u /* for a look at every chunk while memory is plenty, at most: the product's default for sharing */
+#define CHUNK_BYTES    (2 * OB_MIB)
 #define BUCKET_BITS    30
 
 __extension__ typedef __int128 wide;
@@ -200,7 +202,7 @@ static void pass_time(struct ob_large_host *host, uint64_t calm_ns)
 
 /* --- orders --- */
 
-/* Shareable pages that make it worth while to break a hot large page: from HOT_LEAST at min_free to HOT_MOST at the default boundary. */
+/* So many shareable pages are worth breaking a hot large one: from HOT_LEAST at min_free to HOT_MOST at the default boundary. */
 static unsigned hot_pages(const struct ob_large_host *host)
 {
 	uint64_t above = host->free_bytes - OB_MIN(host->free_bytes, host->min_free_bytes);
@@ -218,19 +220,27 @@ static uint32_t rate_for(uint64_t need_bytes, uint64_t pages, uint32_t least, ui
 	return (uint32_t)OB_MAX(OB_MIN(rate, (uint64_t)most), (uint64_t)least);
 }
 
+/* Chunks a second, whatever the need. */
+static uint32_t base_rate(const struct ob_large_host *host, uint32_t most)
+{
+	return (uint32_t)OB_MIN(OB_MAX(host->budget_bytes / CHUNK_BYTES / ROUND_S, (uint64_t)OB_LARGE_SCAN_MIN), (uint64_t)most);
+}
+
 static void order_rates(const struct ob_large_host *host, uint32_t shareable, struct ob_large_orders *orders)
 {
 	uint64_t wanted = host->boundary_bytes + hysteresis_of(host);
 	uint64_t need = (wanted - OB_MIN(wanted, host->free_bytes)) / RECOVER_S + falling(host);
 	uint64_t pages = shareable == OB_LARGE_UNKNOWN ? LIKELY_PAGES : OB_MIN(shareable, OB_LARGE_PAGES);
 
+	uint32_t least = base_rate(host, OB_LARGE_SCAN_MAX), least_broken = base_rate(host, OB_LARGE_BREAK_MAX);
+
 	if (host->state == OB_LARGE_HIGH)
 		need = 0;
-	orders->scan_rate = pages ? rate_for(need, pages, OB_LARGE_SCAN_MIN, OB_LARGE_SCAN_MAX) : OB_LARGE_SCAN_MIN;
+	orders->scan_rate = pages ? rate_for(need, pages, least, OB_LARGE_SCAN_MAX) : least;
 	/* Those that are broken have what they are broken for, at least. */
-	orders->break_rate = rate_for(need, OB_MAX(pages, (uint64_t)orders->cold_pages), OB_LARGE_SCAN_MIN, OB_LARGE_BREAK_MAX);
+	orders->break_rate = rate_for(need, OB_MAX(pages, (uint64_t)orders->cold_pages), least_broken, OB_LARGE_BREAK_MAX);
 	if (host->state == OB_LARGE_LOW) {
-		orders->scan_rate = pages ? OB_LARGE_SCAN_MAX : OB_LARGE_SCAN_MIN;
+		orders->scan_rate = pages ? OB_LARGE_SCAN_MAX : least;
 		orders->break_rate = OB_LARGE_BREAK_MAX;
 	}
 }

@@ -1,47 +1,51 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Large pages, for the whole host: how short memory is, and what is to be done with large pages at that. Pure functions on one
- * struct: no clock, no I/O, no memory of their own. overbookd calls ob_large_host_step() with what is free, and passes the orders on;
- * chunk.h says what an order means for one chunk, estimate.h how many of its pages are worth sharing. docs/large-pages.md has the whole.
+ * Large pages, for the whole host: how short memory is, and what is to be done with large pages at that. Pure functions on
+ * one struct: no clock, no I/O, no memory of their own. overbookd calls ob_large_host_step() with what is free, and passes
+ * the orders on; chunk.h says what an order means for one chunk, estimate.h how many of its pages are worth sharing.
+ * docs/large-pages.md has the whole.
  *
- * Theory of operation. After Guo, Kim, Baskakov and Banerjee, "Proactively Breaking Large Pages to Improve Memory Overcommitment
- * Performance in VMware ESXi" (VEE 2015). The host is in one of three states by its free memory:
+ * Theory of operation. After Guo, Kim, Baskakov and Banerjee, "Proactively Breaking Large Pages to Improve Memory
+ * Overcommitment Performance in VMware ESXi" (VEE 2015). The host is in one of three states by its free memory:
  *
  *         0          min_free                boundary                 budget
  *         |   low    |         clear         |         high           |
  *                    |       [floor ...  the boundary moves ... default]
  *
  *     high    plenty: large pages are made and kept, broken ones made whole; cold ones with something to share are broken
- *     clear   getting short: no new ones; hot ones too are broken where enough is shareable, the fewer bytes are free the less
- *             is enough
+ *     clear   getting short: no new ones; hot ones too are broken where enough is shareable, the fewer bytes are free the
+ *             less is enough
  *     low     short: as many as can be
  *
- * min_free is the product's sliding scale (vSphere: 6% of the first 4 GiB, 4% up to 12, 2% up to 28, 1% of the rest), or a setting.
- * The default of the boundary is the product's 400% of min_free: the paper's own figure is not known to us.
+ * min_free is the product's sliding scale (vSphere: 6% of the first 4 GiB, 4% up to 12, 2% up to 28, 1% of the rest), or a
+ * setting. The default of the boundary is the product's 400% of min_free: the paper's own figure is not known to us.
  *
- * The boundary moves as in the paper: while free memory rises in clear it is lowered, so that a host that has gained enough by sharing
- * gets back to high; when free memory falls fast it goes back to its default at once. "Fast" is: what is above min_free would be used
- * up within HORIZON at the rate of late.
+ * The boundary moves as in the paper: while free memory rises in clear it is lowered, so that a host that has gained enough
+ * by sharing gets back to high; when free memory falls fast it goes back to its default at once. "Fast" is: what is above
+ * min_free would be used up within HORIZON at the rate of late.
  *
- * What is looked at and broken in clear follows the rate at which memory is used up, what is missing to the boundary, and what a
- * look is likely to give: the less is shareable, the more are looked at.
+ * What is looked at and broken in clear follows the rate at which memory is used up, what is missing to the boundary, and
+ * what a look is likely to give: the less is shareable, the more are looked at.
  *
  * Where this differs from the paper, and why:
  *   1. The boundary has a floor (5/4 of min_free), or a host that shares well would have no clear at all.
- *   2. It also returns to its default when free memory is above that anyway: that changes no state, and makes ready for the next time.
+ *   2. It also returns to its default when free memory is above that anyway: that changes no state, and makes ready for the
+ *      next time.
  *   3. It is lowered only as far as high can be reached now: lower is no use, and the reset may come late.
- *   4. Down at once, up slowly. The product has "separate upper and lower bounds", whose values are not public. Here up takes
- *      min_free/8 more than down, for `dwell` on end, a state at a time; dwell doubles when an up was soon undone, and halves again in calm.
+ *   4. Down at once, up slowly. The product has "separate upper and lower bounds", whose values are not public. Here up
+ *      takes min_free/8 more than down, for `dwell` on end, a state at a time; dwell doubles when an up was soon undone, and
+ *      halves again in calm.
  *   5. Where nothing at all is shareable, looking faster finds nothing: the rate is the least then, not the most.
  *
  * Invariants, which the unit tests check against any input:
  *   1. floor <= boundary <= default; min_free <= budget/2 and default <= 3/4 of the budget, so that high can be reached.
  *   2. free < min_free is low after that very step; free < boundary is clear or low.
- *   3. In any time T there are at most 2 T/OB_LARGE_DWELL_MIN_NS + 4 changes of state; in the long run T/(2 OB_LARGE_DWELL_MIN_NS) + 16.
+ *   3. In any time T there are at most 2 T/OB_LARGE_DWELL_MIN_NS + 4 changes of state; in the long run T/(2
+ *      OB_LARGE_DWELL_MIN_NS) + 16.
  *   4. With less free memory, or in a worse state, the thresholds are the same or lower.
  *
- * What comes in may be anything: free above the budget counts as the budget, sums saturate, time that goes by in one leap counts for at
- * most OB_LARGE_STEP_MAX_NS of calm. A budget of 0 is a host without one: high.
+ * What comes in may be anything: free above the budget counts as the budget, sums saturate, time that goes by in one leap
+ * counts for at most OB_LARGE_STEP_MAX_NS of calm. A budget of 0 is a host without one: high.
  */
 #ifndef OB_LARGEPAGES_HOST_H
 #define OB_LARGEPAGES_HOST_H
@@ -54,7 +58,7 @@
 #define OB_LARGE_DWELL_MIN_NS  10000000000ull
 #define OB_LARGE_DWELL_MAX_NS  160000000000ull
 #define OB_LARGE_STEP_MAX_NS   2000000000ull
-#define OB_LARGE_SCAN_MIN      4u    /* chunks a second, for the whole host */
+#define OB_LARGE_SCAN_MIN      32u   /* chunks a second, for the whole host; more where a round would take more than an hour */
 #define OB_LARGE_SCAN_MAX      2048u /* about a tenth of a processor, where a look takes 50 us */
 #define OB_LARGE_BREAK_MAX     512u  /* 1 GiB a second */
 #define OB_LARGE_COLLAPSE_MAX  8u    /* a collapse copies 2 MiB: 4.5 ms where it was measured */
