@@ -334,6 +334,12 @@ int ob_chunk_track(struct ob_engine *engine, struct ob_place *place);
 /* Chunk locked, tracked, no page away. Unregisters it; granted is what the caller has charged for it. 0 or -errno. */
 int ob_chunk_open(struct ob_engine *engine, struct ob_place *place, unsigned granted);
 
+/*
+ * Chunk locked. Makes a large page of a chunk that is all there: collapse.c. Returns 1, 0 (its pages are not in a state for it), or
+ * -errno (the kernel would not; worth another try later).
+ */
+int ob_chunk_collapse(struct ob_engine *engine, struct ob_place *place);
+
 /* Something of the kernel's that should not happen: counted, and said at most once a second. */
 void ob_engine_internal_error(struct ob_engine *engine, const char *what, int r, uint64_t address);
 

@@ -15,6 +15,7 @@
 #define LARGE          (2ull << 20)
 #define LARGE_PAGES    (LARGE / 4096)
 #define POPULATE_READ  22 /* MADV_POPULATE_READ: Linux 5.14 */
+#define COLLAPSE       25 /* MADV_COLLAPSE: Linux 6.1 */
 
 /* Private anonymous memory that is congruent to `like` modulo 2 MiB. */
 static int map_congruent(size_t length, uint64_t like, int prot, uint64_t *ret_base)
@@ -154,6 +155,15 @@ int ob_memory_drop(void *addr, size_t length)
 	if (r < 0)
 		return r;
 	return syscall(SYS_madvise, addr, length, MADV_DONTNEED) < 0 ? -errno : 0;
+}
+
+int ob_memory_collapse(void *addr, size_t length)
+{
+	int r = ob_fault(OB_FP_madvise);
+
+	if (r < 0)
+		return r;
+	return syscall(SYS_madvise, addr, length, COLLAPSE) < 0 ? -errno : 0;
 }
 
 int ob_memory_self(void)

@@ -49,7 +49,14 @@ int ob_memory_empty_addresses(void *base, size_t length) OB_MUST_CHECK;
 int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
 
 /*
- * The same for up to OB_DROP_RANGES ranges, with one call and one flush of the processors' address caches where the kernel
+ * madvise(MADV_COLLAPSE): makes a large page of 2 MiB (aligned) of small ones, whose bytes stay what they are. The address space is
+ * locked for milliseconds. Returns 0; -EBUSY: there is a hole, or one of the kernel's zero pages, and the range is registered; -EAGAIN:
+ * something holds a page; -EINVAL: a page is armed, there are to be no large pages, or the kernel is older than 6.1; or -errno.
+ */
+int ob_memory_collapse(void *addr, size_t length) OB_MUST_CHECK;
+
+/*
+ * The same as ob_memory_drop() for up to OB_DROP_RANGES ranges, with one call and one flush of the processors' address caches where the kernel
  * can (process_madvise() on oneself: Linux 6.13, with one flush 6.16), else one by one. self is a pidfd of this process, or
  * -1. Returns how many ranges, from the first on, are gone.
  */

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Making a broken chunk a large page again. Nobody decides that here (largepages/chunk.h does); nobody calls this yet.
+ *
+ * Theory of operation. The kernel copies the 512 pages into a large one (MADV_COLLAPSE), with the process's address space
+ * locked: that takes some milliseconds, in which everybody's page faults wait, the guest's and those of this engine. So few
+ * a second. The chunk's lock is held, so that no page of it is lifted, shared, or discarded meanwhile; guest and devices go
+ * on, and the kernel sees to it that no write of theirs is lost: it gives up where something holds a page (-EAGAIN), be it
+ * by a pin or a plain reference.
+ *
+ * It is asked only where it can say yes: the chunk is aligned and whole, tracked, and each page RESIDENT. It refuses a
+ * registered chunk with a hole (-EBUSY), with a page that is armed (-EINVAL), and with one of its zero pages (-EBUSY): those
+ * are RESIDENT too, which cannot be seen in the words, and they cost nothing in truth; a chunk that has them is better left
+ * as it is.
+ *
+ * Then the bench's page table goes. Where single pages have lain on the bench there is one, empty, and a large page that is
+ * lifted to it would be broken at once. Dropping all 2 MiB of the bench, where nothing is, frees the table on kernels with
+ * CONFIG_PT_RECLAIM; on others the next lift breaks the page again.
+ *
+ * Words do not change: RESIDENT pages stay what they are, with the copies that the store may have of them (CACHED). So does
+ * the cost. docs/large-pages.md has what the kernel was seen to do.
+ */
+#include "engine/internal.h"
+#include "kern/memory.h"
+
+/* Whether every page of it is in place, and nobody is about to take it. */
+static int may_collapse(const struct ob_place *place)
+{
+	const struct ob_chunk *chunk = place->chunk;
+
+	if (chunk->open || chunk->inexact || chunk->armed || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk))
+		return 0;
+	return chunk->pages == OB_CHUNK_PAGES && chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
+	       ob_place_ram(place, place->chunk_first) % OB_CHUNK_SIZE == 0;
+}
+
+int ob_chunk_collapse(struct ob_engine *engine, struct ob_place *place)
+{
+	uint64_t ram = ob_place_ram(place, place->chunk_first);
+	int r;
+
+	if (!may_collapse(place))
+		return 0;
+	r = ob_memory_collapse((void *)(uintptr_t)ram, OB_CHUNK_SIZE);
+	if (r < 0)
+		return r;
+	r = ob_lift_drop(place, place->chunk_first, OB_CHUNK_PAGES);
+	if (r < 0)
+		ob_engine_internal_error(engine, "emptying the bench of a large page", r, ram);
+	return 1;
+}
