@@ -2,11 +2,10 @@
 /*
  * Making a broken chunk a large page again. Nobody decides that here (largepages/chunk.h does); nobody calls this yet.
  *
- * Theory of operation. The kernel copies the 512 pages into a large one (MADV_COLLAPSE), with the process's address space
- * locked: that takes some milliseconds, in which everybody's page faults wait, the guest's and those of this engine. So few
- * a second. The chunk's lock is held, so that no page of it is lifted, shared, or discarded meanwhile; guest and devices go
- * on, and the kernel sees to it that no write of theirs is lost: it gives up where something holds a page (-EAGAIN), be it
- * by a pin or a plain reference.
+ * Theory of operation. The kernel copies the 512 pages into a large one (MADV_COLLAPSE). That takes some milliseconds, in
+ * which page faults in the same mapping wait: that is all of guest RAM. So few a second. The chunk's lock is held, so that no
+ * page of it is lifted, shared, or discarded meanwhile; guest and devices go on, and the kernel sees to it that no write of
+ * theirs is lost: it gives up where something holds a page (-EAGAIN), be it by a pin or a plain reference.
  *
  * It is asked only where it can say yes: the chunk is aligned and whole, tracked, and each page RESIDENT. It refuses a
  * registered chunk with a hole (-EBUSY), with a page that is armed (-EINVAL), and with one of its zero pages (-EBUSY): those

@@ -49,8 +49,8 @@ int ob_memory_empty_addresses(void *base, size_t length) OB_MUST_CHECK;
 int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
 
 /*
- * madvise(MADV_COLLAPSE): makes a large page of 2 MiB (aligned) of small ones, whose bytes stay what they are. The address space is
- * locked for milliseconds. Returns 0; -EBUSY: there is a hole, or one of the kernel's zero pages, and the range is registered; -EAGAIN:
+ * madvise(MADV_COLLAPSE): makes a large page of 2 MiB (aligned) of small ones, whose bytes stay what they are. Page faults in the same
+ * mapping wait for it: milliseconds. Returns 0; -EBUSY: there is a hole, or one of the kernel's zero pages, and the range is registered; -EAGAIN:
  * something holds a page; -EINVAL: a page is armed, there are to be no large pages, or the kernel is older than 6.1; or -errno.
  */
 int ob_memory_collapse(void *addr, size_t length) OB_MUST_CHECK;

@@ -61,7 +61,7 @@
 #define OB_LARGE_SCAN_MIN      32u   /* chunks a second, for the whole host; more where a round would take more than an hour */
 #define OB_LARGE_SCAN_MAX      2048u /* about a tenth of a processor, where a look takes 50 us */
 #define OB_LARGE_BREAK_MAX     512u  /* 1 GiB a second */
-#define OB_LARGE_COLLAPSE_MAX  8u    /* a collapse copies 2 MiB: 4.5 ms where it was measured */
+#define OB_LARGE_COLLAPSE_MAX  8u    /* each takes 4.5 ms where it was measured, and page faults of the guest wait */
 
 enum ob_large_state { OB_LARGE_HIGH, OB_LARGE_CLEAR, OB_LARGE_LOW, OB_LARGE_STATES };
 
