@@ -61,8 +61,9 @@ def unequal_bytes_never_share(daemon):
     one.pages, two.pages = {1: content(1)}, {1: content(2)}
     # One of them says that its page has the other's hash.
     one.offer()
-    two.offer(1, hash=page_hash(two.key, content(1)))
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 1)
     two.lies[1] = content(2)
+    two.offer(1, hash=page_hash(two.key, content(1)))
     daemon.until(lambda: share(daemon)["machines"][1]["stale"] == 1)
     assert not one.held and not two.held and share(daemon)["store_bytes"] == 0
     # It gives the right bytes and has others: only its own comparison can tell.
