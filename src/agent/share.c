@@ -74,6 +74,7 @@ static struct {
 	int telling;   /* HOLDS, of which the last has not been sent */
 	uint32_t told_position; /* of HOLDS, in the engine's counts; and in what is owed */
 	unsigned told_owed;
+	unsigned subpages; /* what SUBPAGES said, for the next SHARE */
 	pid_t peer;
 	int has_key;
 	uint8_t key[OB_WIRE_KEY_SIZE];
@@ -158,7 +159,7 @@ static void drop_staging(void)
 void ob_share_connected(pid_t peer)
 {
 	share.connected = 1;
-	share.may_map = 0;
+	share.may_map = share.subpages = 0;
 	share.known = peer != share.peer;
 	if (share.known)
 		meet_another();
@@ -372,6 +373,9 @@ static int switch_on(const struct ob_wire_msg *in, int fd)
 		return r;
 	share.staging = staging;
 	identify(in->share.key);
+	r = ob_engine_share_subpages(ob_agent_engine(), share.subpages);
+	if (r < 0)
+		return r;
 	return ob_engine_share_on(ob_agent_engine(), share.key, in->share.cpu_permille, wake, NULL);
 }
 
@@ -390,7 +394,9 @@ static int do_share(const struct ob_wire_msg *in, int fd)
 	if (!share.on) {
 		drop_staging();
 		ob_engine_share_off(ob_agent_engine());
+		(void)!ob_engine_share_subpages(ob_agent_engine(), 0); /* 0 is always right */
 	}
+	share.subpages = 0;
 	if (r < 0)
 		ob_log_limited(OB_LOG_WARNING, "pages are not shared: overbookd's staging memory or the engine: %s", strerror(-r));
 	share.pending = 1;
@@ -528,6 +534,9 @@ int ob_share_obey(const struct ob_wire_msg *in, int fd)
 		return do_drop_extent(in);
 	case OB_WIRE_MAY_MAP:
 		share.may_map = ob_agent.share_mapped;
+		return 0;
+	case OB_WIRE_SUBPAGES:
+		share.subpages = in->subpages.n;
 		return 0;
 	case OB_WIRE_FETCH:
 		return do_fetch(in);

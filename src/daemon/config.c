@@ -57,6 +57,25 @@ int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_
 	return 0;
 }
 
+int ob_config_parse_share_index(const char *what, const char *text, unsigned *ret_subpages, struct ob_error *err)
+{
+	static const struct {
+		const char *name;
+		unsigned subpages;
+	} known[] = {
+		{ "hash", 0 }, { "cmd-subpage", 4 }, { "cmd-subpage,subpages=1", 1 }, { "cmd-subpage,subpages=2", 2 },
+		{ "cmd-subpage,subpages=4", 4 }, { "cmd-subpage,subpages=8", 8 },
+	};
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(known); i++)
+		if (!strcmp(text, known[i].name)) {
+			*ret_subpages = known[i].subpages;
+			return 0;
+		}
+	return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"hash\" nor \"cmd-subpage\", which may have \",subpages=\" and 1, 2, 4 or 8 "
+			    "behind it", what, text);
+}
+
 static int set_share(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_share("SHARE", value, &config->sharing, err);
@@ -65,6 +84,11 @@ static int set_share(struct ob_config *config, const char *value, struct ob_erro
 static int set_share_cpu(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_share_cpu("SHARE_CPU", value, &config->share_cpu_permille, err);
+}
+
+static int set_share_index(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_share_index("SHARE_INDEX", value, &config->share_subpages, err);
 }
 
 static int set_budget(struct ob_config *config, const char *value, struct ob_error *err)
@@ -97,6 +121,7 @@ static const struct {
 	{ "LOG", set_log },
 	{ "SHARE", set_share },
 	{ "SHARE_CPU", set_share_cpu },
+	{ "SHARE_INDEX", set_share_index },
 };
 
 /* The value without the quotes around it. */
@@ -126,7 +151,7 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LOG, SHARE and SHARE_CPU are known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LOG, SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

@@ -16,14 +16,16 @@ struct ob_config {
 	enum ob_log_level log_level; /* 0: not said */
 	bool sharing;
 	unsigned share_cpu_permille;
+	unsigned share_subpages;
 };
 
 /* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */
 int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err) OB_MUST_CHECK;
 
-/* "on" or "off"; permille of a processor, 1 to 1000. 0 or -EINVAL. */
+/* "on" or "off"; permille of a processor, 1 to 1000; "hash" (0), or "cmd-subpage" with 4 sub-pages or as many as it says. 0 or -EINVAL. */
 int ob_config_parse_share(const char *what, const char *text, bool *ret_sharing, struct ob_error *err) OB_MUST_CHECK;
 int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_permille, struct ob_error *err) OB_MUST_CHECK;
+int ob_config_parse_share_index(const char *what, const char *text, unsigned *ret_subpages, struct ob_error *err) OB_MUST_CHECK;
 
 /* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;

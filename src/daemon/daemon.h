@@ -54,6 +54,7 @@ struct ob_daemon {
 
 	bool sharing; /* whether machines are asked to share pages */
 	unsigned share_cpu_permille;
+	unsigned share_subpages; /* of the index "cmd-subpage"; 0: the index "hash" */
 	struct ob_share *share;
 
 	sd_event_source *agents_source, *clients_source;

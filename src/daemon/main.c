@@ -31,7 +31,10 @@
 #define SUBJECT   "overbookd"
 #define FILES_MAX 8192 /* descriptors: three a machine (socket, pidfd, staging), one an extent (4096), one a client */
 
-enum { EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU };
+enum {
+	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
+	OPTION_SHARE_INDEX,
+};
 
 static const struct option options[] = {
 	{ "budget", required_argument, NULL, OPTION_BUDGET },
@@ -39,6 +42,7 @@ static const struct option options[] = {
 	{ "socket-dir", required_argument, NULL, OPTION_SOCKET_DIR },
 	{ "share", required_argument, NULL, OPTION_SHARE },
 	{ "share-cpu", required_argument, NULL, OPTION_SHARE_CPU },
+	{ "share-index", required_argument, NULL, OPTION_SHARE_INDEX },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -46,7 +50,7 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--socket-dir DIR] [--foreground]\n"
+	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--socket-dir DIR] [--foreground]\n"
 	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
@@ -55,8 +59,10 @@ static const char usage[] =
 	"                     machine has its own limit and no other\n"
 	"  --share on|off     whether machines of one domain share equal pages; default: on\n"
 	"  --share-cpu N      permille of a processor that each machine may spend on looking for them; default: 20\n"
-	"  --config FILE      lines BUDGET=SIZE, LOG=LEVEL, SHARE=on|off and SHARE_CPU=N; read at the start and at\n"
-	"                     each SIGHUP\n"
+	"  --share-index I    how they are found: hash (the default), or cmd-subpage, which compares only pages of which\n"
+	"                     the same quarters have changed (cmd-subpage,subpages=N: halves, eighths)\n"
+	"  --config FILE      lines BUDGET=SIZE, LOG=LEVEL, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start\n"
+	"                     and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -85,6 +91,11 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			if (ob_config_parse_share_cpu("--share-cpu", optarg, &daemon->share_cpu_permille, err) < 0)
 				return -EINVAL;
 			given = "--share-cpu";
+			break;
+		case OPTION_SHARE_INDEX:
+			if (ob_config_parse_share_index("--share-index", optarg, &daemon->share_subpages, err) < 0)
+				return -EINVAL;
+			given = "--share-index";
 			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
@@ -127,17 +138,18 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 {
 	struct ob_config config = { .budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT };
 	int r = ob_config_read(daemon->config_path, &config, err);
+	bool is_other;
 
 	if (r < 0)
 		return r;
 	daemon->budget_bytes = config.budget_bytes;
-	if (daemon->share && (daemon->sharing != config.sharing || daemon->share_cpu_permille != config.share_cpu_permille)) {
-		daemon->sharing = config.sharing;
-		daemon->share_cpu_permille = config.share_cpu_permille;
-		ob_share_reconfigure(daemon);
-	}
+	is_other = daemon->sharing != config.sharing || daemon->share_cpu_permille != config.share_cpu_permille ||
+		   daemon->share_subpages != config.share_subpages;
 	daemon->sharing = config.sharing;
 	daemon->share_cpu_permille = config.share_cpu_permille;
+	daemon->share_subpages = config.share_subpages;
+	if (daemon->share && is_other)
+		ob_share_reconfigure(daemon);
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
 	ob_log_set_level(config.log_level);
 	ob_log_set_subject(SUBJECT);

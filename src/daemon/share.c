@@ -84,6 +84,11 @@ static void on_freed(void *context, uint32_t slot, uint64_t lo, uint64_t hi)
 	ob_index_remove(domain->index, &entry);
 }
 
+static struct ob_index *index_new(unsigned subpages)
+{
+	return subpages ? ob_index_new(&ob_index_cmd_subpage, 1u << subpages) : ob_index_new(&ob_index_hash, 1);
+}
+
 /* The domain of a machine, made if it is new. NULL when memory is short. */
 static struct ob_domain *domain_get(struct ob_share *share, const struct ob_machine *machine)
 {
@@ -101,7 +106,8 @@ static struct ob_domain *domain_get(struct ob_share *share, const struct ob_mach
 	domain->solo = solo;
 	memcpy(domain->name, name, strlen(name) + 1);
 	domain->store = ob_store_new(on_freed, domain);
-	domain->index = ob_index_new(&ob_index_hash);
+	domain->subpages = share->daemon->share_subpages;
+	domain->index = index_new(domain->subpages);
 	if (!domain->store || !domain->index) {
 		domain_free(domain);
 		return NULL;
@@ -257,12 +263,24 @@ static uint32_t scan_permille(const struct ob_sharer *sharer)
 	return sharer->domain->solo && machine->limit_bytes == OB_BUDGET_NONE ? 0 : machine->daemon->share_cpu_permille;
 }
 
+static int send_subpages(struct ob_sharer *sharer)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_SUBPAGES, .subpages = { sharer->domain->subpages } };
+
+	return ob_link_send(sharer->machine, &msg, -1);
+}
+
 static int send_switch(struct ob_sharer *sharer)
 {
 	bool on = wants_on(sharer);
 	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
 	int r;
 
+	if (on && sharer->domain->subpages) {
+		r = send_subpages(sharer);
+		if (r < 0)
+			return r;
+	}
 	msg.share.flags = on ? OB_WIRE_SHARE_ON : 0;
 	msg.share.cpu_permille = scan_permille(sharer);
 	memcpy(msg.share.key, sharer->domain->share->key, sizeof(msg.share.key));
@@ -344,8 +362,40 @@ int ob_share_flush(struct ob_machine *machine)
 	return r < 0 ? r : send_drops(sharer);
 }
 
+/*
+ * Another index: it knows the store's slots, in class 0, since that is where pages end up that nobody writes; pages are offered to it
+ * again when their agents are told of the change. Without memory the domain keeps the index that it has.
+ */
+static void reindex(struct ob_domain *domain, unsigned subpages)
+{
+	struct ob_index *index = index_new(subpages);
+	struct ob_index_entry entry = { .owner = OB_INDEX_STORE };
+	uint32_t slot = 0;
+	int r = index ? 1 : -ENOMEM;
+
+	for (; r >= 0 && ob_store_next_used(domain->store, &slot, &entry.lo, &entry.hi); slot++) {
+		entry.where = slot;
+		r = ob_index_add(index, &entry);
+	}
+	if (r < 0) {
+		ob_log(OB_LOG_WARNING, "no memory for another index of shared pages: it stays as it is");
+		ob_index_free(index);
+		return;
+	}
+	for (unsigned i = 0; i < domain->top; i++)
+		if (domain->sharers[i])
+			ob_index_set_quota(index, (uint16_t)i, domain->sharers[i]->quota);
+	ob_index_free(domain->index);
+	domain->index = index;
+	domain->subpages = subpages;
+	domain->searches = (struct ob_search_counters){ 0 };
+}
+
 void ob_share_reconfigure(struct ob_daemon *daemon)
 {
+	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
+		if (domain->subpages != daemon->share_subpages)
+			reindex(domain, daemon->share_subpages);
 	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
 		struct ob_sharer *sharer = machine->sharer;
 

@@ -26,7 +26,7 @@ int ob_share_init(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
 /* After the last machine has gone. */
 void ob_share_close(struct ob_daemon *daemon);
 
-/* daemon->sharing or daemon->share_cpu_permille has changed: tells all agents. */
+/* daemon->sharing, share_cpu_permille or share_subpages has changed: tells all agents. */
 void ob_share_reconfigure(struct ob_daemon *daemon);
 
 /* An agent has said HELLO; its connection has ended, its process not yet; its process has ended. */

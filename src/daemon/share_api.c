@@ -66,8 +66,8 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	uint64_t store = ob_store_memory_pages(domain->store) * OB_STORE_PAGE, shared = shared_pages(domain) * OB_STORE_PAGE;
 	uint64_t tables = tables_of(domain), saved = shared > store ? shared - store : 0;
 	json_t *machines = json_array();
-	json_t *object = json_pack("{s:s, s:b, s:b, s:o}", "domain", domain->solo ? "" : domain->name, "own", domain->solo, "pays",
-				   saved > tables, "machines", machines);
+	json_t *object = json_pack("{s:s, s:b, s:s, s:b, s:o}", "domain", domain->solo ? "" : domain->name, "own", domain->solo,
+				   "index", domain->index->strategy->name, "pays", saved > tables, "machines", machines);
 
 	if (!object)
 		return NULL;
@@ -78,6 +78,10 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	add_number(object, "extents", ob_store_extents(domain->store));
 	add_number(object, "saved_bytes", saved);
 	add_number(object, "tables_bytes", tables);
+	add_number(object, "comparisons", domain->searches.comparisons);
+	add_number(object, "futile_comparisons", domain->searches.futile);
+	add_number(object, "lost_pairs", domain->searches.lost);
+	add_number(object, "subpages", domain->subpages);
 	for (unsigned i = 0; i < domain->top; i++)
 		if (domain->sharers[i] && (!only || domain->sharers[i]->machine == only))
 			(void)json_array_append_new(machines, ob_share_render_machine(domain->sharers[i]->machine));
@@ -88,8 +92,8 @@ json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine 
 {
 	uint64_t allowed = daemon->share->allowed_bytes;
 	json_t *domains = json_array();
-	json_t *object = json_pack("{s:b, s:i, s:o}", "sharing", daemon->sharing, "cpu_permille", (int)daemon->share_cpu_permille, "domains",
-				   domains);
+	json_t *object = json_pack("{s:b, s:i, s:s, s:o}", "sharing", daemon->sharing, "cpu_permille", (int)daemon->share_cpu_permille,
+				   "index", daemon->share_subpages ? ob_index_cmd_subpage.name : ob_index_hash.name, "domains", domains);
 
 	if (!object)
 		return NULL;

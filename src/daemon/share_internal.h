@@ -14,6 +14,7 @@
 /* A page that somebody has offered. */
 struct ob_offered {
 	uint64_t page, lo, hi;
+	uint16_t class; /* of the index's */
 	bool is_orphan; /* it is a slot of a former overbookd's store */
 };
 
@@ -29,6 +30,13 @@ struct ob_staging {
 struct ob_adoption {
 	uint64_t page, lo, hi;
 	uint32_t slot;
+	uint16_t class;
+};
+
+/* Searches for the equals of offers, in the index that the domain has now. */
+struct ob_search_counters {
+	uint64_t comparisons, futile; /* of two hashes; those of searches that found no equal */
+	uint64_t lost;                /* searches that would have found one in another class */
 };
 
 struct ob_share_counters {
@@ -77,6 +85,8 @@ struct ob_domain {
 	bool solo; /* the domain of the one machine of that name */
 	struct ob_store *store;
 	struct ob_index *index;
+	unsigned subpages; /* that its classes tell of; 0: it has none */
+	struct ob_search_counters searches;
 	struct ob_sharer *sharers[OB_STORE_MEMBERS];
 	unsigned top, count; /* numbers in use lie below top */
 };

@@ -66,7 +66,8 @@ static bool is_usable(const struct ob_sharer *sharer)
 
 static struct ob_index_entry entry_of(const struct ob_sharer *sharer, const struct ob_offered *offered)
 {
-	return (struct ob_index_entry){ .lo = offered->lo, .hi = offered->hi, .where = offered->page, .owner = (uint16_t)sharer->number };
+	return (struct ob_index_entry){ .lo = offered->lo, .hi = offered->hi, .where = offered->page, .owner = (uint16_t)sharer->number,
+					.class = offered->class };
 }
 
 static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
@@ -76,25 +77,28 @@ static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
 	ob_index_remove(sharer->domain->index, &entry);
 }
 
-/* What the index has of a page's hash, but for the page itself. */
+/* What the index has of a page's hash in its class, but for the page itself. */
 struct equals {
 	bool slot;
 	unsigned others, own; /* pages; own: of the same machine */
+	uint64_t comparisons; /* that it took */
 };
 
 static struct equals find_equals(const struct ob_sharer *sharer, const struct ob_offered *offered)
 {
+	struct ob_index *index = sharer->domain->index;
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
-	struct equals found = { 0 };
+	struct equals found = { .comparisons = index->comparisons };
 
-	while (!found.slot && found.own < ALIKE_MAX && ob_index_find(sharer->domain->index, offered->lo, offered->hi, &cursor, &entry)) {
+	while (!found.slot && found.own < ALIKE_MAX && ob_index_find(index, offered->lo, offered->hi, offered->class, &cursor, &entry)) {
 		found.slot = entry.owner == OB_INDEX_STORE;
 		if (entry.owner == sharer->number)
 			found.own += entry.where != offered->page;
 		else
 			found.others++;
 	}
+	found.comparisons = index->comparisons - found.comparisons;
 	return found;
 }
 
@@ -107,13 +111,13 @@ static void remember(struct ob_sharer *sharer, const struct ob_offered *offered)
 		sharer->counters.missed++;
 }
 
-/* The slot with this hash, if the store has one. */
-static bool find_slot(const struct ob_domain *domain, uint64_t lo, uint64_t hi, uint32_t *ret_slot)
+/* The slot with a page's hash, if the store has one in its class. */
+static bool find_slot(const struct ob_domain *domain, const struct ob_offered *offered, uint32_t *ret_slot)
 {
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
 
-	if (!ob_index_find(domain->index, lo, hi, &cursor, &entry) || entry.owner != OB_INDEX_STORE)
+	if (!ob_index_find(domain->index, offered->lo, offered->hi, offered->class, &cursor, &entry) || entry.owner != OB_INDEX_STORE)
 		return false;
 	*ret_slot = (uint32_t)entry.where;
 	return true;
@@ -156,14 +160,14 @@ static bool todo_has(const struct ob_sharer *sharer, uint64_t page)
 	return false;
 }
 
-/* Who has offered this hash has a turn: all when there is a slot now, or the first one. */
-static void wake_equals(struct ob_domain *domain, uint64_t lo, uint64_t hi, bool all)
+/* Who has offered the hash of this page, in its class, has a turn: all when there is a slot now, or the first one. */
+static void wake_equals(struct ob_domain *domain, const struct ob_offered *page, bool all)
 {
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
 
-	while (ob_index_find(domain->index, lo, hi, &cursor, &entry)) {
-		struct ob_offered offered = { entry.where, lo, hi };
+	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
+		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
 
 		if (entry.owner == OB_INDEX_STORE || todo_has(domain->sharers[entry.owner], entry.where))
 			continue;
@@ -230,7 +234,7 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 		remember(sharer, offered);
 		return;
 	}
-	*pending_at(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot };
+	*pending_at(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
 	sharer->adopt_out++;
 }
 
@@ -273,7 +277,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 
 	if (is_in_hand(sharer, offered->page))
 		return NOTHING_TO_DO;
-	while (ob_index_find(domain->index, offered->lo, offered->hi, &cursor, &entry)) {
+	while (ob_index_find(domain->index, offered->lo, offered->hi, offered->class, &cursor, &entry)) {
 		const struct ob_sharer *partner;
 
 		if (entry.owner == OB_INDEX_STORE) {
@@ -336,7 +340,7 @@ static void start_all(struct ob_sharer *sharer)
 static void hand_on(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
 	forget(sharer, offered);
-	wake_equals(sharer->domain, offered->lo, offered->hi, false);
+	wake_equals(sharer->domain, offered, false);
 }
 
 /* Its bytes cannot be had, or are not what was offered. */
@@ -349,7 +353,7 @@ static void lost(struct ob_sharer *sharer, const struct ob_offered *offered)
 /* Makes a page's bytes a slot. Returns 0 or -errno; nothing has happened then. */
 static int fill_slot(struct ob_domain *domain, const struct ob_offered *offered, const uint8_t *bytes, uint32_t *ret_slot)
 {
-	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE };
+	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE, .class = offered->class };
 	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_has_room(domain->share),
 			      ob_share_may_open(domain->share), ret_slot);
 
@@ -375,14 +379,14 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 		return;
 	}
 	/* Another one's bytes may have been faster. A slot that was just filled is pinned. */
-	if (find_slot(domain, lo, hi, &slot))
+	if (find_slot(domain, offered, &slot))
 		ob_store_pin(domain->store, slot);
 	else
 		r = fill_slot(domain, offered, bytes, &slot);
 	if (r == 0) {
 		adopt(sharer, offered, slot);
 		ob_store_unpin(domain->store, slot);
-		wake_equals(domain, lo, hi, true);
+		wake_equals(domain, offered, true);
 		return;
 	}
 	if (r == -ENOSPC) {
@@ -455,7 +459,7 @@ static void flush_adopts(struct ob_sharer *sharer)
 		;
 	for (; sharer->adopt_out; sharer->adopt_out--) {
 		const struct ob_adoption *adoption = pending_at(sharer, --sharer->pending_count);
-		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi };
+		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi, adoption->class };
 
 		sharer->counters.missed++;
 		take_back(sharer, adoption->slot);
@@ -500,18 +504,24 @@ static void set_quota(struct ob_sharer *sharer)
 
 static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *item)
 {
-	struct ob_offered offered = { item->page, item->lo, item->hi, sharer->orphan_count && item->class == OB_WIRE_CLASS_ORPHAN };
+	struct ob_offered offered = { item->page, item->lo, item->hi, ob_wire_class_changed(item->class),
+				      sharer->orphan_count && (item->class & OB_WIRE_CLASS_KIND) == OB_WIRE_CLASS_ORPHAN };
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
+	struct ob_search_counters *searches = &sharer->domain->searches;
 
+	searches->comparisons += found.comparisons;
 	/* With a slot it is a question of moments: the index need not know it. */
 	if (found.slot || found.own >= ALIKE_MAX) {
 		(void)todo_push(sharer, &offered);
 		return;
 	}
-	entry.class = (uint16_t)item->class;
 	if (ob_index_add(sharer->domain->index, &entry) < 0)
 		sharer->counters.missed++;
+	if (!found.others && !found.own) {
+		searches->futile += found.comparisons;
+		searches->lost += ob_index_is_elsewhere(sharer->domain->index, offered.lo, offered.hi, offered.class) != 0;
+	}
 	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered))
 		forget(sharer, &offered);
 }
@@ -719,7 +729,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 			continue;
 		staging_clear(sharer, staging);
 		if (asked.wanted)
-			wake_equals(sharer->domain, asked.offered.lo, asked.offered.hi, false);
+			wake_equals(sharer->domain, &asked.offered, false);
 	}
 	sharer->todo_count = 0;
 }

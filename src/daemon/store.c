@@ -562,6 +562,20 @@ void ob_store_forget_told(struct ob_store *store, unsigned member, uint64_t id)
 	}
 }
 
+bool ob_store_next_used(const struct ob_store *store, uint32_t *slot, uint64_t *ret_lo, uint64_t *ret_hi)
+{
+	for (; *slot / OB_STORE_SLOTS < store->places; ++*slot) {
+		const struct extent *extent = store->extents[*slot / OB_STORE_SLOTS];
+
+		if (!extent || !extent->slot[*slot % OB_STORE_SLOTS].refs)
+			continue;
+		*ret_lo = extent->slot[*slot % OB_STORE_SLOTS].lo;
+		*ret_hi = extent->slot[*slot % OB_STORE_SLOTS].hi;
+		return true;
+	}
+	return false;
+}
+
 uint64_t ob_store_used_pages(const struct ob_store *store)
 {
 	return store->used;

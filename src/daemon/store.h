@@ -113,6 +113,9 @@ bool ob_store_has_closed(const struct ob_store *store);
 /* The machine has been told to drop the extent, or has ended (id 0: every extent). */
 void ob_store_forget_told(struct ob_store *store, unsigned member, uint64_t id);
 
+/* The next slot in use from *slot on, and its hash. Returns whether there is one. */
+bool ob_store_next_used(const struct ob_store *store, uint32_t *slot, uint64_t *ret_lo, uint64_t *ret_hi);
+
 uint64_t ob_store_used_pages(const struct ob_store *store);   /* slots in use */
 uint64_t ob_store_memory_pages(const struct ob_store *store); /* what the store takes */
 uint64_t ob_store_worn_pages(const struct ob_store *store);   /* of that, what nobody holds and nobody will */

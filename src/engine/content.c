@@ -28,6 +28,19 @@ struct ob_hash ob_content_hash(const struct ob_hash_key *key, const void *page)
 	return (struct ob_hash){ h.low64, h.high64 };
 }
 
+uint64_t ob_content_sums(const void *page, unsigned n)
+{
+	unsigned bits = 64 / n;
+	uint64_t sums = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t sum = XXH3_64bits((const char *)page + i * (PAGE_BYTES / n), PAGE_BYTES / n);
+
+		sums |= sum >> (64 - bits) << i * bits;
+	}
+	return sums ? sums : 1;
+}
+
 int ob_content_is_zero(const void *page)
 {
 	const uint64_t *words = page;

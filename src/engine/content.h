@@ -39,6 +39,12 @@ static inline int ob_hash_equal(struct ob_hash a, struct ob_hash b)
 	return a.low == b.low && a.high == b.high;
 }
 
+/*
+ * Sums of its n equal parts (1, 2, 4 or 8), 64 / n bits each, the first in the lowest. Never 0. Parts that differ may have the same sum:
+ * whoever writes a page can make it so.
+ */
+uint64_t ob_content_sums(const void *page, unsigned n);
+
 /* Whether every byte is zero. Stops at the first 64 bytes that are not. */
 int ob_content_is_zero(const void *page);
 

@@ -412,7 +412,7 @@ static unsigned put_table(struct ob_engine_range *ranges, unsigned n, unsigned m
 
 unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *ranges, unsigned max)
 {
-	uint64_t arena[2], tables[2];
+	uint64_t arena[2], tables[2], bytes;
 	unsigned n = 0;
 
 	pthread_rwlock_rdlock(&engine->regions_lock);
@@ -426,6 +426,8 @@ unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *
 		n = put_range(ranges, n, max, OB_ENGINE_BENCH, bench, bench + r->length);
 		n = put_table(ranges, n, max, r->words, r->words_bytes);
 		n = put_table(ranges, n, max, r->chunks, r->chunks_bytes);
+		if (ob_subpage_range(r, &bytes))
+			n = put_table(ranges, n, max, r->sums, bytes);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 	ob_pool_ranges(engine->pool, arena, tables);

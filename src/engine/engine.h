@@ -91,9 +91,10 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
  * opaque to whoever is offered it. These are called from one thread.
  */
 #define OB_SHARE_REGION_SHIFT 36
-#define OB_SHARE_COLD         0u /* classes of offers: found by the scanner; or on its way to the pool */
+#define OB_SHARE_COLD         0u /* classes of offers, the low byte: found by the scanner; or on its way to the pool */
 #define OB_SHARE_EVICTED      1u
 #define OB_SHARE_ORPHAN       2u /* OB_WIRE_CLASS_ORPHAN: it is a slot of an orphan extent */
+#define OB_SHARE_CHANGED_SHIFT 8  /* the next byte: which sub-pages have changed since the page was looked at before */
 struct ob_share_offer {
 	uint64_t page, lo, hi; /* lo, hi: its hash */
 	uint32_t class;
@@ -116,6 +117,13 @@ struct ob_share_held {
  */
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
 		       void *context) OB_MUST_CHECK;
+/*
+ * How many sub-pages the class of an offer is to tell of from now on: 1, 2, 4 or OB_SUBPAGES_MAX; 0, as at the start: of none, and no memory is
+ * used for it. Returns 0 or -EINVAL.
+ */
+#define OB_SUBPAGES_MAX 8u
+int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages) OB_MUST_CHECK;
+
 /* Offers nothing more. What is shared stays so, and drops are announced as before. */
 void ob_engine_share_off(struct ob_engine *engine);
 

@@ -69,6 +69,7 @@ struct ob_chunk {
 	uint8_t armed;         /* some of its pages are, or were: scan.c */
 	uint8_t map_reads;     /* read faults on shared pages since one that was mapped was written: mapped.c */
 	uint8_t map_breaks;    /* how often that happened */
+	uint8_t has_sums;      /* its page of region.sums is used, and paid for: subpage.c */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -77,6 +78,7 @@ struct ob_region {
 	uint64_t base, length; /* base is 0 in an unused slot; both are atomic for ob_engine_covers() */
 	char *bench;           /* congruent to base modulo 2 MiB: page n of the region lies at page n of the bench */
 	uint64_t *words;
+	uint64_t *sums;        /* a page each, filled up to a whole chunk; NULL: none */
 	struct ob_chunk *chunks;
 	char *aside;           /* NULL, or addresses for what mapped runs stand in for: mapped.c; under mapped.lock */
 	int aside_is_torn;     /* parts of it may belong to others */
@@ -207,6 +209,7 @@ struct ob_engine {
 	pthread_rwlock_t regions_lock;
 	struct ob_region region[OB_REGIONS_MAX];
 	uint64_t ram_pages;
+	unsigned subpages;            /* under regions_lock: that offers tell of; 0: of none */
 
 	/* All atomic. */
 	uint64_t limit_bytes;
@@ -525,8 +528,8 @@ void ob_share_suspend(struct ob_engine *engine, int suspended);
 void ob_share_destroy(struct ob_engine *engine);
 /* Whether nobody will tell overbookd of the slot's extent any more: the page is worth another offer. */
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
-/* Sharing is on, and the page's bytes lie still: hashes and offers them. */
-void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned class);
+/* Sharing is on, and the page's bytes lie still, its chunk locked: hashes and offers them. kind: OB_SHARE_COLD and so on. */
+void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind);
 /* Whether any orphan is held; whether there is room for a chunk's offers. */
 int ob_share_has_orphans(const struct ob_engine *engine);
 int ob_share_has_room(const struct ob_engine *engine);
@@ -560,6 +563,16 @@ int ob_mapped_take_out(struct ob_engine *engine, struct ob_place *place, uint64_
 int ob_mapped_break(struct ob_engine *engine, struct ob_place *place, unsigned window);
 /* Wakes those who wait in the guard for a page of the chunk. */
 void ob_mapped_wake(struct ob_engine *engine, const struct ob_place *place);
+
+/* --- subpage.c --- */
+
+/* With regions_lock held for writing: a region's table, if any is wanted; gives it up. */
+void ob_subpage_begin(const struct ob_engine *engine, struct ob_region *region);
+void ob_subpage_forget(struct ob_engine *engine, struct ob_region *region);
+/* Whether the region has one, and its size. */
+int ob_subpage_range(const struct ob_region *region, uint64_t *ret_bytes);
+/* Chunk locked. Which sub-pages, a bit each, have other bytes than when this was last asked for the page. */
+unsigned ob_subpage_changed(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes);
 
 /* --- scan.c --- */
 

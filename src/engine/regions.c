@@ -15,6 +15,7 @@ static uint64_t round_up(uint64_t bytes)
 
 static void free_tables(struct ob_engine *engine, struct ob_region *region)
 {
+	ob_subpage_forget(engine, region);
 	for (uint32_t i = 0; region->chunks && i < region->chunk_count; i++)
 		pthread_mutex_destroy(&region->chunks[i].lock);
 	if (region->words && region->chunks)
@@ -57,6 +58,7 @@ static int make_tables(struct ob_engine *engine, struct ob_region *region, uint6
 		chunk->open = 1;
 	}
 	ob_cost_tables(engine, (int64_t)(region->words_bytes + region->chunks_bytes));
+	ob_subpage_begin(engine, region);
 	/* The bench is the destination of moves, which must be registered. */
 	return ob_uffd_register(engine->uffd, (uint64_t)(uintptr_t)region->bench, length);
 }

@@ -465,10 +465,11 @@ unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, st
 
 /* --- offers --- */
 
-void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned class)
+void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind)
 {
 	struct ob_share *share = share_of(engine);
 	struct ob_hash hash = ob_content_hash(&share->key, bytes);
+	unsigned class = kind | ob_subpage_changed(engine, place, page, bytes) << OB_SHARE_CHANGED_SHIFT;
 	unsigned count;
 
 	pthread_mutex_lock(&share->lock);

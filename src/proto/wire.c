@@ -274,6 +274,17 @@ static void put_adopt(struct writer *w, const struct ob_wire_msg *msg)
 	put_list(w, msg, put_adopted);
 }
 
+static int is_subpages(uint32_t n)
+{
+	return n && n <= OB_WIRE_SUBPAGES_MAX && !(n & (n - 1));
+}
+
+static void put_subpages(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !is_subpages(msg->subpages.n));
+	put(w, msg->subpages.n, 4);
+}
+
 static void put_share(struct writer *w, const struct ob_wire_msg *msg)
 {
 	refuse(w, msg->share.flags & ~OB_WIRE_SHARE_ON || msg->share.cpu_permille > CPU_MAX);
@@ -598,6 +609,13 @@ static void get_share(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "its part of a processor is more than 1000 permille");
 }
 
+static void get_subpages(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->subpages.n = (uint32_t)get(r, 4);
+	if (!is_subpages(msg->subpages.n))
+		complain(r, "it has not 1, 2, 4 or 8 sub-pages");
+}
+
 static void get_extent(struct reader *r, struct ob_wire_msg *msg)
 {
 	msg->extent.id = get_extent_id(r);
@@ -636,6 +654,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_UNSHARE] = { "UNSHARE", put_nothing, get_nothing },
 	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
 	[OB_WIRE_MAY_MAP] = { "MAY_MAP", put_nothing, get_nothing },
+	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
 };
 
 static const struct kind *find_kind(uint16_t type)

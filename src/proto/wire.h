@@ -42,6 +42,8 @@
  * DROP_EXTENT (overbookd)   u64 extent: nobody holds anything of it
  * MAY_MAP (overbookd)       empty: pages of extents that are sent from now on may be mapped; what the machine holds when it ends counts as
  *                           worn
+ * SUBPAGES (overbookd)      u32 1, 2, 4 or 8, before SHARE: from that SHARE to the next an offer's class tells which of so many parts of the
+ *                           page have changed since it was looked at before (those who do not know this tell of none)
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
@@ -74,6 +76,7 @@
 #define OB_WIRE_KEY_SIZE    192  /* bytes of the hash's key */
 #define OB_WIRE_STAGING_MAX 64   /* pages of the staging memory */
 #define OB_WIRE_EXTENT_MAX  4096 /* pages of the largest extent */
+#define OB_WIRE_SUBPAGES_MAX 8
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -99,11 +102,21 @@ enum ob_wire_type {
 	OB_WIRE_UNSHARE = 23,
 	OB_WIRE_DROP_EXTENT = 24,
 	OB_WIRE_MAY_MAP = 25,
+	OB_WIRE_SUBPAGES = 26,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
 #define OB_WIRE_SHARE_ON 1u /* of share.flags */
-#define OB_WIRE_CLASS_ORPHAN 2u /* of an offer: it is a slot of an extent that ORPHANS names; others are free to agents */
+/* Of an offer's class: the low byte is what kind of page it is; in the next, bit i: sub-page i has changed since it was looked at before. */
+#define OB_WIRE_CLASS_KIND 0xffu
+#define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS names; others are free to agents */
+#define OB_WIRE_CLASS_CHANGED_SHIFT 8
+
+/* Which sub-pages have changed, a bit each. */
+static inline uint16_t ob_wire_class_changed(uint32_t class)
+{
+	return class >> OB_WIRE_CLASS_CHANGED_SHIFT & 0xff;
+}
 
 enum ob_range_kind { OB_RANGE_RAM = 1, OB_RANGE_BENCH = 2, OB_RANGE_POOL = 3, OB_RANGE_TABLES = 4 };
 
@@ -213,6 +226,9 @@ struct ob_wire_msg {
 			uint32_t flags, cpu_permille;
 			uint8_t key[OB_WIRE_KEY_SIZE];
 		} share;
+		struct {
+			uint32_t n;
+		} subpages;
 		struct {
 			uint64_t id;
 			uint32_t pages;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The plain strategy: everything that is offered is remembered, in a hash table with chains.
+ * The strategies "hash" and "cmd-subpage": everything that is offered is remembered, in hash tables with chains, two for each class: the
+ * store's slots, and machines' pages. "hash" has one class.
  *
  * Records of 40 bytes lie in one array and name each other by their numbers (32 bits, 0: none), so that the array can move when it
- * grows. A record is in the chain of its bucket and in the list of its owner, from the oldest to the youngest. Slots of the store
- * stand at the head of their chain, so that they are found first. There are at least as many buckets as records; both double when
- * they are full, and go when the index is empty. The bucket comes from the hash and a secret of this index's: who offers hashes
- * of his own making does not know which of them meet in a bucket. Entries under one and the same hash do meet: who uses the
- * index must not let there be too many of them.
+ * grows. A record is in the chain of its bucket and in the list of its owner, from the oldest to the youngest. A table has
+ * at least as many buckets as records; it doubles when it is full, and goes when it is empty, and so does the array. The
+ * bucket comes from the hash and a secret of this index's: who offers hashes of his own making does not know which of them meet
+ * in a bucket. Entries under one and the same hash do meet: who uses the index must not let there be too many of them.
+ *
+ * Where a page was before is not kept: a page that is new in its class is looked for in the others, which costs a look into
+ * each that has something in the same part (of 16 classes; up to 256 with eighths of pages).
  *
  * With the buckets that is 44 to 88 bytes an entry, 1.1 to 2.2% of a page of 4 KiB.
  */
@@ -17,9 +20,10 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#define FIRST   64u
-#define MOST    (1u << 31) /* records */
-#define OWNERS  (OB_INDEX_OWNERS + 1)
+#define FIRST         64u
+#define FIRST_BUCKETS 16u
+#define MOST          (1u << 31) /* records */
+#define OWNERS        (OB_INDEX_OWNERS + 1)
 
 struct record {
 	uint64_t lo, hi, where;
@@ -35,15 +39,24 @@ struct owner {
 	uint32_t oldest, youngest, count;
 };
 
+/* What one class has of slots, or of pages. */
+struct part {
+	uint32_t *buckets;
+	uint32_t size, count; /* buckets, a power of two, 0: nothing is allocated; records */
+};
+
+enum { STABLE, UNSTABLE, PARTS };
+
 struct hash_index {
 	struct ob_index base;
 	struct record *records; /* [0] is not used */
-	uint32_t *buckets;
-	uint32_t size;          /* of both, a power of two; 0: nothing is allocated */
+	uint32_t size;          /* a power of two; 0: nothing is allocated */
 	uint32_t used, unused;  /* records that have ever been taken, and the head of the free ones among them */
 	uint32_t count;
 	uint64_t secret[4];
 	struct owner owners[OWNERS];
+	unsigned classes;
+	struct part parts[][PARTS];
 };
 
 static struct hash_index *self_of(const struct ob_index *index)
@@ -56,75 +69,135 @@ static struct owner *owner_of(struct hash_index *self, uint16_t owner)
 	return owner == OB_INDEX_STORE ? &self->owners[OB_INDEX_OWNERS] : &self->owners[owner % OB_INDEX_OWNERS];
 }
 
-static struct ob_index *hash_create(void)
+static size_t bytes_of(unsigned classes)
 {
-	struct hash_index *self = calloc(1, sizeof(*self));
+	return sizeof(struct hash_index) + classes * sizeof(struct part[PARTS]);
+}
+
+static struct ob_index *create(const struct ob_index_strategy *strategy, unsigned classes)
+{
+	struct hash_index *self = classes && classes <= OB_INDEX_CLASSES_MAX ? calloc(1, bytes_of(classes)) : NULL;
 
 	if (!self || getrandom(self->secret, sizeof(self->secret), 0) != (ssize_t)sizeof(self->secret)) {
 		free(self);
 		return NULL;
 	}
-	self->base.strategy = &ob_index_hash;
+	self->base.strategy = strategy;
+	self->classes = classes;
 	owner_of(self, OB_INDEX_STORE)->quota = UINT64_MAX;
 	return &self->base;
 }
 
-static void release_tables(struct hash_index *self)
+static struct ob_index *hash_create(unsigned classes)
+{
+	return create(&ob_index_hash, 1);
+}
+
+static struct ob_index *cmd_subpage_create(unsigned classes)
+{
+	return create(&ob_index_cmd_subpage, classes);
+}
+
+static void release_records(struct hash_index *self)
 {
 	free(self->records);
-	free(self->buckets);
 	self->records = NULL;
-	self->buckets = NULL;
 	self->size = self->used = self->unused = 0;
 }
 
 static void hash_destroy(struct ob_index *index)
 {
-	release_tables(self_of(index));
+	struct hash_index *self = self_of(index);
+
+	for (unsigned i = 0; i < self->classes; i++) {
+		free(self->parts[i][STABLE].buckets);
+		free(self->parts[i][UNSTABLE].buckets);
+	}
+	release_records(self);
 	free(index);
 }
 
-static uint32_t *bucket_of(const struct hash_index *self, uint64_t lo, uint64_t hi)
+static struct part *part_of(struct hash_index *self, uint16_t owner, uint16_t class)
+{
+	return &self->parts[class % self->classes][owner == OB_INDEX_STORE ? STABLE : UNSTABLE];
+}
+
+static uint32_t *bucket_of(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
 {
 	uint64_t mixed = (lo ^ self->secret[0]) * (self->secret[1] | 1);
 
 	mixed = (mixed ^ mixed >> 32 ^ hi ^ self->secret[2]) * (self->secret[3] | 1);
-	return &self->buckets[mixed >> 32 & (self->size - 1)];
+	return &part->buckets[mixed >> 32 & (part->size - 1)];
 }
 
-/* Puts a record into its chain, the store's in front. */
-static void chain(struct hash_index *self, uint32_t number)
+/* The first record of the hash's bucket. */
+static uint32_t head_of(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
+{
+	return part->size ? *bucket_of(self, part, lo, hi) : 0;
+}
+
+static void push(struct hash_index *self, struct part *part, uint32_t number)
 {
 	struct record *record = &self->records[number];
-	uint32_t *at = bucket_of(self, record->lo, record->hi);
+	uint32_t *at = bucket_of(self, part, record->lo, record->hi);
 
-	if (record->owner != OB_INDEX_STORE)
-		while (*at && self->records[*at].owner == OB_INDEX_STORE)
-			at = &self->records[*at].next;
 	record->next = *at;
 	*at = number;
 }
 
+/* Makes room for one record more. */
+static int make_room(struct hash_index *self, struct part *part)
+{
+	struct part larger = { .size = part->size ? part->size * 2 : FIRST_BUCKETS, .count = part->count };
+
+	if (part->count < part->size)
+		return 0;
+	larger.buckets = calloc(larger.size, sizeof(*larger.buckets));
+	if (!larger.buckets)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < part->size; i++)
+		for (uint32_t number = part->buckets[i], next; number; number = next) {
+			next = self->records[number].next;
+			push(self, &larger, number);
+		}
+	free(part->buckets);
+	*part = larger;
+	return 0;
+}
+
+/* Into the part of its class, in which there is room; out of it. */
+static void chain(struct hash_index *self, uint32_t number)
+{
+	struct part *part = part_of(self, self->records[number].owner, self->records[number].class);
+
+	push(self, part, number);
+	part->count++;
+}
+
+static void unchain(struct hash_index *self, uint32_t number)
+{
+	const struct record *record = &self->records[number];
+	struct part *part = part_of(self, record->owner, record->class);
+	uint32_t *at;
+
+	for (at = bucket_of(self, part, record->lo, record->hi); *at != number; at = &self->records[*at].next)
+		;
+	*at = record->next;
+	if (--part->count)
+		return;
+	free(part->buckets);
+	*part = (struct part){ 0 };
+}
+
 static int grow(struct hash_index *self)
 {
-	uint32_t size = self->size ? self->size * 2 : FIRST, *buckets;
-	struct record *records;
+	uint32_t size = self->size ? self->size * 2 : FIRST;
+	struct record *records = self->size < MOST ? realloc(self->records, (size_t)size * sizeof(*records)) : NULL;
 
-	if (self->size >= MOST)
+	if (!records)
 		return -ENOMEM;
-	buckets = calloc(size, sizeof(*buckets));
-	records = buckets ? realloc(self->records, (size_t)size * sizeof(*records)) : NULL;
-	if (!records) {
-		free(buckets);
-		return -ENOMEM;
-	}
-	free(self->buckets);
 	self->records = records;
-	self->buckets = buckets;
 	self->size = size;
-	/* It only grows when no record is free: all that have ever been taken are in use. */
-	for (uint32_t i = 1; i <= self->used; i++)
-		chain(self, i);
 	return 0;
 }
 
@@ -175,22 +248,17 @@ static void list_remove(struct hash_index *self, uint32_t number)
 
 static void drop_record(struct hash_index *self, uint32_t number)
 {
-	struct record *record = &self->records[number];
-	uint32_t *at;
-
-	for (at = bucket_of(self, record->lo, record->hi); *at != number; at = &self->records[*at].next)
-		;
-	*at = record->next;
+	unchain(self, number);
 	list_remove(self, number);
-	record->next = self->unused;
+	self->records[number].next = self->unused;
 	self->unused = number;
 	if (!--self->count)
-		release_tables(self);
+		release_records(self);
 }
 
-static uint32_t find_record(const struct hash_index *self, const struct ob_index_entry *entry)
+static uint32_t find_in(struct hash_index *self, const struct ob_index_entry *entry, uint16_t class)
 {
-	uint32_t number = self->size ? *bucket_of(self, entry->lo, entry->hi) : 0;
+	uint32_t number = head_of(self, part_of(self, entry->owner, class), entry->lo, entry->hi);
 
 	for (; number; number = self->records[number].next) {
 		const struct record *record = &self->records[number];
@@ -201,30 +269,56 @@ static uint32_t find_record(const struct hash_index *self, const struct ob_index
 	return number;
 }
 
+/* The record of an entry, of whatever class: its own is looked at first. */
+static uint32_t find_record(struct hash_index *self, const struct ob_index_entry *entry)
+{
+	uint32_t number = find_in(self, entry, entry->class);
+
+	for (uint16_t class = 0; class < self->classes && !number; class++)
+		number = find_in(self, entry, class);
+	return number;
+}
+
 static void keep_quota(struct hash_index *self, const struct owner *owner)
 {
 	while (owner->count > owner->quota)
 		drop_record(self, owner->oldest);
 }
 
+/* What is remembered already is added again, perhaps in another class. */
+static int make_young(struct hash_index *self, uint32_t number, uint16_t class)
+{
+	struct record *record = &self->records[number];
+	struct part *part = part_of(self, record->owner, class);
+
+	if (part != part_of(self, record->owner, record->class)) {
+		if (make_room(self, part) < 0)
+			return -ENOMEM;
+		unchain(self, number);
+		record->class = class;
+		chain(self, number);
+	}
+	record->class = class; /* also one that counts as the same */
+	list_remove(self, number);
+	list_append(self, number);
+	return 1;
+}
+
 static int hash_add(struct ob_index *index, const struct ob_index_entry *entry)
 {
 	struct hash_index *self = self_of(index);
 	struct owner *owner = owner_of(self, entry->owner);
+	struct part *part = part_of(self, entry->owner, entry->class);
 	uint32_t number = find_record(self, entry);
 
-	if (number) {
-		self->records[number].class = entry->class;
-		list_remove(self, number);
-		list_append(self, number);
-		return 1;
-	}
+	if (number)
+		return make_young(self, number, entry->class);
 	if (!owner->quota)
 		return 0;
 	/* The oldest goes first, so that a machine at its quota needs no memory. */
 	if (owner->count >= owner->quota)
 		drop_record(self, owner->oldest);
-	number = take_record(self);
+	number = make_room(self, part) == 0 ? take_record(self) : 0;
 	if (!number)
 		return -ENOMEM;
 	self->records[number] = (struct record){ .lo = entry->lo, .hi = entry->hi, .where = entry->where, .owner = entry->owner,
@@ -235,26 +329,47 @@ static int hash_add(struct ob_index *index, const struct ob_index_entry *entry)
 	return 1;
 }
 
-static int hash_find(const struct ob_index *index, uint64_t lo, uint64_t hi, struct ob_index_cursor *cursor,
+/* cursor->more: of which part cursor->at is, plus one; 0: of none yet. */
+static int hash_find(struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, struct ob_index_cursor *cursor,
 		     struct ob_index_entry *ret_entry)
 {
 	const struct hash_index *self = self_of(index);
-	uint32_t number;
 
-	if (!self->size)
-		return 0;
-	number = cursor->more ? (uint32_t)cursor->at : *bucket_of(self, lo, hi);
-	cursor->more = 1;
-	for (; number; number = self->records[number].next) {
-		const struct record *record = &self->records[number];
+	for (;;) {
+		for (uint32_t number = (uint32_t)cursor->at; number; number = self->records[number].next) {
+			const struct record *record = &self->records[number];
 
-		if (record->lo != lo || record->hi != hi)
-			continue;
-		*ret_entry = (struct ob_index_entry){ record->lo, record->hi, record->where, record->owner, record->class };
-		cursor->at = record->next;
-		return 1;
+			index->comparisons++;
+			if (record->lo != lo || record->hi != hi)
+				continue;
+			*ret_entry = (struct ob_index_entry){ record->lo, record->hi, record->where, record->owner, record->class };
+			cursor->at = record->next;
+			return 1;
+		}
+		cursor->at = 0;
+		if (cursor->more == PARTS)
+			return 0;
+		cursor->at = head_of(self, &self->parts[class % self->classes][cursor->more++], lo, hi);
 	}
-	cursor->at = 0;
+}
+
+static int has_hash(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
+{
+	uint32_t number = head_of(self, part, lo, hi);
+
+	while (number && (self->records[number].lo != lo || self->records[number].hi != hi))
+		number = self->records[number].next;
+	return number != 0;
+}
+
+static int hash_is_elsewhere(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class)
+{
+	const struct hash_index *self = self_of(index);
+
+	for (unsigned i = 0; i < self->classes; i++)
+		if (i != class % self->classes &&
+		    (has_hash(self, &self->parts[i][STABLE], lo, hi) || has_hash(self, &self->parts[i][UNSTABLE], lo, hi)))
+			return 1;
 	return 0;
 }
 
@@ -293,19 +408,16 @@ static uint64_t hash_count(const struct ob_index *index, uint16_t owner)
 static uint64_t hash_memory(const struct ob_index *index)
 {
 	const struct hash_index *self = self_of(index);
+	uint64_t buckets = 0;
 
-	return sizeof(*self) + (uint64_t)self->size * (sizeof(struct record) + sizeof(uint32_t));
+	for (unsigned i = 0; i < self->classes; i++)
+		buckets += (uint64_t)self->parts[i][STABLE].size + self->parts[i][UNSTABLE].size;
+	return bytes_of(self->classes) + (uint64_t)self->size * sizeof(struct record) + buckets * sizeof(uint32_t);
 }
 
-const struct ob_index_strategy ob_index_hash = {
-	.name = "hash",
-	.create = hash_create,
-	.destroy = hash_destroy,
-	.add = hash_add,
-	.find = hash_find,
-	.remove = hash_remove,
-	.remove_owner = hash_remove_owner,
-	.set_quota = hash_set_quota,
-	.count = hash_count,
-	.memory = hash_memory,
-};
+#define OPERATIONS .destroy = hash_destroy, .add = hash_add, .find = hash_find, .is_elsewhere = hash_is_elsewhere, \
+	.remove = hash_remove, .remove_owner = hash_remove_owner, .set_quota = hash_set_quota, .count = hash_count, \
+	.memory = hash_memory
+
+const struct ob_index_strategy ob_index_hash = { .name = "hash", .create = hash_create, OPERATIONS };
+const struct ob_index_strategy ob_index_cmd_subpage = { .name = "cmd-subpage", .create = cmd_subpage_create, OPERATIONS };

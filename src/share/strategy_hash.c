@@ -36,7 +36,7 @@ static int hash_open(struct ob_strategy *strategy)
 	if (!table)
 		return -ENOMEM;
 	table->items = ob_strategy_array(strategy, strategy->options.pages, sizeof(struct item));
-	table->index = ob_index_new(&ob_index_hash);
+	table->index = ob_index_new(&ob_index_hash, 1);
 	if (!table->items || !table->index)
 		return -ENOMEM;
 	ob_index_set_quota(table->index, 0, strategy->options.pages);
@@ -89,7 +89,7 @@ static int find_equal(struct ob_strategy *strategy, struct ob_strategy_hash128 h
 	const struct table *table = strategy->own;
 	struct ob_index_cursor cursor = { 0 };
 
-	while (ob_index_find(table->index, hash.low, hash.high, &cursor, ret_entry)) {
+	while (ob_index_find(table->index, hash.low, hash.high, 0, &cursor, ret_entry)) {
 		int is_group = ret_entry->owner == OB_INDEX_STORE;
 		uint64_t other;
 

@@ -297,6 +297,99 @@ static void what_is_wanted_has_its_turn_in_the_next_round(void **state)
 	share_assert_holds();
 }
 
+#define FEW 64u /* pages: so few that no offer is lost */
+
+struct looks {
+	unsigned of_wanted;
+	unsigned changed; /* of the wanted page */
+	unsigned goal;
+};
+
+/* Takes offers until the page was seen changed, or offered so often; nothing else ever changes. */
+static int wanted_was_looked_at(void *context)
+{
+	static uint8_t bytes[OB_PAGE_SIZE];
+	struct ob_share_offer offers[256];
+	struct looks *looks = context;
+	unsigned n;
+
+	/* As if somebody had its equal: so that it is looked at in each round. */
+	(void)!ob_engine_share_fetch(bed->engine, keeper_page(0, WANTED), 0, 0, bytes);
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++) {
+			unsigned changed = offers[i].class >> OB_SHARE_CHANGED_SHIFT;
+			int is_wanted = offers[i].page == keeper_page(0, WANTED);
+
+			assert_int_equal(offers[i].class & ((1u << OB_SHARE_CHANGED_SHIFT) - 1), OB_SHARE_COLD);
+			looks->of_wanted += is_wanted;
+			if (is_wanted)
+				looks->changed |= changed;
+			else
+				assert_int_equal(changed, 0);
+		}
+	return looks->changed || looks->of_wanted >= looks->goal;
+}
+
+static void expect_looks(unsigned goal, unsigned changed)
+{
+	struct looks looks = { .goal = goal };
+
+	bed_assert_ok(bed, account_wait(wanted_was_looked_at, &looks, HANG_MS));
+	assert_int_equal(looks.changed, changed);
+}
+
+/* Two writes, of which either may be seen alone; until there is nothing left to be seen. */
+static void expect_both_ends(unsigned changed)
+{
+	struct looks looks;
+	unsigned seen = 0;
+
+	do {
+		looks = (struct looks){ .goal = 2 };
+		bed_assert_ok(bed, account_wait(wanted_was_looked_at, &looks, HANG_MS));
+		seen |= looks.changed;
+	} while (looks.changed || seen != changed);
+}
+
+/* The class of an offer says which sub-pages have been written since the look before; no memory is used when nobody asks. */
+static void a_page_written_in_one_sub_page_has_that_class(void **state)
+{
+	static const struct {
+		unsigned subpages, at_2053, at_both_ends;
+	} cases[] = { { 1, 1, 1 }, { 2, 2, 3 }, { 4, 4, 9 }, { 8, 16, 129 } };
+	uint8_t *bytes = ram_page(ram[0], WANTED);
+	uint64_t tables;
+
+	for (uint32_t page = WANTED - 3; page < WANTED - 3 + FEW; page++)
+		ram_write_twin(ram[0], page, page);
+	expect_looks(2, 0);
+	tables = bed_stats(bed).tables_bytes;
+	for (unsigned i = 0; i < OB_ARRAY_LEN(cases); i++) {
+		bed_assert_ok(bed, ob_engine_share_subpages(bed->engine, cases[i].subpages));
+		expect_looks(2, 0);
+		assert_int_equal(bed_stats(bed).tables_bytes, tables + OB_PAGE_SIZE); /* one chunk */
+		bytes[2053] ^= 1;
+		expect_looks(100, cases[i].at_2053);
+		expect_looks(2, 0);
+		bytes[0] ^= 1;
+		bytes[4095] ^= 1;
+		expect_both_ends(cases[i].at_both_ends);
+	}
+	bed_assert_ok(bed, ob_engine_share_subpages(bed->engine, 0));
+	assert_int_equal(bed_stats(bed).tables_bytes, tables);
+	bytes[0] ^= 2;
+	expect_looks(3, 0);
+	bytes[0] ^= 2;
+	assert_int_equal(ob_engine_share_subpages(bed->engine, 3), -EINVAL);
+	assert_int_equal(ob_engine_share_subpages(bed->engine, 16), -EINVAL);
+	/* With tables there is an end, too. */
+	bed_assert_ok(bed, ob_engine_share_subpages(bed->engine, 4));
+	expect_looks(2, 0);
+	share_check_all();
+	share_assert_holds();
+}
+
 /* Pages that nobody else has, but for a few of zeros: so that each chunk gets holes, in which it is no large page. */
 static void write_with_zeros(void)
 {
@@ -470,6 +563,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_has_not_been_written_is_not_read_again, set_up_quick_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_page_written_in_one_sub_page_has_that_class, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(without_marks_everything_is_read_again, set_up_unarmed_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_evicted_before_is_offered_too, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_races_with_writers, set_up_scanner, share_tear_down),

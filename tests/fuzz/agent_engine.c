@@ -76,6 +76,12 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	return 0;
 }
 
+int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages)
+{
+	played.subpages = subpages;
+	return subpages > OB_SUBPAGES_MAX || (subpages & (subpages - 1)) ? -EINVAL : 0;
+}
+
 void ob_engine_share_off(struct ob_engine *engine)
 {
 	played.on = 0;

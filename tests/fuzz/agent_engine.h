@@ -23,7 +23,7 @@ struct played_extent {
 
 struct played_sharing {
 	int on;
-	unsigned cpu_permille;
+	unsigned cpu_permille, subpages;
 	unsigned char key[192];
 	unsigned offers; /* not taken yet */
 	uint64_t next_offer;

@@ -261,10 +261,14 @@ static void step_off(char *const *words, int n)
 
 static void step_share(char *const *words, int n)
 {
-	struct ob_wire_msg msg = { .type = OB_WIRE_SHARE };
-	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7;
-	int fds[2] = { -1, -1 }, count = make_file(kind, STAGING, 1, fds), good = kind == 0 || kind == 4;
+	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7, subpages = 1u << fuzz_number(words, n, 4) % 5 >> 1;
+	struct ob_wire_msg msg = { .type = OB_WIRE_SUBPAGES, .subpages = { subpages } };
+	int fds[2] = { -1, -1 }, count, good = kind == 0 || kind == 4;
 
+	if (subpages && agent_tell(&msg, NULL, 0) < 0)
+		return;
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_SHARE };
+	count = make_file(kind, STAGING, 1, fds);
 	msg.share.flags = OB_WIRE_SHARE_ON;
 	msg.share.cpu_permille = (uint32_t)(fuzz_number(words, n, 2) % 1001);
 	memset(msg.share.key, (int)(fuzz_number(words, n, 1) % 256), sizeof(msg.share.key));
@@ -281,6 +285,7 @@ static void step_share(char *const *words, int n)
 	if (tell_with_file(&msg, fds, count) < 0)
 		return;
 	FUZZ_CHECK(played.on == peer.on, "the engine's sharing is %d, not %d", played.on, peer.on);
+	FUZZ_CHECK(played.subpages == (peer.on ? subpages : 0), "%u sub-pages", played.subpages);
 	FUZZ_CHECK(!peer.on || (played.cpu_permille == msg.share.cpu_permille && !memcmp(played.key, peer.key, sizeof(peer.key))),
 		   "another key or part of a processor");
 }

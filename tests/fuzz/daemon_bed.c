@@ -389,6 +389,13 @@ void bed_pass(struct bed *bed, uint64_t seconds)
 	bed_run(bed);
 }
 
+void bed_set_subpages(struct bed *bed, unsigned subpages)
+{
+	bed->daemon.share_subpages = subpages;
+	ob_share_reconfigure(&bed->daemon);
+	bed_run(bed);
+}
+
 void bed_empty(struct bed *bed)
 {
 	struct ob_daemon *daemon = &bed->daemon;
@@ -405,6 +412,7 @@ void bed_empty(struct bed *bed)
 	bed_run(bed);
 	FUZZ_CHECK(!daemon->machine_count, "%u machines stay", daemon->machine_count);
 	FUZZ_CHECK(!daemon->share->domains && !daemon->share->planned && !ob_share_orphan_bytes(daemon), "something of sharing stays");
+	daemon->share_subpages = 0;
 	daemon->stirred_ns = 0;
 	now_ns = 1000 * OB_NS_PER_SEC;
 }

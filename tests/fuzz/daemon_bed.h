@@ -64,6 +64,9 @@ void bed_run(struct bed *bed);
 /* Seconds pass at once, with a tick at their end. */
 void bed_pass(struct bed *bed, uint64_t seconds);
 
+/* overbookd has an index of so many sub-pages from now on (0: without classes), until bed_empty(). */
+void bed_set_subpages(struct bed *bed, unsigned subpages);
+
 /* Everybody reads what there is, and goes; machines are forgotten. */
 void bed_empty(struct bed *bed);
 

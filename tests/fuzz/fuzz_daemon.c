@@ -10,7 +10,7 @@
  *     x N TEXT                    STOPPED
  *     r N STATUS TEXT             REPLY to the last SET_LIMIT (STATUS is an errno number)
  *     e N STATUS TEXT             REPLY to the last RELEASE
- *     O N PAGE CONTENT TIMES      OFFER of so many pages from PAGE on, all with the hash of this content
+ *     O N PAGE CONTENT TIMES CLASS     OFFER of so many pages from PAGE on, all with the hash of this content
  *     F N STATUS CONTENT          STAGED for all FETCHes that have come: STATUS is an errno number, CONTENT what is in the pages
  *     A N STATUS                  HELD for all ADOPTs that have come
  *     D N TIMES INDEX             DROPPED of the slot that it was to adopt last, moved by INDEX
@@ -27,6 +27,7 @@
  *     k N                         client N ends its requests
  *     z N                         client N closes
  *     t SECONDS                   time passes
+ *     i NUMBER                    overbookd has another index: 0: without classes; 1 to 4: by 1, 2, 4 or 8 sub-pages
  */
 #include <errno.h>
 #include <stdio.h>
@@ -124,7 +125,7 @@ static void say_offer(struct bed *bed, unsigned who, char *const *words, int n)
 	msg = (struct ob_wire_msg){ .type = OB_WIRE_OFFER };
 	msg.offer.n = (uint32_t)OB_MIN(fuzz_number(words, n, 4), (uint64_t)OB_WIRE_SHARES_MAX);
 	for (uint32_t i = 0; i < msg.offer.n; i++)
-		msg.offer.item[i] = (struct ob_wire_offer){ fuzz_number(words, n, 2) + i, lo, hi, 0 };
+		msg.offer.item[i] = (struct ob_wire_offer){ fuzz_number(words, n, 2) + i, lo, hi, (uint32_t)fuzz_number(words, n, 5) };
 	bed_agent_say(bed, who, &msg);
 }
 
@@ -279,6 +280,9 @@ static void client_step(struct bed *bed, unsigned who, char letter, char *const 
 		break;
 	case 't':
 		bed_pass(bed, fuzz_number(words, n, 1));
+		break;
+	case 'i':
+		bed_set_subpages(bed, 1u << fuzz_number(words, n, 1) % 5 >> 1);
 		break;
 	}
 }

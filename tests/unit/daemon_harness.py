@@ -28,7 +28,7 @@ MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
 
 HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS = range(1, 14)
-SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP = range(16, 26)
+SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES = range(16, 27)
 EINPROGRESS = 115
 NOT_STARTED = -1
 
@@ -164,7 +164,7 @@ class Agent:
             self.released = sequence
         elif kind == POLL:
             self.polls.append(struct.unpack("<I", payload)[0])
-        elif SHARE <= kind <= MAY_MAP:
+        elif SHARE <= kind <= SUBPAGES:
             self.obey_share(kind, sequence, payload)
         else:
             raise AssertionError("overbookd sent type %d" % kind)

@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 
 from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
+                            SUBPAGES,
                             UNSHARE, WORN, Agent,
                             ceiling, hello, message)
 
@@ -53,6 +54,7 @@ class Sharer(Agent):
         self.pages, self.held, self.lies = {}, {}, {}
         self.in_use = set()  # pages whose bytes cannot be had for the moment
         self.key, self.on, self.permille, self.staging = None, None, None, None
+        self.subpages, self.next_subpages = None, 0
         self.extents, self.dropped_extents, self.unshare = {}, [], None
         self.answer_fetches = self.answer_adopts = True
         self.questions = []  # of FETCH, without an answer yet
@@ -82,6 +84,7 @@ class Sharer(Agent):
         if kind == SHARE:
             flags, self.permille = struct.unpack("<II", payload[:8])
             self.on = bool(flags)
+            self.subpages, self.next_subpages = self.next_subpages, 0
             self.key = payload[8:]
             assert len(self.key) == 192
             if self.on:
@@ -98,6 +101,8 @@ class Sharer(Agent):
         elif kind == ADOPT:
             if self.answer_adopts:
                 self.adopt(struct.iter_unpack("<QQII", payload[4:]))
+        elif kind == SUBPAGES:
+            self.next_subpages, = struct.unpack("<I", payload)
         elif kind == MAY_MAP:
             assert self.maps and not payload
             self.may_map = True
@@ -179,10 +184,11 @@ class Sharer(Agent):
                 self.tell_dropped([slot])
         self.pages[page] = data
 
-    def offer(self, *pages, hash=None):
+    def offer(self, *pages, hash=None, changed=0):
+        """changed: sub-pages that have, a bit each."""
         pages = pages or list(self.pages)
         for start in range(0, len(pages), 512):
-            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), 0, 0)
+            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), changed << 8, 0)
                                                for page in pages[start:start + 512]]))
 
     def orphans(self):

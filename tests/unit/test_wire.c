@@ -48,6 +48,9 @@ static void sample_of_sharing(struct ob_wire_msg *msg)
 		for (msg->adopt.n = n; n--;)
 			msg->adopt.item[n] = (struct ob_wire_adopt){ page + n, extent, n };
 		break;
+	case OB_WIRE_SUBPAGES:
+		msg->subpages.n = OB_WIRE_SUBPAGES_MAX;
+		break;
 	case OB_WIRE_SHARE:
 		msg->share.flags = OB_WIRE_SHARE_ON;
 		msg->share.cpu_permille = 1000;
@@ -120,7 +123,7 @@ static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
-	OB_WIRE_HOLDS,
+	OB_WIRE_HOLDS, OB_WIRE_SUBPAGES,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -316,6 +319,9 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	expect_refusal(OB_WIRE_ADOPT, ITEM + 20, 1, 4, EPROTO, "reserved");
 	expect_refusal(OB_WIRE_SHARE, PAYLOAD, 2, 4, EPROTO, "flags");
 	expect_refusal(OB_WIRE_SHARE, PAYLOAD + 4, 1001, 4, EPROTO, "permille");
+	expect_refusal(OB_WIRE_SUBPAGES, PAYLOAD, 0, 4, EPROTO, "sub-pages");
+	expect_refusal(OB_WIRE_SUBPAGES, PAYLOAD, 3, 4, EPROTO, "sub-pages");
+	expect_refusal(OB_WIRE_SUBPAGES, PAYLOAD, 16, 4, EPROTO, "sub-pages");
 	expect_refusal(OB_WIRE_EXTENT, PAYLOAD, 0, 8, EPROTO, "name is 0");
 	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 8, 0, 4, EPROTO, "4096 pages");
 	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 8, OB_WIRE_EXTENT_MAX + 1, 4, EPROTO, "4096 pages");
