@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,12 @@ struct rule {
 	int action;                  /* negative errno, OB_FAULT_*, or ACTION_SLOW */
 };
 
+/*
+ * Rules may be exchanged while threads pass points: whoever looks at them is counted in `looking`, and only then asks whether
+ * they hold. Who exchanges them disarms first, and waits until nobody looks.
+ */
 int ob_fault_armed;
+static unsigned looking;
 static struct rule rules[MAX_RULES];
 static unsigned rule_count;
 static uint64_t passed[OB_FP_COUNT], fired[OB_FP_COUNT];
@@ -116,6 +122,8 @@ int ob_fault_configure(const char *text, struct ob_error *err)
 		count++;
 	}
 	__atomic_store_n(&ob_fault_armed, 0, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&looking, __ATOMIC_SEQ_CST))
+		sched_yield();
 	memcpy(rules, parsed, count * sizeof(*rules));
 	rule_count = count;
 	memset(passed, 0, sizeof(passed));
@@ -131,7 +139,8 @@ static int rule_matches(const struct rule *rule, enum ob_fault_point point, uint
 	return !rule->every || nth % rule->every == 0;
 }
 
-int ob_fault_slow(enum ob_fault_point point)
+/* What the rules say of this pass: an action, or 0. */
+static int judge(enum ob_fault_point point)
 {
 	uint64_t nth = __atomic_add_fetch(&passed[point], 1, __ATOMIC_RELAXED);
 
@@ -139,11 +148,21 @@ int ob_fault_slow(enum ob_fault_point point)
 		if (!rule_matches(&rules[i], point, nth))
 			continue;
 		__atomic_fetch_add(&fired[point], 1, __ATOMIC_RELAXED);
-		if (rules[i].action != ACTION_SLOW)
-			return rules[i].action;
-		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
-		return 0;
+		return rules[i].action;
 	}
+	return 0;
+}
+
+int ob_fault_slow(enum ob_fault_point point)
+{
+	int action;
+
+	__atomic_fetch_add(&looking, 1, __ATOMIC_SEQ_CST);
+	action = __atomic_load_n(&ob_fault_armed, __ATOMIC_SEQ_CST) ? judge(point) : 0;
+	__atomic_fetch_sub(&looking, 1, __ATOMIC_SEQ_CST);
+	if (action != ACTION_SLOW)
+		return action;
+	nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	return 0;
 }
 

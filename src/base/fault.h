@@ -2,8 +2,8 @@
 /*
  * Fault points: places at which a test can make the code fail, in the real binaries.
  *
- * A point is named after the call that it stands in front of. Which points fire is set once, before threads
- * start, by a text in OVERBOOK_FAULT (or ob_fault_configure):
+ * A point is named after the call that it stands in front of. Which points fire is set once, before threads start, by a
+ * text in OVERBOOK_FAULT; or by ob_fault_configure(), while threads run too, by one thread at a time:
  *
  *     point:when:what[,point:when:what...]
  *     when   N      the Nth time only (1, 2, 3, ...)

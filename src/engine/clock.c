@@ -46,7 +46,7 @@ void ob_clock_push(struct ob_engine *engine, const struct ob_place *place)
 		else if (ob_clock_place(engine, clock->queue_tail, &tail) == 0)
 			tail.chunk->queue_next = id;
 		clock->queue_tail = id;
-		clock->queue_count++;
+		ob_store(&clock->queue_count, clock->queue_count + 1);
 	}
 	pthread_mutex_unlock(&clock->lock);
 }
@@ -59,7 +59,7 @@ int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place)
 	pthread_mutex_lock(&clock->lock);
 	if (clock->queue_head != OB_QUEUE_END && ob_clock_place(engine, clock->queue_head, ret_place) == 0) {
 		clock->queue_head = ret_place->chunk->queue_next;
-		clock->queue_count--;
+		ob_store(&clock->queue_count, clock->queue_count - 1);
 		ret_place->chunk->queued = 0;
 		r = 0;
 	}
@@ -70,7 +70,7 @@ int ob_clock_pop(struct ob_engine *engine, struct ob_place *ret_place)
 void ob_clock_forget(struct ob_engine *engine, uint32_t region)
 {
 	struct ob_place place;
-	uint32_t count = engine->clock.queue_count;
+	uint32_t count = ob_load(&engine->clock.queue_count);
 
 	for (uint32_t i = 0; i < count && ob_clock_pop(engine, &place) == 0; i++)
 		if (place.region_index != region)
@@ -135,7 +135,7 @@ static void lift_one(struct ob_engine *engine, struct ob_place *place, int force
 
 static uint64_t total_chunks(const struct ob_engine *engine)
 {
-	return engine->ram_pages / OB_CHUNK_PAGES + OB_REGIONS_MAX;
+	return ob_load(&engine->ram_pages) / OB_CHUNK_PAGES + OB_REGIONS_MAX;
 }
 
 /* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */

@@ -12,7 +12,8 @@
  * processors back that it had at its start, and the scheduler places it. A processor on which it may not run (a cpuset
  * that was changed) leaves it where it is.
  *
- * All but the binding itself is under event_lock.
+ * All but the binding itself is under event_lock. ob_follow() looks at is_led and leader without it: the two may be of
+ * different windows then, and a worker sits beside the wrong thread for 10 ms.
  */
 #include "base/clock.h"
 #include "engine/internal.h"
@@ -54,9 +55,9 @@ void ob_follow_note(struct ob_worker *worker, const struct ob_uffd_fault *faults
 			follow->candidate = faults[i].thread;
 		if (++follow->seen < WINDOW)
 			continue;
-		follow->is_led = follow->of_leader >= MOST;
+		ob_store(&follow->is_led, follow->of_leader >= MOST);
 		if (!follow->is_led)
-			follow->leader = follow->candidate;
+			ob_store(&follow->leader, follow->candidate);
 		follow->seen = follow->of_leader = 0;
 	}
 }

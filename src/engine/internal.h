@@ -109,11 +109,11 @@ struct ob_worker {
 	int holds_events;     /* has event_lock */
 };
 
-/* Whose faults there are; under event_lock. */
+/* Whose faults there are; under event_lock. Who only reads leader and is_led does so without, and takes them as a hint. */
 struct ob_follow {
-	uint32_t leader, candidate; /* threads */
+	uint32_t leader, candidate; /* threads; leader is atomic for reading */
 	unsigned seen, of_leader;
-	int is_led;                 /* nearly all of late were the leader's */
+	int is_led;                 /* atomic for reading: nearly all of late were the leader's */
 };
 
 struct ob_read;
@@ -187,8 +187,9 @@ struct ob_reclaimer {
 /* The bench queue and the clock hand. */
 struct ob_clock {
 	pthread_mutex_t lock;
-	uint32_t queue_head, queue_tail, queue_count; /* ids of chunks with benched pages, oldest first */
-	uint32_t region, chunk;                       /* the hand */
+	uint32_t queue_head, queue_tail; /* ids of chunks with benched pages, oldest first */
+	uint32_t queue_count;            /* atomic for reading */
+	uint32_t region, chunk;          /* the hand */
 };
 
 /* The first reclaimer's own, for the housekeeping. */
@@ -208,7 +209,7 @@ struct ob_engine {
 	pthread_mutex_t limit_lock;   /* outermost: setting the limit against releasing; see release.c */
 	pthread_rwlock_t regions_lock;
 	struct ob_region region[OB_REGIONS_MAX];
-	uint64_t ram_pages;
+	uint64_t ram_pages;           /* changed under regions_lock (write); atomic for reading */
 	unsigned subpages;            /* under regions_lock: that offers tell of; 0: of none */
 
 	/* All atomic. */

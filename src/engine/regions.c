@@ -128,7 +128,7 @@ static int add_region(struct ob_engine *engine, int slot, uint64_t base, uint64_
 	__atomic_store_n(&region->base, base, __ATOMIC_RELEASE);
 	__atomic_fetch_add(&engine->in_state[OB_PAGE_ABSENT], pages, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&engine->open_chunks, region->chunk_count, __ATOMIC_RELAXED);
-	engine->ram_pages += (uint64_t)pages;
+	ob_store(&engine->ram_pages, engine->ram_pages + (uint64_t)pages);
 	if (!ob_load(&engine->engaged))
 		return 0;
 	r = track_all(engine, (uint32_t)slot);
@@ -166,7 +166,7 @@ static void forget_region(struct ob_engine *engine, uint32_t index)
 		__atomic_fetch_sub(&engine->open_pages, region->chunks[c].granted, __ATOMIC_RELAXED);
 		__atomic_fetch_sub(&engine->open_chunks, 1, __ATOMIC_RELAXED);
 	}
-	engine->ram_pages -= region->length / OB_PAGE_SIZE;
+	ob_store(&engine->ram_pages, engine->ram_pages - region->length / OB_PAGE_SIZE);
 	__atomic_store_n(&region->base, 0, __ATOMIC_RELEASE);
 	free_tables(engine, region);
 }

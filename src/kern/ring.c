@@ -18,7 +18,7 @@ struct ob_ring {
 	struct io_uring uring;
 	pthread_mutex_t lock; /* submission */
 	unsigned depth;
-	unsigned under_way;   /* atomic */
+	unsigned under_way;   /* atomic; it also orders what goes through the kernel: take_room() */
 	int event;
 };
 
@@ -106,10 +106,16 @@ static int give(struct ob_ring *ring, struct io_uring_sqe *const *sqes, unsigned
 	return left < n ? (int)(n - left) : r < 0 ? r : -EAGAIN;
 }
 
-/* Takes room for up to n requests under way. Returns for how many there was. */
+/*
+ * Takes room for up to n requests under way. Returns for how many there was.
+ *
+ * What the caller wrote into a request must be seen by who reaps it. The kernel orders that; the language does not know of
+ * it, nor does a tool that looks for races. So the counter that both change anyway carries it: released here, acquired by
+ * ob_ring_reap(). All changes of it are read-modify-write, so each release holds until the counter is read.
+ */
 static unsigned take_room(struct ob_ring *ring, unsigned n)
 {
-	unsigned before = __atomic_fetch_add(&ring->under_way, n, __ATOMIC_RELAXED);
+	unsigned before = __atomic_fetch_add(&ring->under_way, n, __ATOMIC_RELEASE);
 	unsigned room = before < ring->depth ? OB_MIN(ring->depth - before, n) : 0;
 
 	__atomic_fetch_sub(&ring->under_way, n - room, __ATOMIC_RELAXED);
@@ -146,7 +152,7 @@ int ob_ring_reap(struct ob_ring *ring, void **ret_cookie, int *ret_result)
 		io_uring_cqe_seen(&ring->uring, cqe);
 		if (!*ret_cookie)
 			continue; /* one that the kernel would not take at first */
-		__atomic_fetch_sub(&ring->under_way, 1, __ATOMIC_RELAXED);
+		__atomic_fetch_sub(&ring->under_way, 1, __ATOMIC_ACQUIRE);
 		return 1;
 	}
 	return 0;

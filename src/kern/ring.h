@@ -3,7 +3,7 @@
  * io_uring: reads and writes of a file that go on while the thread that asked for them does something else.
  *
  * Any thread may queue and submit (a lock inside); one thread at a time reaps. The buffer of a request belongs to the ring
- * until the request has been reaped. A ring may be refused to a process (kernel.io_uring_disabled, a seccomp filter, a
+ * until the request has been reaped, and who reaps sees what was written before it was submitted. A ring may be refused to a process (kernel.io_uring_disabled, a seccomp filter, a
  * kernel without it): whoever uses one must be able to do without.
  */
 #ifndef OB_KERN_RING_H
