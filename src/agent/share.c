@@ -18,8 +18,9 @@
  * other end is another overbookd before it has said SHARE. (With a socket that systemd listens on, the number of the
  * process is always systemd's, and SHARE must be waited for.) Until it is known who it is, drops stay in the engine.
  *
- * Foreign extents (the first 512) are told in ORPHANS while they are held; drops of theirs concern nobody. One that is not held any more is
- * unmapped here, since whoever made it is gone. Pages of it move to new slots as the engine offers them anew.
+ * Foreign extents are told in ORPHANS while they are held; drops of theirs concern nobody. What one message has no room for goes before
+ * it in MORE_ORPHANS, which an overbookd that does not know it skips: it counts the last 512 then. An extent that is not held any more
+ * is unmapped here, since whoever made it is gone. Pages of it move to new slots as the engine offers them anew.
  *
  * Mapping. An engine that maps shared pages says of drops that slots were mapped; those are told in WORN before DROPPED, so that
  * they are never filled again. It gets files of extents only from an overbookd that has said by MAY_MAP that it understands
@@ -47,6 +48,9 @@
 
 #define STAGING_BYTES   (OB_WIRE_STAGING_MAX * OB_PAGE_SIZE)
 #define EXTENTS_MAX     4096u
+#ifndef ORPHANS_A_MESSAGE /* fuzz_agent.c has fewer extents to play with */
+#define ORPHANS_A_MESSAGE ((unsigned)OB_WIRE_SHARES_MAX)
+#endif
 #define MESSAGES_A_TURN 4
 #define FILES_MAX       256u /* 4 GiB of the store; a process may have 1024 descriptors, as a rule, and QEMU needs its own */
 #define OWED_MAX        (2 * OB_WIRE_SHARES_MAX) /* a message of drops, and what one HELD leaves */
@@ -81,9 +85,9 @@ static struct {
 	char *staging;
 	unsigned extents, foreign, files; /* the others: how many of them */
 	struct extent extent[EXTENTS_MAX];
-	unsigned owed_count, told_count;
+	unsigned owed_count, told_count, must_tell; /* must_tell: who is spoken to may know something else */
 	struct owed owed[OWED_MAX];                     /* taken from the engine, not sent */
-	struct ob_wire_orphan told[OB_WIRE_SHARES_MAX]; /* what the last ORPHANS said */
+	struct ob_wire_orphan told[EXTENTS_MAX];        /* what ORPHANS said last */
 	struct ob_share_held held[EXTENTS_MAX];
 	struct ob_share_offer offers[OB_WIRE_SHARES_MAX];
 	struct ob_share_drop drops[OB_WIRE_SHARES_MAX];
@@ -164,7 +168,7 @@ void ob_share_connected(pid_t peer)
 	if (share.known)
 		meet_another();
 	share.peer = peer;
-	share.told_count = 0;
+	share.must_tell |= share.told_count > 0;
 	share.met = share.telling = 0;
 	share.pending = 1;
 }
@@ -331,27 +335,45 @@ int ob_share_announce(void)
 	return ob_agent.share_mapped ? ob_link_send(OB_WIRE_MAPS) : 0;
 }
 
+/* Brings the list up to date. Returns whether it has changed. */
+static int list_orphans(void)
+{
+	unsigned n = 0, changed = 0;
+
+	for (unsigned i = 0; i < share.extents; i++) {
+		const struct ob_wire_orphan now = { share.extent[i].id, share.extent[i].held };
+
+		if (share.extent[i].ours || !now.held)
+			continue;
+		changed |= n >= share.told_count || share.told[n].extent != now.extent || share.told[n].held != now.held;
+		share.told[n++] = now;
+	}
+	changed |= n != share.told_count;
+	share.told_count = n;
+	return changed != 0;
+}
+
 int ob_share_report(void)
 {
 	struct ob_wire_msg *out = ob_link_message();
-	unsigned n = 0;
-	int changed;
+	unsigned told = 0;
+	int r;
 
-	if (!share.known || (!share.foreign && !share.told_count))
+	if (!share.known || (!share.foreign && !share.told_count && !share.must_tell))
 		return 0;
 	drop_foreign(OB_MIN(ob_engine_share_held(ob_agent_engine(), share.held, EXTENTS_MAX), EXTENTS_MAX));
-	for (unsigned i = 0; i < share.extents && n < OB_WIRE_SHARES_MAX; i++)
-		if (!share.extent[i].ours && share.extent[i].held)
-			out->orphans.item[n++] = (struct ob_wire_orphan){ share.extent[i].id, share.extent[i].held };
-	out->orphans.n = n;
-	changed = n != share.told_count;
-	for (unsigned i = 0; !changed && i < n; i++)
-		changed = out->orphans.item[i].extent != share.told[i].extent || out->orphans.item[i].held != share.told[i].held;
-	if (!changed)
+	if (!list_orphans() && !share.must_tell)
 		return 0;
-	share.told_count = n;
-	memcpy(share.told, out->orphans.item, n * sizeof(share.told[0]));
-	return ob_link_send(OB_WIRE_ORPHANS);
+	do {
+		unsigned n = OB_MIN(share.told_count - told, ORPHANS_A_MESSAGE);
+
+		out->orphans.n = n;
+		memcpy(out->orphans.item, share.told + told, n * sizeof(share.told[0]));
+		told += n;
+		r = ob_link_send(told < share.told_count ? OB_WIRE_MORE_ORPHANS : OB_WIRE_ORPHANS);
+	} while (r == 0 && told < share.told_count);
+	share.must_tell = r < 0;
+	return r;
 }
 
 /* By its key it is known who is at the other end. */

@@ -397,6 +397,7 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 	case OB_WIRE_WORN:
 	case OB_WIRE_MAPS:
 	case OB_WIRE_ORPHANS:
+	case OB_WIRE_MORE_ORPHANS:
 	case OB_WIRE_HOLDS:
 		return ob_share_handle(machine, msg, err);
 	default:

@@ -209,6 +209,7 @@ void ob_share_disconnected(struct ob_machine *machine)
 	sharer->on = sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = sharer->claims = false;
 	ob_match_abandon(sharer);
 	ob_claim_clear(&sharer->claim);
+	sharer->more_count = 0;
 	staging_close(sharer);
 	ob_match_pump(sharer->domain);
 }
@@ -241,6 +242,7 @@ void ob_share_machine_gone(struct ob_machine *machine)
 	free(sharer->todo);
 	free(sharer->pending);
 	free(sharer->orphans);
+	free(sharer->more);
 	free(sharer);
 	if (--domain->count)
 		ob_match_pump(domain);
@@ -493,21 +495,41 @@ static void count_orphans(struct ob_share *share)
 	share->orphan_bytes = different * OB_STORE_EXTENT;
 }
 
-/* The list replaces the last one. What is in it of this overbookd's own store is counted there. */
-static void on_orphans(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
+/* A part of a list. What is in it of this overbookd's own store is counted there. */
+static int add_orphans(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
+{
+	struct ob_wire_orphan *grown;
+
+	if (sharer->more_count + msg->orphans.n > OB_WIRE_ORPHANS_MAX)
+		return ob_error_set(err, EPROTO, "more than %u ORPHANS", OB_WIRE_ORPHANS_MAX);
+	grown = msg->orphans.n ? realloc(sharer->more, (sharer->more_count + msg->orphans.n) * sizeof(*grown)) : sharer->more;
+	if (msg->orphans.n && !grown)
+		return ob_error_sys(err, ENOMEM, "cannot take in what it holds of an earlier overbookd's");
+	sharer->more = grown;
+	for (uint32_t i = 0; i < msg->orphans.n; i++)
+		if (msg->orphans.item[i].held && !ob_store_has(sharer->domain->store, msg->orphans.item[i].extent))
+			sharer->more[sharer->more_count++] = msg->orphans.item[i];
+	return 0;
+}
+
+/* The list is complete, and replaces the last one. Until then that one counts: too much is set aside, never too little. */
+static int on_orphans(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	struct ob_share *share = sharer->domain->share;
 	uint64_t before = share->orphan_bytes;
+	int r = add_orphans(sharer, msg, err);
 
+	if (r < 0)
+		return r;
 	free(sharer->orphans);
-	sharer->orphan_count = 0;
-	sharer->orphans = msg->orphans.n ? malloc(msg->orphans.n * sizeof(*sharer->orphans)) : NULL;
-	for (uint32_t i = 0; sharer->orphans && i < msg->orphans.n; i++)
-		if (msg->orphans.item[i].held && !ob_store_has(sharer->domain->store, msg->orphans.item[i].extent))
-			sharer->orphans[sharer->orphan_count++] = msg->orphans.item[i];
+	sharer->orphans = sharer->more;
+	sharer->orphan_count = sharer->more_count;
+	sharer->more = NULL;
+	sharer->more_count = 0;
 	count_orphans(share);
 	if (share->orphan_bytes != before)
 		ob_arbiter_stir(share->daemon);
+	return 0;
 }
 
 /* What it has been sent before is sent again, since it may map that as well. */
@@ -521,7 +543,8 @@ static void on_maps(struct ob_sharer *sharer)
 /* What an agent says of itself, whether it is a sharer or there was no memory for one. */
 static bool is_unasked(uint16_t type)
 {
-	return type == OB_WIRE_OFFER || type == OB_WIRE_ORPHANS || type == OB_WIRE_MAPS || type == OB_WIRE_HOLDS;
+	return type == OB_WIRE_OFFER || type == OB_WIRE_ORPHANS || type == OB_WIRE_MORE_ORPHANS || type == OB_WIRE_MAPS ||
+	       type == OB_WIRE_HOLDS;
 }
 
 int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, struct ob_error *err)
@@ -533,7 +556,9 @@ int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, s
 		return is_unasked(msg->type) ? 0 :
 			ob_error_set(err, EPROTO, "an answer about sharing that nobody asked for");
 	if (msg->type == OB_WIRE_ORPHANS)
-		on_orphans(machine->sharer, msg);
+		r = on_orphans(machine->sharer, msg, err);
+	else if (msg->type == OB_WIRE_MORE_ORPHANS)
+		r = add_orphans(machine->sharer, msg, err);
 	else if (msg->type == OB_WIRE_MAPS)
 		on_maps(machine->sharer);
 	else

@@ -34,7 +34,7 @@ void ob_share_connected(struct ob_machine *machine);
 void ob_share_disconnected(struct ob_machine *machine);
 void ob_share_machine_gone(struct ob_machine *machine);
 
-/* One of OFFER, STAGED, HELD, DROPPED, WORN, MAPS, HOLDS, ORPHANS. Returns 0, or -EPROTO with the rule that it breaks. */
+/* One of OFFER, STAGED, HELD, DROPPED, WORN, MAPS, HOLDS, ORPHANS, MORE_ORPHANS. Returns 0, -EPROTO with the rule that it breaks, or -ENOMEM. */
 int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;
 
 /* REPLY: whether it answered UNSHARE. text is clean. */

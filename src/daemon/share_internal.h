@@ -73,8 +73,8 @@ struct ob_sharer {
 	unsigned pending_first, pending_count;
 	unsigned fetch_out, adopt_out; /* of staging and pending: not sent yet */
 
-	struct ob_wire_orphan *orphans;
-	uint32_t orphan_count;
+	struct ob_wire_orphan *orphans, *more; /* more: the list that is being told */
+	uint32_t orphan_count, more_count;
 	struct ob_share_counters counters;
 };
 

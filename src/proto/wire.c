@@ -643,6 +643,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_ORPHANS] = { "ORPHANS", put_orphans, get_orphans },
 	[OB_WIRE_WORN] = { "WORN", put_dropped, get_dropped },
 	[OB_WIRE_MAPS] = { "MAPS", put_nothing, get_nothing },
+	[OB_WIRE_MORE_ORPHANS] = { "MORE_ORPHANS", put_orphans, get_orphans },
 	[OB_WIRE_HOLDS] = { "HOLDS", put_dropped, get_dropped },
 	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
 	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },

@@ -27,6 +27,7 @@
  *                           with n = 0 ends them. After the first SHARE of a connection, before OFFER and DROPPED
  * ORPHANS (agent)           u32 n, n x { u64 extent, u32 held, u32 0 }: extents that this overbookd has not sent, and how many holds of
  *                           each there are; after HELLO, and when it changes; n = 0: none any more
+ * MORE_ORPHANS (agent)      as ORPHANS, which follows and ends the list: a part of a list that one message has no room for, 4096 in all
  * SET_LIMIT (overbookd)     u64 bytes, 0 for none, u64 maximum: what the agent says in its next HELLO; answered by REPLY,
  *                           after which no STATS may be older than the new limit
  * RELEASE (overbookd)       empty; answered by REPLYs of progress and a last one
@@ -77,6 +78,7 @@
 #define OB_WIRE_STAGING_MAX 64   /* pages of the staging memory */
 #define OB_WIRE_EXTENT_MAX  4096 /* pages of the largest extent */
 #define OB_WIRE_SUBPAGES_MAX 8
+#define OB_WIRE_ORPHANS_MAX 4096 /* entries of MORE_ORPHANS and the ORPHANS that ends them */
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -92,6 +94,7 @@ enum ob_wire_type {
 	OB_WIRE_WORN = 11,
 	OB_WIRE_MAPS = 12,
 	OB_WIRE_HOLDS = 13,
+	OB_WIRE_MORE_ORPHANS = 14,
 	OB_WIRE_SET_LIMIT = 16,
 	OB_WIRE_RELEASE = 17,
 	OB_WIRE_POLL = 18,

@@ -33,7 +33,7 @@ static struct {
 	unsigned n;
 	struct sent sent[SENT_MAX];
 	unsigned answers; /* STAGED and HELD */
-	struct ob_wire_msg order, orphans;
+	struct ob_wire_msg order, orphans, more; /* more: a list that has no end yet */
 	unsigned char *staging;
 } peer;
 
@@ -51,7 +51,10 @@ void peer_met(int same)
 	peer.on = peer.may_map = peer.met = peer.claiming = peer.deaf = 0;
 	for (unsigned i = 0; i < peer.n; i++)
 		memset(peer.sent[i].claims, 0, sizeof(peer.sent[i].claims));
-	memset(&peer.orphans, 0, sizeof(peer.orphans));
+	peer.more.orphans.n = 0;
+	/* The same one has not forgotten. */
+	if (!same)
+		peer.orphans.orphans.n = 0;
 	if (!same)
 		peer.n = peer.has_key = 0;
 }
@@ -149,6 +152,20 @@ static void heard_holds(const struct ob_wire_msg *msg)
 		settle();
 }
 
+static void heard_more_orphans(const struct ob_wire_msg *msg)
+{
+	FUZZ_CHECK(peer.more.orphans.n + msg->orphans.n <= PLAYED_EXTENTS, "%u orphans", peer.more.orphans.n + msg->orphans.n);
+	for (uint32_t i = 0; i < msg->orphans.n; i++)
+		peer.more.orphans.item[peer.more.orphans.n++] = msg->orphans.item[i];
+}
+
+static void heard_orphans(const struct ob_wire_msg *msg)
+{
+	heard_more_orphans(msg);
+	peer.orphans = peer.more;
+	peer.more.orphans.n = 0;
+}
+
 void peer_heard(const struct ob_wire_msg *msg)
 {
 	if (peer.deaf)
@@ -164,7 +181,9 @@ void peer_heard(const struct ob_wire_msg *msg)
 	else if (msg->type == OB_WIRE_HOLDS)
 		heard_holds(msg);
 	else if (msg->type == OB_WIRE_ORPHANS)
-		peer.orphans = *msg;
+		heard_orphans(msg);
+	else if (msg->type == OB_WIRE_MORE_ORPHANS)
+		heard_more_orphans(msg);
 	FUZZ_CHECK(!peer.claiming || (msg->type != OB_WIRE_OFFER && msg->type != OB_WIRE_DROPPED), "a message of type %u before HOLDS",
 		   msg->type);
 	FUZZ_CHECK(msg->type != OB_WIRE_OFFER || peer.on, "an offer while sharing is off");

@@ -20,6 +20,7 @@
  * other; each order has its answer with what the engine said; a message that does not parse ends the connection, one of an
  * unknown type does not; a new connection tells the maximum that the last order brought.
  */
+#define ORPHANS_A_MESSAGE 3u
 #include "agent/link.c"
 #include "agent/share.c"
 

@@ -15,7 +15,7 @@
  *     A N STATUS                  HELD for all ADOPTs that have come
  *     D N TIMES INDEX             DROPPED of the slot that it was to adopt last, moved by INDEX
  *     H N TIMES INDEX             HOLDS of the same; TIMES 0: the last of them
- *     P N EXTENT HELD             ORPHANS
+ *     P N EXTENT HELD             ORPHANS; M: MORE_ORPHANS, 512 from EXTENT on
  *     u N STATUS TEXT             REPLY to the last UNSHARE
  *     w N HEX                     any packet
  *     q N                         agent N closes
@@ -168,7 +168,12 @@ static void say_dropped(struct bed *bed, unsigned who, char letter, char *const 
 	static struct ob_wire_msg msg;
 
 	msg = (struct ob_wire_msg){ .type = letter == 'D' ? OB_WIRE_DROPPED : letter == 'H' ? OB_WIRE_HOLDS : OB_WIRE_ORPHANS };
-	if (letter != 'P') {
+	if (letter == 'M') {
+		msg.type = OB_WIRE_MORE_ORPHANS;
+		for (msg.orphans.n = 0; msg.orphans.n < OB_WIRE_SHARES_MAX; msg.orphans.n++)
+			msg.orphans.item[msg.orphans.n] = (struct ob_wire_orphan){ fuzz_number(words, n, 2) % (UINT64_MAX - 1000) + msg.orphans.n,
+										   (uint32_t)fuzz_number(words, n, 3) };
+	} else if (letter != 'P') {
 		msg.dropped.n = letter == 'D' || fuzz_number(words, n, 2);
 		msg.dropped.item[0] = (struct ob_wire_dropped){ held->extent, (uint32_t)(held->index + fuzz_number(words, n, 3)),
 								(uint32_t)fuzz_number(words, n, 2) };
@@ -321,7 +326,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int steps = 0; steps < STEPS_MAX && at && (n = fuzz_step(&at, words, words_of(*at))) >= 0; steps++) {
 		unsigned who = (unsigned)fuzz_number(words, n, 1) % OB_MIN(BED_AGENTS, BED_CLIENTS);
 
-		if (n && strchr("OFADPH", *words[0]))
+		if (n && strchr("OFADPHM", *words[0]))
 			sharing_step(bed, who, *words[0], words, n);
 		else if (n && strchr("ahsgxreuwq", *words[0]))
 			agent_step(bed, who, *words[0], words, n);

@@ -96,6 +96,7 @@ SEEDS = {
     "holds-end": message(13, entries("<QII")),
     "holds-0-times": message(13, entries("<QII", (EXTENT, 0, 0))),
     "orphans": message(10, entries("<QII", (EXTENT, 4096, 0))),
+    "more-orphans": message(14, entries("<QII", (EXTENT, 4096, 0), (EXTENT + 1, 1, 0))),
     "orphans-none": message(10, entries("<QII")),
     "share": message(19, struct.pack("<II", 1, 20) + bytes(range(192))),
     "subpages": message(26, struct.pack("<I", 4)),

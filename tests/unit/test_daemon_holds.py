@@ -8,10 +8,12 @@ import sys
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import DROPPED, HELD, HOLDS, main, with_daemon
+from daemon_harness import DROPPED, HELD, HOLDS, MORE_ORPHANS, ORPHANS, main, with_daemon
 from share_harness import ENOENT, PAGE, Sharer, a_page_anew, content, entries, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
+
+EXTENT_BYTES = 4096 * PAGE
 
 
 def lose(daemon, agent):
@@ -150,6 +152,53 @@ def what_was_lost_of_a_machine_that_maps_is_worn(daemon):
     two.set(2, content(6), was_mapped=False)
     daemon.until(lambda: share(daemon)["extents"] == 0)
     assert slot != other
+
+
+@with_daemon("--budget", "400G")
+def a_long_list_of_orphans_comes_in_pieces(daemon):
+    one, two = Sharer(daemon, "a", domain="d"), Sharer(daemon, "b", domain="d")
+    ready(daemon, one, two)
+
+    def orphans(agent, kind, first, count, held=7):
+        agent.send(entries(kind, "<QII", [(extent, held, 0) for extent in range(first, first + count)]))
+
+    def bytes_become(extents):
+        daemon.until(lambda: daemon.call("share")["orphan_bytes"] == extents * EXTENT_BYTES)
+    orphans(one, ORPHANS, 1, 10)
+    bytes_become(10)
+    # Nothing of a list counts before its end, and the last one counts until then.
+    for part in range(3):
+        orphans(one, MORE_ORPHANS, 1000 + 512 * part, 512)
+    daemon.until(lambda: row(daemon, "a")["offers"] == 0)
+    daemon.serve()
+    bytes_become(10)
+    orphans(one, ORPHANS, 1000 + 3 * 512, 100)
+    bytes_become(1636)
+    assert row(daemon, "a")["orphan_extents"] == 1636
+    # Each counts once, whoever tells it.
+    orphans(two, MORE_ORPHANS, 500, 512)
+    orphans(two, ORPHANS, 0xFFFFFFFFFFFFFF00, 50)
+    bytes_become(1636 + 500 + 50)
+    # A list whose end was lost is none.
+    orphans(two, MORE_ORPHANS, 5000, 512)
+    lose(daemon, two)
+    come_back(daemon, two)
+    bytes_become(1636 + 500 + 50)
+    orphans(two, ORPHANS, 1, 1)
+    bytes_become(1636 + 1)
+    orphans(one, ORPHANS, 1, 0)
+    bytes_become(1)
+    for part in range(8):
+        orphans(one, MORE_ORPHANS, 1 + 512 * part, 512)
+    orphans(one, ORPHANS, 1, 0)
+    bytes_become(4096)
+    for part in range(8):
+        orphans(one, MORE_ORPHANS, 1 + 512 * part, 512)
+    orphans(one, ORPHANS, 9000, 1)
+    daemon.until(lambda: one.closed)
+    assert "more than 4096 ORPHANS" in daemon.logged()
+    one.die()
+    bytes_become(1)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ static void sample_of_sharing(struct ob_wire_msg *msg)
 			msg->dropped.item[n] = (struct ob_wire_dropped){ extent + n, n, UINT32_MAX - n };
 		break;
 	case OB_WIRE_ORPHANS:
+	case OB_WIRE_MORE_ORPHANS:
 		for (msg->orphans.n = n; n--;)
 			msg->orphans.item[n] = (struct ob_wire_orphan){ extent + n, n };
 		break;
@@ -123,7 +124,7 @@ static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
-	OB_WIRE_HOLDS, OB_WIRE_SUBPAGES,
+	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -293,7 +294,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	enum { PAYLOAD = OB_WIRE_HEADER_SIZE, ITEM = PAYLOAD + 4 };
 	static const uint16_t lists[] = {
 		OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_FETCH, OB_WIRE_ADOPT,
-		OB_WIRE_WORN, OB_WIRE_HOLDS,
+		OB_WIRE_WORN, OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
