@@ -1,7 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The engine's tests under sanitizers: sanitize.sh [address|thread]... (default: both), from anywhere.
-# Warnings are no errors here: what the sanitizers add makes GCC see overflows that are none.
 # Builds beside the source tree's own build, in $OVERBOOK_SANITIZE_DIR (default: build-sanitize), and runs the suites
 # engine and the store's part of fault, shorter than usual. Prints what meson prints; fails if anything does.
 set -eu
@@ -9,11 +8,12 @@ set -eu
 source=$(cd "$(dirname "$0")/../.." && pwd)
 base=${OVERBOOK_SANITIZE_DIR:-$source/build-sanitize}
 targets='tests/engine/test_engine_api tests/engine/test_engine_limit tests/engine/test_engine_release
-	tests/engine/test_engine_stress tests/engine/test_store'
+	tests/engine/test_engine_stress tests/engine/test_engine_scan tests/engine/test_engine_share tests/engine/test_engine_mapped
+	tests/engine/test_engine_collapse tests/engine/test_store'
 
 run() {
 	dir=$base/$1
-	[ -f "$dir/build.ninja" ] || meson setup "$dir" "$source" -Db_sanitize="$2" -Db_lundef=false -Db_pie=true -Dwerror=false >/dev/null
+	[ -f "$dir/build.ninja" ] || meson setup "$dir" "$source" -Db_sanitize="$2" -Db_lundef=false -Db_pie=true >/dev/null
 	# shellcheck disable=SC2086 # targets are words
 	ninja -C "$dir" $targets
 	OVERBOOK_TEST_SHORT=1 \
@@ -21,7 +21,7 @@ run() {
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=0:exitcode=66:detect_deadlocks=1:second_deadlock_stack=1 \
 		meson test -C "$dir" --no-rebuild --timeout-multiplier 4 --num-processes 1 --print-errorlogs \
-		engine-api engine-limit engine-release engine-stress fault-store
+		engine-api engine-limit engine-release engine-stress engine-scan engine-share engine-mapped engine-collapse fault-store
 }
 
 [ $# -gt 0 ] || set -- address thread

@@ -266,7 +266,7 @@ static void no_write_is_lost_while_chunks_are_broken_and_made_whole(void **state
 	pthread_t thread[WRITERS];
 	void *wrong;
 
-	writing = 1;
+	__atomic_store_n(&writing, 1, __ATOMIC_RELAXED);
 	for (uintptr_t i = 0; i < WRITERS; i++)
 		assert_int_equal(pthread_create(&thread[i], NULL, writer, (void *)i), 0);
 	for (unsigned i = 0; i < rounds; i++) {
@@ -276,7 +276,7 @@ static void no_write_is_lost_while_chunks_are_broken_and_made_whole(void **state
 			made += ob_chunk_collapse(bed->engine, &place) == 1;
 		leave(&place);
 	}
-	writing = 0;
+	__atomic_store_n(&writing, 0, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < WRITERS; i++) {
 		pthread_join(thread[i], &wrong);
 		assert_null(wrong);
