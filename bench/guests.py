@@ -100,6 +100,14 @@ class Place:
             except TimeoutError:
                 raise Failure("overbookd does not become ready") from None
 
+    def all_stats(self, name):
+        """What `overbook stats --json` says."""
+        text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
+                              check=False)
+        if text.returncode:
+            raise Failure(f"overbook stats: {text.stderr.strip()}")
+        return json.loads(text.stdout)
+
     def stats(self, name):
         return self.all_stats(name)["stats"]
 
