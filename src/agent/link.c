@@ -213,6 +213,18 @@ static void do_unshare(uint32_t sequence)
 		disconnect();
 }
 
+static void do_large(void)
+{
+	const struct ob_large_orders orders = {
+		.policy = self.in.large.policy, .state = self.in.large.state,
+		.hot_pages = (uint16_t)self.in.large.hot_pages, .cold_pages = (uint16_t)self.in.large.cold_pages,
+		.may_make = self.in.large.flags & OB_WIRE_LARGE_MAY_MAKE,
+		.scan_rate = self.in.large.scan_rate, .break_rate = self.in.large.break_rate, .collapse_rate = self.in.large.collapse_rate,
+	};
+
+	ob_engine_large(ob_agent_engine(), &orders);
+}
+
 static void obey(int fd)
 {
 	switch (self.in.type) {
@@ -228,6 +240,9 @@ static void obey(int fd)
 	case OB_WIRE_POLL:
 		self.interval_ms = (int)self.in.poll.interval_ms;
 		self.next_stats_ns = 0;
+		break;
+	case OB_WIRE_LARGE:
+		do_large();
 		break;
 	default:
 		if (ob_share_obey(&self.in, fd) < 0)

@@ -16,6 +16,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "engine/stats.h"
+#include "largepages/host.h"
 #include "proto/env.h" /* OB_LIMIT_MIN */
 
 struct ob_engine;
@@ -175,6 +176,12 @@ unsigned ob_engine_share_map(struct ob_engine *engine, uint64_t page, unsigned n
 
 /* What is held of each extent of which something is. Fills at most max; returns how many there are. */
 unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max);
+
+/*
+ * What is to be done with large pages from now on; the rates are this machine's alone. Until it is called first nothing is broken or
+ * made whole for their own sake: large.c.
+ */
+void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders);
 
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);

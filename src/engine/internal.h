@@ -198,6 +198,12 @@ struct ob_house {
 	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
 };
 
+/* What is to be done with large pages: large.c. */
+struct ob_large {
+	int is_ordered;
+	struct ob_large_orders orders; /* under regions_lock; written with it for writing */
+};
+
 struct ob_engine {
 	int uffd, pagemap, room_event, stop_event, self;
 	unsigned worker_count, reclaimer_count, ncpus;
@@ -241,6 +247,7 @@ struct ob_engine {
 	struct ob_swap *swap;         /* NULL: none */
 	struct ob_share *share;       /* atomic; NULL: nothing has ever been shared */
 	struct ob_mapped mapped;
+	struct ob_large large;
 
 	pthread_mutex_t event_lock;   /* who reads the userfaultfd, and takes reads that have ended */
 	struct ob_worker worker[OB_FAULT_THREADS_MAX];

@@ -93,7 +93,15 @@
 	X(map_pages, counter, "shared pages that were mapped, once for each time")                                \
 	X(map_breaks, counter, "writes that had to take pages out of a mapped run")                               \
 	X(map_taken_out_pages, counter, "mapped pages that were made cold again, by writes and all else")         \
-	X(map_refused_runs, counter, "runs that were not mapped for want of mappings, or by the kernel")
+	X(map_refused_runs, counter, "runs that were not mapped for want of mappings, or by the kernel")           \
+	X(large_bytes, gauge, "guest RAM in large pages, when each of them was last looked at")                   \
+	X(large_sampled_pages, counter, "pages of large pages that were looked at, in place, for whether they could be shared") \
+	X(large_shareable_pages, counter, "of those: pages of zeros, and pages that somebody has an equal of")    \
+	X(large_broken_chunks, counter, "large pages that were broken to share what is in them")                  \
+	X(large_kept_chunks, counter, "decisions to keep a large page that was looked at")                        \
+	X(large_collapsed_chunks, counter, "broken chunks that were made large pages again")                      \
+	X(large_whole_returns, counter, "large pages that came back from the bench whole, by one fault")          \
+	X(large_given_pages, counter, "pages of broken large pages that were shared, or dropped as zeros, by the time they were settled")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

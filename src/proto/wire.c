@@ -285,6 +285,31 @@ static void put_subpages(struct writer *w, const struct ob_wire_msg *msg)
 	put(w, msg->subpages.n, 4);
 }
 
+static int is_large(const struct ob_wire_msg *msg)
+{
+	return msg->large.policy < OB_WIRE_LARGE_POLICIES && msg->large.state < OB_WIRE_LARGE_STATES &&
+	       msg->large.hot_pages <= OB_WIRE_LARGE_PAGES_MAX && msg->large.cold_pages <= OB_WIRE_LARGE_PAGES_MAX;
+}
+
+static int is_large_rate(const struct ob_wire_msg *msg)
+{
+	return msg->large.scan_rate <= OB_WIRE_LARGE_RATE_MAX && msg->large.break_rate <= OB_WIRE_LARGE_RATE_MAX &&
+	       msg->large.collapse_rate <= OB_WIRE_LARGE_RATE_MAX;
+}
+
+static void put_large(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !is_large(msg) || !is_large_rate(msg) || msg->large.flags & ~OB_WIRE_LARGE_MAY_MAKE);
+	put(w, msg->large.policy, 4);
+	put(w, msg->large.state, 4);
+	put(w, msg->large.hot_pages, 4);
+	put(w, msg->large.cold_pages, 4);
+	put(w, msg->large.flags, 4);
+	put(w, msg->large.scan_rate, 4);
+	put(w, msg->large.break_rate, 4);
+	put(w, msg->large.collapse_rate, 4);
+}
+
 static void put_share(struct writer *w, const struct ob_wire_msg *msg)
 {
 	refuse(w, msg->share.flags & ~OB_WIRE_SHARE_ON || msg->share.cpu_permille > CPU_MAX);
@@ -616,6 +641,24 @@ static void get_subpages(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "it has not 1, 2, 4 or 8 sub-pages");
 }
 
+static void get_large(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->large.policy = (uint32_t)get(r, 4);
+	msg->large.state = (uint32_t)get(r, 4);
+	msg->large.hot_pages = (uint32_t)get(r, 4);
+	msg->large.cold_pages = (uint32_t)get(r, 4);
+	msg->large.flags = (uint32_t)get(r, 4);
+	msg->large.scan_rate = (uint32_t)get(r, 4);
+	msg->large.break_rate = (uint32_t)get(r, 4);
+	msg->large.collapse_rate = (uint32_t)get(r, 4);
+	if (!is_large(msg))
+		complain(r, "a policy above 3, a state above 2, or more than 513 pages");
+	if (!is_large_rate(msg))
+		complain(r, "a rate of more than 65536 chunks a second");
+	if (msg->large.flags & ~OB_WIRE_LARGE_MAY_MAKE)
+		complain(r, "it has flags that are not known");
+}
+
 static void get_extent(struct reader *r, struct ob_wire_msg *msg)
 {
 	msg->extent.id = get_extent_id(r);
@@ -656,6 +699,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
 	[OB_WIRE_MAY_MAP] = { "MAY_MAP", put_nothing, get_nothing },
 	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
+	[OB_WIRE_LARGE] = { "LARGE", put_large, get_large },
 };
 
 static const struct kind *find_kind(uint16_t type)

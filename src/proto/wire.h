@@ -45,6 +45,9 @@
  *                           worn
  * SUBPAGES (overbookd)      u32 1, 2, 4 or 8, before SHARE: from that SHARE to the next an offer's class tells which of so many parts of the
  *                           page have changed since it was looked at before (those who do not know this tell of none)
+ * LARGE (overbookd)         u32 policy, u32 state, u32 hot pages, u32 cold pages, u32 flags (1: new large pages may come about), u32 looks,
+ *                           u32 breaks, u32 collapses a second: what is to be done with large pages from now on, as in
+ *                           largepages/host.h, the rates for this machine alone
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
@@ -79,6 +82,10 @@
 #define OB_WIRE_EXTENT_MAX  4096 /* pages of the largest extent */
 #define OB_WIRE_SUBPAGES_MAX 8
 #define OB_WIRE_ORPHANS_MAX 4096 /* entries of MORE_ORPHANS and the ORPHANS that ends them */
+#define OB_WIRE_LARGE_POLICIES 4
+#define OB_WIRE_LARGE_STATES 3
+#define OB_WIRE_LARGE_PAGES_MAX 513 /* one more than a large page has: never */
+#define OB_WIRE_LARGE_RATE_MAX 65536
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -106,10 +113,12 @@ enum ob_wire_type {
 	OB_WIRE_DROP_EXTENT = 24,
 	OB_WIRE_MAY_MAP = 25,
 	OB_WIRE_SUBPAGES = 26,
+	OB_WIRE_LARGE = 27,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
 #define OB_WIRE_SHARE_ON 1u /* of share.flags */
+#define OB_WIRE_LARGE_MAY_MAKE 1u /* of large.flags */
 /* Of an offer's class: the low byte is what kind of page it is; in the next, bit i: sub-page i has changed since it was looked at before. */
 #define OB_WIRE_CLASS_KIND 0xffu
 #define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS names; others are free to agents */
@@ -232,6 +241,9 @@ struct ob_wire_msg {
 		struct {
 			uint32_t n;
 		} subpages;
+		struct {
+			uint32_t policy, state, hot_pages, cold_pages, flags, scan_rate, break_rate, collapse_rate;
+		} large;
 		struct {
 			uint64_t id;
 			uint32_t pages;

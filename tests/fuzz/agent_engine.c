@@ -82,6 +82,11 @@ int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages)
 	return subpages > OB_SUBPAGES_MAX || (subpages & (subpages - 1)) ? -EINVAL : 0;
 }
 
+void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders)
+{
+	played.large = *orders;
+}
+
 void ob_engine_share_off(struct ob_engine *engine)
 {
 	played.on = 0;

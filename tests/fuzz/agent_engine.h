@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "largepages/host.h"
+
 #define PLAYED_EXTENTS 8u
 #define PLAYED_SLOTS   4096u
 #define PLAYED_PAGES   (1ull << 40)
@@ -24,6 +26,7 @@ struct played_extent {
 struct played_sharing {
 	int on;
 	unsigned cpu_permille, subpages;
+	struct ob_large_orders large;
 	unsigned char key[192];
 	unsigned offers; /* not taken yet */
 	uint64_t next_offer;

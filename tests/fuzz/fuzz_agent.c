@@ -7,6 +7,7 @@
  *     l BYTES MAXIMUM    SET_LIMIT
  *     f STEPS ERRNO      RELEASE, which reports progress STEPS times and ends with ERRNO
  *     p MS               POLL
+ *     c POLICY STATE HOT LOOKS   LARGE
  *     w HEX              any packet
  *     u TYPE HEX         a message of any type with any payload
  *     x TEXT             the engine says that a page is unreadable (no text: it has been read)
@@ -298,6 +299,21 @@ static void order_poll(char *const *words, int n)
 		(void)agent_tell(&msg, NULL, 0);
 }
 
+/* The engine hears what overbookd said, and nothing that breaks the rules. */
+static void order_large(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_LARGE };
+
+	msg.large.policy = (uint32_t)(fuzz_number(words, n, 1) % OB_WIRE_LARGE_POLICIES);
+	msg.large.state = (uint32_t)(fuzz_number(words, n, 2) % OB_WIRE_LARGE_STATES);
+	msg.large.hot_pages = (uint32_t)(fuzz_number(words, n, 3) % (OB_WIRE_LARGE_PAGES_MAX + 1));
+	msg.large.scan_rate = (uint32_t)(fuzz_number(words, n, 4) % (OB_WIRE_LARGE_RATE_MAX + 1));
+	if (agent_tell(&msg, NULL, 0) == 0)
+		FUZZ_CHECK(played.large.policy == msg.large.policy && played.large.state == msg.large.state &&
+			   played.large.hot_pages == msg.large.hot_pages && played.large.scan_rate == msg.large.scan_rate,
+			   "the engine has other orders for large pages");
+}
+
 static void report(void)
 {
 	if (send_stats() < 0 || ob_share_report() < 0) {
@@ -360,6 +376,9 @@ static void step(char letter, char *const *words, int n)
 		break;
 	case 'p':
 		order_poll(words, n);
+		break;
+	case 'c':
+		order_large(words, n);
 		break;
 	case 'w':
 	case 'u':

@@ -28,7 +28,7 @@ MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
 
 HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS = range(1, 15)
-SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES = range(16, 27)
+SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, LARGE = range(16, 28)
 EINPROGRESS = 115
 NOT_STARTED = -1
 
@@ -166,6 +166,8 @@ class Agent:
             self.polls.append(struct.unpack("<I", payload)[0])
         elif SHARE <= kind <= SUBPAGES:
             self.obey_share(kind, sequence, payload)
+        elif kind == LARGE:
+            self.large = struct.unpack("<8I", payload)
         else:
             raise AssertionError("overbookd sent type %d" % kind)
 

@@ -114,6 +114,16 @@ static struct ob_wire_msg sample(uint16_t type)
 	case OB_WIRE_POLL:
 		msg.poll.interval_ms = 50;
 		break;
+	case OB_WIRE_LARGE:
+		msg.large.policy = OB_WIRE_LARGE_POLICIES - 1;
+		msg.large.state = OB_WIRE_LARGE_STATES - 1;
+		msg.large.hot_pages = OB_WIRE_LARGE_PAGES_MAX;
+		msg.large.cold_pages = 16;
+		msg.large.flags = OB_WIRE_LARGE_MAY_MAKE;
+		msg.large.scan_rate = OB_WIRE_LARGE_RATE_MAX;
+		msg.large.break_rate = 2;
+		msg.large.collapse_rate = 3;
+		break;
 	default:
 		sample_of_sharing(&msg);
 	}
@@ -124,7 +134,7 @@ static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
-	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES,
+	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES, OB_WIRE_LARGE,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -284,6 +294,13 @@ static void wild_fields_are_refused_with_the_reason(void **state)
 	expect_refusal(OB_WIRE_RANGES, PAYLOAD, UINT32_MAX, 4, EPROTO, "64 ranges");
 	expect_refusal(OB_WIRE_RANGES, PAYLOAD + 8, 1, 4, EPROTO, "reserved");
 	expect_refusal(OB_WIRE_RANGES, PAYLOAD + 12, UINT64_MAX, 8, EPROTO, "backwards");
+	for (size_t i = 0; i < 8; i++)
+		expect_refusal(OB_WIRE_LARGE, PAYLOAD + 4 * i, UINT32_MAX, 4, EPROTO, i < 4 ? "policy" : i < 5 ? "flags" : "rate");
+	expect_refusal(OB_WIRE_LARGE, PAYLOAD, OB_WIRE_LARGE_POLICIES, 4, EPROTO, "policy");
+	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 4, OB_WIRE_LARGE_STATES, 4, EPROTO, "state");
+	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 8, OB_WIRE_LARGE_PAGES_MAX + 1, 4, EPROTO, "pages");
+	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 16, 2, 4, EPROTO, "flags");
+	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 28, OB_WIRE_LARGE_RATE_MAX + 1, 4, EPROTO, "rate");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 1, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 0x80000000, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 8, OB_WIRE_TEXT_MAX + 1, 2, EPROTO, "longer");
