@@ -88,6 +88,8 @@ void ob_page_move(struct ob_engine *engine, struct ob_chunk *chunk, uint64_t *wo
 	__atomic_fetch_add(&engine->in_state[info->to], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&engine->transitions[transition], 1, __ATOMIC_RELAXED);
 	track_cached(engine, *word, bits);
+	if (chunk->is_large && info->to != OB_PAGE_BENCHED && info->to != OB_PAGE_RESIDENT && info->to != OB_PAGE_PINNED)
+		ob_large_note(engine, chunk, 0);
 	*word = (uint64_t)info->to | bits;
 }
 

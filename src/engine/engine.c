@@ -146,6 +146,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_mutex_init(&engine->reads_lock, NULL);
 	pthread_mutex_init(&engine->clock.lock, NULL);
 	pthread_mutex_init(&engine->mapped.lock, NULL);
+	pthread_mutex_init(&engine->large.lock, NULL);
 }
 
 static void free_engine(struct ob_engine *engine)
@@ -361,6 +362,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	s->zero_bytes = bytes_of(&engine->in_state[OB_PAGE_ZERO]);
 	s->compressed_bytes = bytes_of(&engine->in_state[OB_PAGE_COMPRESSED]);
 	s->swapped_bytes = bytes_of(&engine->in_state[OB_PAGE_SWAPPED]);
+	s->large_bytes = (uint64_t)OB_MAX(ob_load(&engine->large.chunks), 0) * OB_CHUNK_SIZE;
 	s->mapped_bytes = bytes_of(&engine->in_state[OB_PAGE_MAPPED]);
 	s->mapped_runs = ob_load(&engine->mapped.runs);
 	s->shared_bytes = bytes_of(&engine->in_state[OB_PAGE_SHARED]) + s->mapped_bytes;

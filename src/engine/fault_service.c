@@ -201,10 +201,26 @@ static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct o
 	return 0;
 }
 
-static int serve_benched(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
+/* Moves the page back, with neighbours. Returns how many pages came, or -errno. */
+static int return_around(struct ob_engine *engine, struct ob_place *place)
 {
 	uint64_t end = OB_MIN(place->page + OB_MAX(window_of(engine, place), BENCH_AROUND), ob_place_end(place));
-	int n = ob_lift_return(engine, place, place->page, ob_page_run(place, place->page, end));
+	int n;
+
+	if (ob_chunk_is_whole(place->chunk)) {
+		n = ob_lift_return(engine, place, place->chunk_first, OB_CHUNK_PAGES);
+		ob_count(engine, large_whole_returns, n == OB_CHUNK_PAGES);
+		ob_large_came_back(place->chunk);
+		if (n > 0 && ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_BENCHED)
+			return n;
+	}
+	ob_large_note(engine, place->chunk, 0);
+	return ob_lift_return(engine, place, place->page, ob_page_run(place, place->page, end));
+}
+
+static int serve_benched(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
+{
+	int n = return_around(engine, place);
 
 	if (n <= 0)
 		return n < 0 ? n : -EAGAIN;

@@ -10,7 +10,7 @@
  *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
  *                                                         ->  mapped.lock
  *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock,
- *                                                             share.lock (leaves)
+ *                                                             share.lock, large.lock (leaves)
  *
  * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
  * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
@@ -70,6 +70,17 @@ struct ob_chunk {
 	uint8_t map_reads;     /* read faults on shared pages since one that was mapped was written: mapped.c */
 	uint8_t map_breaks;    /* how often that happened */
 	uint8_t has_sums;      /* its page of region.sums is used, and paid for: subpage.c */
+	uint8_t whole;         /* lies on the bench as a large page, and goes back as one: large.c, as all up to large_found */
+	uint8_t is_large;      /* it was a large page when the kernel was asked last, and has not been broken since */
+	uint8_t large_hot;     /* it was one, and came back while it was watched */
+	uint8_t large_broken;  /* it has been broken for what is shareable in it, and is not settled yet */
+	uint8_t large_refused; /* shareable pages were refused since there were too few of them */
+	uint8_t large_sampled; /* so many pages of it have been looked at where they are */
+	uint8_t large_seed;    /* changes with each sample */
+	uint8_t large_vain;    /* how often it was broken in vain */
+	uint8_t large_rest;    /* so many more visits before it is collapsed */
+	uint16_t large_likely; /* shareable pages, by the last look */
+	uint64_t large_found[OB_CHUNK_PAGES / 64]; /* bits: pages that are shareable, by the look that is under way */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -198,10 +209,17 @@ struct ob_house {
 	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
 };
 
-/* What is to be done with large pages: large.c. */
+/* What is to be done with large pages: large.c. The first three are under regions_lock, written with it held for writing. */
+#define OB_LARGE_RATES 3
 struct ob_large {
-	int is_ordered;
-	struct ob_large_orders orders; /* under regions_lock; written with it for writing */
+	struct ob_large_orders orders;
+	int is_ordered;      /* there are orders */
+	int is_forbidden;    /* the kernel is to make no new large pages */
+	int look_at_all;     /* atomic: in the next round no chunk is passed over */
+	int64_t chunks;      /* atomic: that are large pages */
+	pthread_mutex_t lock; /* a leaf: the next two */
+	struct ob_large_bucket bucket[OB_LARGE_RATES];
+	uint64_t filled_ns[OB_LARGE_RATES];
 };
 
 struct ob_engine {
@@ -353,6 +371,40 @@ int ob_chunk_collapse(struct ob_engine *engine, struct ob_place *place);
 
 /* Something of the kernel's that should not happen: counted, and said at most once a second. */
 void ob_engine_internal_error(struct ob_engine *engine, const char *what, int r, uint64_t address);
+
+/* --- large.c --- */
+
+/* Whether a chunk lies on the bench as a large page that is not to be broken. */
+static inline int ob_chunk_is_whole(const struct ob_chunk *chunk)
+{
+	return chunk->whole && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES && !chunk->evicting;
+}
+
+enum ob_large_visit {
+	OB_VISIT_LEAVE, /* it stays where it is */
+	OB_VISIT_WHOLE, /* it is lifted as a large page */
+	OB_VISIT_PAGES  /* it is lifted like any other chunk */
+};
+/* These want regions_lock and the chunk's lock. The scanner has come by a tracked chunk that is in nobody's hands. */
+enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *place);
+/* A fault has brought it back whole. */
+void ob_large_came_back(struct ob_chunk *chunk);
+/* Somebody has an equal of this benched page, or it is zeros. Returns whether it may be taken out of its chunk, which is broken for it if it has to be. */
+int ob_large_may_take(struct ob_engine *engine, const struct ob_place *place, uint64_t page);
+/* The same of a page that is in place (place->page). */
+void ob_large_wanted(const struct ob_place *place);
+/* Whether pages were refused before the chunk was broken. */
+int ob_large_look_once_more(struct ob_chunk *chunk);
+/* Its pages are about to go back; so many were gained since they were lifted. */
+void ob_large_settle(struct ob_engine *engine, struct ob_place *place, unsigned gained);
+/* They have gone back. Makes a large page of the chunk, if that is the thing to do. */
+void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, int is_hot);
+/* Whether it is a large page now. */
+void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
+/* Whether no chunk is to be passed over in the round that begins now. */
+int ob_large_look_at_all(struct ob_engine *engine);
+/* Tells the kernel whether it may make large pages of a region's small ones; regions_lock is held for writing. */
+void ob_large_advise(const struct ob_region *region, int may_make);
 
 /* --- cost.c --- */
 

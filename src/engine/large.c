@@ -1,11 +1,365 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What is to be done with large pages. */
+/*
+ * Large pages that are kept, broken, and made whole, as overbookd orders (largepages/host.h) and largepages/chunk.h judges. This
+ * file finds out what the judge wants to know, and does what it says. docs/large-pages.md has the whole.
+ *
+ * Theory of operation. It goes with the scanner's hand (scan.c), chunk by chunk; where pages are not shared there is no scanner, and
+ * nothing is looked at. Whether a chunk is a large page the kernel tells (PAGEMAP_SCAN), which takes a microsecond.
+ *
+ *     the hand comes by     a large page is lifted, and lies on the bench WHOLE: a fault brings all of it back with one move, a
+ *                           large page still, and says that it is hot. So to see whether it is cold takes one fault of the guest, and no
+ *                           bit of the processor's. Where nothing could break it, whatever it holds, it is not even lifted
+ *     it did not come back  it is cold. All its pages are hashed and offered, and lie where they are. Pages of zeros, and those that
+ *                           overbookd asks for (somebody has an equal), count as shareable, and are refused at first. As soon as
+ *                           there are enough it is broken: it is WHOLE no more, and what is found after that is dropped, adopted,
+ *                           and comes back, page by page like any other. What was refused before is looked at once more
+ *     it came back          it is hot. If hot ones are to be broken too, 16 random pages of it are offered where they are, the next
+ *                           time 16 more, until what was asked for of them tells enough (estimate.h). To break it is to lift it and
+ *                           have it lie there as small pages: what is touched comes back, what is not is shared
+ *     settled               a chunk that was broken and gave nothing was broken in vain, which is remembered. One that is all
+ *                           there, in small pages, and hot, is made whole (collapse.c) where memory is plenty
+ *
+ * The index knows what was offered, so both copies of a page must have been: pages of cold chunks all are, which costs the hashes
+ * that it takes to share them anyway; of hot ones only a sample is, which finds what is equal to cold pages and to shared ones, and
+ * seldom what is equal to another hot one. The paper's host (ESXi) has hashes of all small pages of large ones; we would have to read
+ * what is being written all the time.
+ *
+ * With a limit a cold chunk that is kept stays on the bench, for the reclaimer to find, who breaks it by taking pages of it; until then
+ * it comes back whole. New large pages come about by first touches of empty chunks (fault_service.c), and khugepaged's work; neither
+ * does any more where orders say so (MADV_NOHUGEPAGE on guest RAM, taken back later: QEMU asks for large pages itself).
+ *
+ * Rates: what may be sampled, broken and collapsed a second, in buckets. The scanner's share of a processor bounds the rest,
+ * collapses included: their work is done on its thread.
+ *
+ * Until orders have come there are none of these rules: the scanner treats a large page as 512 pages.
+ *
+ * Locking: orders under regions_lock, written with it held for writing; what is kept of a chunk under its lock; buckets under a lock of
+ * their own, a leaf.
+ */
+#include "base/clock.h"
 #include "engine/internal.h"
+#include "kern/memory.h"
+#include "kern/pagemap.h"
+#include "largepages/chunk.h"
+
+#define FOUND_IN_VAIN 8u  /* pages: who broke a chunk for no more than that did it in vain */
+#define REST_VISITS   16u /* before a chunk that the kernel would not collapse is tried again */
+
+_Static_assert(OB_LARGE_PAGES == OB_CHUNK_PAGES, "a chunk is a large page");
+
+/* --- orders --- */
+
+void ob_large_advise(const struct ob_region *region, int may_make)
+{
+	/* Where the kernel has no large pages there is nothing to forbid. */
+	(void)!ob_memory_large_pages((void *)(uintptr_t)region->base, region->length, may_make);
+	/* What lies aside comes back, and should fit its neighbours. */
+	if (region->aside)
+		(void)!ob_memory_large_pages(region->aside, region->length, may_make);
+}
 
 void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders)
 {
+	struct ob_large *large = &engine->large;
+
 	pthread_rwlock_wrlock(&engine->regions_lock);
-	engine->large.orders = *orders;
-	engine->large.is_ordered = 1;
+	/* Those that were hot, or had too little to give, are to be looked at again. */
+	if (!large->is_ordered || large->orders.policy != orders->policy || large->orders.state < orders->state)
+		ob_store(&large->look_at_all, 1);
+	large->orders = *orders;
+	large->is_ordered = 1;
+	if (large->is_forbidden != !orders->may_make) {
+		large->is_forbidden = !orders->may_make;
+		for (unsigned i = 0; i < OB_REGIONS_MAX; i++)
+			if (engine->region[i].base)
+				ob_large_advise(&engine->region[i], orders->may_make);
+	}
 	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+int ob_large_look_at_all(struct ob_engine *engine)
+{
+	return __atomic_exchange_n(&engine->large.look_at_all, 0, __ATOMIC_RELAXED);
+}
+
+static int has_rules(const struct ob_engine *engine)
+{
+	return engine->large.is_ordered && engine->large.orders.policy != OB_LARGE_OFF;
+}
+
+enum rate { RATE_LOOKS, RATE_BREAKS, RATE_COLLAPSES };
+_Static_assert(RATE_COLLAPSES + 1 == OB_LARGE_RATES, "a bucket each");
+
+/* Takes one from what a rate allows. Returns whether there was one. */
+static int take(struct ob_engine *engine, enum rate which)
+{
+	struct ob_large *large = &engine->large;
+	const uint32_t rates[] = { large->orders.scan_rate, large->orders.break_rate, large->orders.collapse_rate };
+	uint64_t now = ob_now_ns();
+	int r;
+
+	pthread_mutex_lock(&large->lock);
+	(void)ob_large_bucket_fill(&large->bucket[which], rates[which], now - large->filled_ns[which]);
+	large->filled_ns[which] = now;
+	r = ob_large_bucket_take(&large->bucket[which]);
+	pthread_mutex_unlock(&large->lock);
+	return r;
+}
+
+/* --- what is known of a chunk --- */
+
+/* Asks the kernel whether a chunk that is all in place is a large page; notes the answer. */
+static int look(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	int is_large = chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
+		       ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1;
+
+	ob_large_note(engine, chunk, is_large);
+	return is_large;
+}
+
+void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large)
+{
+	if (chunk->is_large == is_large)
+		return;
+	__atomic_fetch_add(&engine->large.chunks, is_large - chunk->is_large, __ATOMIC_RELAXED);
+	chunk->is_large = (uint8_t)is_large;
+}
+
+static unsigned found_count(const struct ob_chunk *chunk)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
+		n += (unsigned)__builtin_popcountll(chunk->large_found[i]);
+	return n;
+}
+
+static void forget_found(struct ob_chunk *chunk)
+{
+	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
+		chunk->large_found[i] = 0;
+	chunk->large_sampled = chunk->large_refused = 0;
+}
+
+/* What the judge is to know of a large one: so many pages of it were looked at, and of those were shareable what was found. */
+static struct ob_large_verdict judge(const struct ob_engine *engine, const struct ob_chunk *chunk, unsigned sampled, unsigned shareable,
+				     int is_hot)
+{
+	const struct ob_large_chunk known = {
+		.sample = { OB_CHUNK_PAGES, (uint16_t)sampled, (uint16_t)shareable },
+		.is_large = 1, .is_hot = (uint8_t)is_hot, .vain = chunk->large_vain,
+	};
+
+	return ob_large_chunk_judge(&engine->large.orders, &known, 1, 1);
+}
+
+/* Whether it would be broken if all of it were shareable: else looking is of no use. */
+static int could_break(const struct ob_engine *engine, const struct ob_chunk *chunk, int is_hot)
+{
+	return judge(engine, chunk, OB_CHUNK_PAGES, OB_CHUNK_PAGES, is_hot).action == OB_LARGE_BREAK;
+}
+
+static void count_looked_at(struct ob_engine *engine, unsigned sampled, unsigned shareable)
+{
+	ob_count(engine, large_sampled_pages, sampled);
+	ob_count(engine, large_shareable_pages, shareable);
+}
+
+/* --- hot ones: a sample, in place --- */
+
+static uint64_t seed_of(const struct ob_place *place)
+{
+	return (place->chunk_first << 8 | place->chunk->large_seed) * 0x9e3779b97f4a7c15ull + place->region_index;
+}
+
+static void sample_more(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned to = chunk->large_sampled + OB_LARGE_SAMPLE_STEP, n;
+	uint16_t numbers[OB_LARGE_SAMPLE_STEP];
+
+	n = ob_large_sample_pages(seed_of(place), OB_CHUNK_PAGES, chunk->large_sampled, to, numbers);
+	for (unsigned i = 0; i < n; i++) {
+		/* It is there: the kernel has just said so, and the chunk is locked. The guest may be writing it: the hash is a hint. */
+		const void *bytes = (const void *)(uintptr_t)ob_place_ram(place, place->chunk_first + numbers[i]);
+
+		if (ob_content_is_zero(bytes))
+			chunk->large_found[numbers[i] / 64] |= 1ull << (numbers[i] % 64);
+		else
+			ob_share_offer(engine, place, place->chunk_first + numbers[i], bytes, OB_SHARE_COLD);
+	}
+	chunk->large_sampled = (uint8_t)to;
+}
+
+static int is_sampled(const struct ob_place *place, unsigned number)
+{
+	uint16_t numbers[OB_LARGE_SAMPLE_MAX];
+	unsigned n = ob_large_sample_pages(seed_of(place), OB_CHUNK_PAGES, 0, place->chunk->large_sampled, numbers);
+
+	for (unsigned i = 0; i < n; i++)
+		if (numbers[i] == number)
+			return 1;
+	return 0;
+}
+
+void ob_large_wanted(const struct ob_place *place)
+{
+	unsigned number = (unsigned)(place->page - place->chunk_first);
+
+	if (place->chunk->large_sampled && is_sampled(place, number))
+		place->chunk->large_found[number / 64] |= 1ull << (number % 64);
+}
+
+/* A large page that came back when it was lifted last. */
+static enum ob_large_visit visit_hot(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned sampled = chunk->large_sampled, found = found_count(chunk);
+	enum ob_large_visit visit = OB_VISIT_LEAVE;
+
+	/* Whether it is hot has to be found out anew, some time. */
+	if (!could_break(engine, chunk, 1)) {
+		chunk->large_hot = 0;
+		forget_found(chunk);
+		return OB_VISIT_LEAVE;
+	}
+	switch (judge(engine, chunk, sampled, found, 1).action) {
+	case OB_LARGE_SAMPLE:
+		if (take(engine, RATE_LOOKS))
+			sample_more(engine, place);
+		return OB_VISIT_LEAVE;
+	case OB_LARGE_BREAK:
+		if (!take(engine, RATE_BREAKS))
+			return OB_VISIT_LEAVE;
+		ob_count(engine, large_broken_chunks, 1);
+		chunk->large_broken = 1;
+		visit = OB_VISIT_PAGES;
+		break;
+	default:
+		ob_count(engine, large_kept_chunks, 1);
+	}
+	count_looked_at(engine, sampled, found);
+	chunk->large_likely = (uint16_t)(found * OB_CHUNK_PAGES / sampled);
+	chunk->large_hot = 0;
+	chunk->large_seed++;
+	forget_found(chunk);
+	return visit;
+}
+
+/* --- cold ones, on the bench --- */
+
+enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+
+	if (!has_rules(engine)) {
+		chunk->whole = 0;
+		return OB_VISIT_PAGES;
+	}
+	/* Left on the bench under a limit. */
+	if (ob_chunk_is_whole(chunk)) {
+		forget_found(chunk);
+		return OB_VISIT_WHOLE;
+	}
+	chunk->whole = 0;
+	if (!look(engine, place))
+		return OB_VISIT_PAGES;
+	if (chunk->large_hot)
+		return visit_hot(engine, place);
+	if (!could_break(engine, chunk, 0) && !could_break(engine, chunk, 1))
+		return OB_VISIT_LEAVE;
+	forget_found(chunk);
+	return OB_VISIT_WHOLE;
+}
+
+void ob_large_came_back(struct ob_chunk *chunk)
+{
+	chunk->whole = 0;
+	chunk->large_hot = chunk->watched;
+}
+
+int ob_large_may_take(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned number = (unsigned)(page - place->chunk_first), found;
+
+	if (!ob_chunk_is_whole(chunk))
+		return 1;
+	chunk->large_found[number / 64] |= 1ull << (number % 64);
+	found = found_count(chunk);
+	if (judge(engine, chunk, OB_CHUNK_PAGES, found, 0).action != OB_LARGE_BREAK || !take(engine, RATE_BREAKS)) {
+		chunk->large_refused = 1;
+		return 0;
+	}
+	chunk->whole = 0;
+	chunk->large_broken = 1;
+	ob_count(engine, large_broken_chunks, 1);
+	return 1;
+}
+
+/* --- settling --- */
+
+int ob_large_look_once_more(struct ob_chunk *chunk)
+{
+	int once_more = chunk->large_broken && chunk->large_refused;
+
+	chunk->large_refused = 0;
+	return once_more;
+}
+
+void ob_large_settle(struct ob_engine *engine, struct ob_place *place, unsigned gained)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned found = found_count(chunk);
+
+	if (ob_chunk_is_whole(chunk)) {
+		count_looked_at(engine, OB_CHUNK_PAGES, found);
+		ob_count(engine, large_kept_chunks, 1);
+		chunk->large_likely = (uint16_t)found;
+		return;
+	}
+	if (!chunk->large_broken)
+		return;
+	/* What was found after it had been broken has been counted by what it gave. That of a sample has been counted before. */
+	if (found)
+		count_looked_at(engine, OB_CHUNK_PAGES, OB_MAX(found, gained));
+	ob_count(engine, large_given_pages, gained);
+	if (gained > FOUND_IN_VAIN)
+		chunk->large_vain = 0;
+	else if (chunk->large_vain < OB_LARGE_VAIN_MAX)
+		chunk->large_vain++;
+	chunk->large_likely = (uint16_t)gained;
+	chunk->large_broken = 0;
+	forget_found(chunk);
+}
+
+void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, int is_hot)
+{
+	struct ob_chunk *chunk = place->chunk;
+	const struct ob_large_chunk known = {
+		.sample = { chunk->pages, chunk->pages, chunk->large_likely },
+		.shared = (uint16_t)(chunk->count[OB_PAGE_SHARED] + chunk->count[OB_PAGE_MAPPED] + chunk->count[OB_PAGE_ZERO]),
+		.away = (uint16_t)(chunk->count[OB_PAGE_BENCHED] + chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED]),
+		.holes = (uint16_t)(chunk->count[OB_PAGE_ABSENT] + chunk->count[OB_PAGE_BALLOONED]),
+		.held = chunk->count[OB_PAGE_PINNED], .armed = chunk->armed, .is_hot = (uint8_t)is_hot, .vain = chunk->large_vain,
+		.is_busy = (uint8_t)(chunk->evicting || ob_lift_io_inflight(chunk)),
+	};
+
+	if (!has_rules(engine) || ob_large_chunk_judge(&engine->large.orders, &known, 1, 1).action != OB_LARGE_COLLAPSE ||
+	    look(engine, place))
+		return;
+	if (chunk->large_rest) {
+		chunk->large_rest--;
+		return;
+	}
+	if (!take(engine, RATE_COLLAPSES))
+		return;
+	if (ob_chunk_collapse(engine, place) == 1) {
+		ob_count(engine, large_collapsed_chunks, 1);
+		ob_large_note(engine, chunk, 1);
+	} else {
+		chunk->large_rest = REST_VISITS;
+	}
 }

@@ -219,6 +219,7 @@ unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, con
 
 	if (ob_lift_io_inflight(place->chunk))
 		return 0;
+	place->chunk->whole = 0;
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		unsigned n = 0;
 

@@ -129,6 +129,8 @@ static int add_region(struct ob_engine *engine, int slot, uint64_t base, uint64_
 	__atomic_fetch_add(&engine->in_state[OB_PAGE_ABSENT], pages, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&engine->open_chunks, region->chunk_count, __ATOMIC_RELAXED);
 	ob_store(&engine->ram_pages, engine->ram_pages + (uint64_t)pages);
+	if (engine->large.is_forbidden)
+		ob_large_advise(region, 0);
 	if (!ob_load(&engine->engaged))
 		return 0;
 	r = track_all(engine, (uint32_t)slot);

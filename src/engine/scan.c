@@ -117,13 +117,26 @@ static unsigned pages_found(const struct ob_chunk *chunk)
 	return chunk->count[OB_PAGE_ZERO] + chunk->count[OB_PAGE_SHARED] + chunk->count[OB_PAGE_MAPPED];
 }
 
+/* Pages that have gone since the chunk was lifted: shared, or zeros. */
+static unsigned pages_gained(const struct ob_chunk *chunk, const struct ob_scanned *entry)
+{
+	unsigned found = pages_found(chunk);
+
+	return found - OB_MIN(found, entry->found);
+}
+
+/* Whether nearly everything that was lifted has come back by itself. */
+static int came_back(const struct ob_scanned *entry)
+{
+	return entry->cold < entry->lifted / 8u;
+}
+
 /* How long the chunk is left alone after this. */
 static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry)
 {
-	unsigned found = pages_found(chunk), backoff = chunk->scan_backoff;
+	unsigned found = pages_gained(chunk, entry), backoff = chunk->scan_backoff;
 
-	found -= OB_MIN(found, entry->found);
-	if (!found || entry->cold < entry->lifted / 8u)
+	if (!found || came_back(entry))
 		backoff = OB_MIN(backoff + 1, BACKOFF_MAX);
 	else if (found >= MUCH_FOUND)
 		backoff = 0;
@@ -162,26 +175,6 @@ static void put_back(struct ob_engine *engine, struct ob_place *place, const str
 			chunk->armed = 1;
 		i += n ? n : 1;
 	}
-}
-
-static void settle(struct ob_engine *engine, struct ob_scan *scan, const struct ob_scanned *entry)
-{
-	struct ob_place place;
-
-	scan->lifted_pages -= entry->lifted;
-	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (ob_clock_place(engine, entry->id, &place) == 0) {
-		ob_chunk_lock_background(place.chunk);
-		place.chunk->watched = 0;
-		adapt_backoff(place.chunk, entry);
-		/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
-		if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
-			put_back(engine, &place, entry);
-		else if (place.chunk->count[OB_PAGE_BENCHED])
-			ob_clock_push(engine, &place);
-		ob_chunk_unlock(place.chunk);
-	}
-	pthread_rwlock_unlock(&engine->regions_lock);
 }
 
 /* --- orphans --- */
@@ -304,10 +297,10 @@ static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t
 			offer_compressed(engine, place, page);
 		if (!is_judged(word))
 			continue;
-		if (ob_content_is_zero(ob_place_bench(place, page)))
-			zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
-		else
+		if (!ob_content_is_zero(ob_place_bench(place, page)))
 			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
+		else if (ob_large_may_take(engine, place, page))
+			zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
 	}
 	drop_zeros(engine, place, zeros, zero_count);
 	return cold;
@@ -338,12 +331,50 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 	put(&scan->judged, entry);
 }
 
+/* What is due of a chunk is over; its lock is held. */
+static void settle_chunk(struct ob_engine *engine, struct ob_place *place, const struct ob_scanned *entry)
+{
+	place->chunk->watched = 0;
+	adapt_backoff(place->chunk, entry);
+	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
+	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
+	if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
+		put_back(engine, place, entry);
+	else if (place->chunk->count[OB_PAGE_BENCHED])
+		ob_clock_push(engine, place);
+	ob_large_consider_collapse(engine, place, came_back(entry));
+}
+
+/* Or is to be judged once more. */
+static void settle(struct ob_engine *engine, struct ob_scan *scan, struct ob_scanned *entry, int is_on)
+{
+	struct ob_place place;
+	int once_more = 0;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_clock_place(engine, entry->id, &place) == 0) {
+		ob_chunk_lock_background(place.chunk);
+		once_more = is_on && ob_large_look_once_more(place.chunk);
+		if (!once_more)
+			settle_chunk(engine, &place, entry);
+		ob_chunk_unlock(place.chunk);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	if (once_more) {
+		entry->cold = 0;
+		judge(engine, scan, entry);
+	} else {
+		scan->lifted_pages -= entry->lifted;
+	}
+}
+
 /* --- lifting --- */
 
 void ob_scan_wanted(struct ob_place *place)
 {
 	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_RESIDENT)
 		return;
+	ob_large_wanted(place);
 	ob_store(&place->chunk->scan_backoff, 0);
 	place->chunk->scan_whole = 1;
 }
@@ -385,6 +416,7 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
+	enum ob_large_visit visit;
 	unsigned lifted;
 
 	ob_chunk_lock_background(chunk);
@@ -393,7 +425,13 @@ static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place
 		ob_chunk_unlock(chunk);
 		return;
 	}
+	visit = ob_large_visit(engine, place);
+	if (visit == OB_VISIT_LEAVE) {
+		ob_chunk_unlock(chunk);
+		return;
+	}
 	lifted = lift_changed(engine, scan, place);
+	chunk->whole = visit == OB_VISIT_WHOLE && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
@@ -424,7 +462,7 @@ static int next_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_
 			scan->chunk = 0;
 			continue;
 		}
-		mask = scan->with_pool ? 0 : (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
+		mask = scan->with_pool || scan->all_chunks ? 0 : (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
 		/* Those with one back-off take turns. */
 		if ((scan->round + number) & mask)
 			continue;
@@ -444,6 +482,7 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->region = scan->chunk = 0;
 	scan->with_pool = scan->generation != engine->share->generation;
 	scan->generation = engine->share->generation;
+	scan->all_chunks = ob_large_look_at_all(engine);
 }
 
 /* Whether one more chunk may be lifted. */
@@ -509,7 +548,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 	if ((entry = oldest(&scan->judged)) && (!is_on || entry->due_ns <= now)) {
 		struct ob_scanned due = take(&scan->judged);
 
-		settle(engine, scan, &due);
+		settle(engine, scan, &due, is_on);
 		return 1;
 	}
 	if ((entry = oldest(&scan->watched)) && (!is_on || entry->due_ns <= now)) {
@@ -518,7 +557,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 		if (is_on)
 			judge(engine, scan, &due);
 		else
-			settle(engine, scan, &due);
+			settle(engine, scan, &due, is_on);
 		return 1;
 	}
 	return is_on && (orphans_next(engine, scan, now) || lift_next(engine, scan, now));

@@ -534,7 +534,7 @@ static const char *bytes_of(struct ob_engine *engine, const struct ob_place *pla
 		return NULL;
 	switch (ob_page_state(word)) {
 	case OB_PAGE_BENCHED:
-		return ob_place_bench(place, place->page);
+		return ob_large_may_take(engine, place, place->page) ? ob_place_bench(place, place->page) : NULL;
 	case OB_PAGE_SHARED:
 		return ob_share_bytes(engine, ob_page_slot(word));
 	case OB_PAGE_COMPRESSED:

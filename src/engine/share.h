@@ -70,6 +70,7 @@ struct ob_scan {
 	struct ob_scan_hand orphans;
 	unsigned generation;                 /* of the round */
 	int with_pool;                       /* in this round compressed pages are offered too */
+	int all_chunks;                      /* ... and no chunk is passed over */
 };
 
 struct ob_share {

@@ -166,6 +166,14 @@ int ob_memory_collapse(void *addr, size_t length)
 	return syscall(SYS_madvise, addr, length, COLLAPSE) < 0 ? -errno : 0;
 }
 
+int ob_memory_large_pages(void *addr, size_t length, int may_make)
+{
+	/* With holes the kernel does what it can, and says that there were some. */
+	if (syscall(SYS_madvise, addr, length, may_make ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0 && errno != ENOMEM)
+		return -errno;
+	return 0;
+}
+
 int ob_memory_self(void)
 {
 	long fd;

@@ -56,6 +56,12 @@ int ob_memory_drop(void *addr, size_t length) OB_MUST_CHECK;
 int ob_memory_collapse(void *addr, size_t length) OB_MUST_CHECK;
 
 /*
+ * Whether the kernel may make large pages of these small ones from now on (madvise(MADV_HUGEPAGE), or MADV_NOHUGEPAGE); those that there are
+ * stay. Holes between mappings are passed over. 0, -EINVAL where the kernel has none, or -errno.
+ */
+int ob_memory_large_pages(void *addr, size_t length, int may_make) OB_MUST_CHECK;
+
+/*
  * The same as ob_memory_drop() for up to OB_DROP_RANGES ranges, with one call and one flush of the processors' address caches where the kernel
  * can (process_madvise() on oneself: Linux 6.13, with one flush 6.16), else one by one. self is a pidfd of this process, or
  * -1. Returns how many ranges, from the first on, are gone.

@@ -24,17 +24,19 @@ struct scan_region {
 #define PAGE_WRITTEN (1ull << 1)
 #define PAGE_PRESENT (1ull << 3)
 #define PAGE_SWAPPED (1ull << 4)
+#define PAGE_HUGE    (1ull << 6)
 
 #define SCAN_ARM     (1ull << 0) /* PM_SCAN_WP_MATCHING */
 #define SCAN_CHECK   (1ull << 1) /* PM_SCAN_CHECK_WPASYNC: fail rather than pass over what cannot be armed */
 
-#define PAGE_BYTES 4096ull
+#define PAGE_BYTES  4096ull
+#define LARGE_BYTES (2ull << 20)
 #define MAX_FOUND  64
 
 typedef void found_function(void *context, uint64_t start, uint64_t end);
 
 /* What is looked for among the pages that are there; and what is done with them. */
-enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM };
+enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM, LOOK_LARGE };
 
 /* Walks the range and hands each run of pages that are there, and such as are looked for, to found(). */
 static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_function *found, void *context)
@@ -49,7 +51,7 @@ static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_func
 			.size = sizeof(arg),
 			.flags = look == LOOK_AND_ARM ? SCAN_ARM | SCAN_CHECK : 0,
 			.category_inverted = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
-			.category_mask = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
+			.category_mask = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : look == LOOK_LARGE ? PAGE_HUGE : 0,
 			.start = start,
 			.end = end,
 			.vec = (uint64_t)(uintptr_t)regions,
@@ -122,6 +124,14 @@ int ob_pagemap_count(int fd, uint64_t start, uint64_t length, uint64_t *ret_page
 	if (r == 0)
 		*ret_pages = pages;
 	return r;
+}
+
+int ob_pagemap_is_large(int fd, uint64_t start)
+{
+	uint64_t pages = 0;
+	int r = scan(fd, LOOK_LARGE, start, start + LARGE_BYTES, count_present, &pages);
+
+	return r < 0 ? r : pages == LARGE_BYTES / PAGE_BYTES;
 }
 
 int ob_pagemap_arm(int fd, uint64_t start, uint64_t length)

@@ -31,4 +31,7 @@ int ob_pagemap_arm(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
  */
 int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
 
+/* Whether a large page is mapped at start, a multiple of 2 MiB. 1, 0, or -errno. */
+int ob_pagemap_is_large(int fd, uint64_t start) OB_MUST_CHECK;
+
 #endif
