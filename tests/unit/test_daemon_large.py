@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What overbookd says about large pages: test_daemon_large.py OVERBOOKD [OVERBOOK]. Prints TAP. daemon_harness.py plays the agents."""
+import json
 import os
 import random
 import signal
@@ -344,6 +345,22 @@ def released_machines_are_told_too(daemon):
     machine.large.clear()
     machine.connect()
     until_told(daemon, machine, state=HIGH)
+
+
+@with_daemon("--budget", "1G")
+def the_command_line_tool_shows_it(daemon):
+    admit(daemon, "web", 512 * MIB, 124 * MIB)
+    daemon.until(lambda: large(daemon)["free_bytes"] == 900 * MIB)
+
+    def ps(*options):
+        process = subprocess.Popen([OVERBOOK, "ps", *options], stdout=subprocess.PIPE, text=True, env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir))
+        daemon.until(lambda: process.poll() is not None)
+        assert process.returncode == 0
+        return process.communicate()[0]
+    assert "\nmemory: high, 900 MiB free; large pages: proactive\n" in ps()
+    shown = json.loads(ps("--json"))["large_pages"]
+    assert set(shown) == {"policy", "state", "min_free_bytes", "boundary_bytes", "free_bytes", "hot_pages", "cold_pages", "may_make", "changes",
+                          "resets", "shareable_pages"}, shown
 
 
 if __name__ == "__main__":
