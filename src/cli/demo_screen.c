@@ -20,6 +20,8 @@
 #define LINE_NS  (5 * OB_NS_PER_SEC)
 #define BAR      40
 
+#define PAGE_BYTES 4096
+
 static uint64_t mib(uint64_t bytes)
 {
 	return (bytes + OB_MIB / 2) / OB_MIB;
@@ -176,6 +178,11 @@ void demo_show_summary(const struct demo *demo)
 	printf("Shared     %llu MiB of it are in slots of the store, which takes %llu MiB: %llu MiB saved.\n",
 	       (unsigned long long)mib(end->shared_bytes), (unsigned long long)mib(demo->share_store_bytes),
 	       (unsigned long long)mib(demo->share_saved_bytes));
+	printf("Large      %llu MiB of it are in large pages. %llu were broken to share what was in them, which gave %llu MiB; %llu looks kept one "
+	       "as it was; %llu were made whole again.\n",
+	       (unsigned long long)mib(end->large_bytes), (unsigned long long)end->large_broken_chunks,
+	       (unsigned long long)mib(end->large_given_pages * PAGE_BYTES), (unsigned long long)end->large_kept_chunks,
+	       (unsigned long long)end->large_collapsed_chunks);
 	printf("Faults     %llu, half of them within %llu us, 99%% within %llu us; %llu waited for room, %.1f s in all.\n",
 	       (unsigned long long)demo->faults, (unsigned long long)demo->fault_us_p50, (unsigned long long)demo->fault_us_p99,
 	       (unsigned long long)end->faults_stalled, (double)end->stall_ns / 1e9);
@@ -232,9 +239,12 @@ static json_t *report_json(const struct demo *demo)
 		(json_int_t)end->swapped_bytes, "fault_us_p50", (json_int_t)demo->fault_us_p50, "fault_us_p99",
 		(json_int_t)demo->fault_us_p99);
 	json_t *more = json_pack(
-		"{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "passed",
+		"{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "passed",
 		demo->failures == 0, "shared_bytes", (json_int_t)end->shared_bytes, "shared_saved_bytes",
-		(json_int_t)demo->share_saved_bytes, "share_store_bytes", (json_int_t)demo->share_store_bytes,
+		(json_int_t)demo->share_saved_bytes, "share_store_bytes", (json_int_t)demo->share_store_bytes, "large_bytes",
+		(json_int_t)end->large_bytes, "large_broken_chunks", (json_int_t)end->large_broken_chunks, "large_kept_chunks",
+		(json_int_t)end->large_kept_chunks, "large_collapsed_chunks", (json_int_t)end->large_collapsed_chunks,
+		"large_given_pages", (json_int_t)end->large_given_pages,
 		"resident_bytes", (json_int_t)end->resident_bytes, "benched_bytes", (json_int_t)end->benched_bytes, "tables_bytes",
 		(json_int_t)end->tables_bytes, "faults", (json_int_t)demo->faults, "faults_stalled", (json_int_t)end->faults_stalled,
 		"stall_ns", (json_int_t)end->stall_ns, "samples", (json_int_t)cost->samples, "pss_reads", (json_int_t)cost->walks, "samples_per_second",

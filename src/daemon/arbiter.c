@@ -51,7 +51,7 @@
 
 static struct ob_budget_machine shares_of[OB_DAEMON_MACHINES_MAX];
 
-static uint64_t machine_ram(const struct ob_machine *machine)
+uint64_t ob_arbiter_ram(const struct ob_machine *machine)
 {
 	/* What an agent says may be anything; sums must not wrap. */
 	return OB_MIN(OB_MAX(machine->ram_bytes, machine->stats.ram_bytes), BYTES_SANE);
@@ -59,7 +59,7 @@ static uint64_t machine_ram(const struct ob_machine *machine)
 
 uint64_t ob_arbiter_released_cost(const struct ob_machine *machine)
 {
-	return OB_MAX(OB_MIN(machine->stats.cost_bytes, BYTES_SANE), machine_ram(machine));
+	return OB_MAX(OB_MIN(machine->stats.cost_bytes, BYTES_SANE), ob_arbiter_ram(machine));
 }
 
 static bool is_orderable(const struct ob_machine *machine)
@@ -70,7 +70,7 @@ static bool is_orderable(const struct ob_machine *machine)
 /* RAM, the engine's tables (0.4%) and its buffers: more than that a machine cannot cost. */
 static uint64_t machine_ceiling(const struct ob_machine *machine)
 {
-	uint64_t ram = machine_ram(machine);
+	uint64_t ram = ob_arbiter_ram(machine);
 
 	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
 }
@@ -123,6 +123,17 @@ static uint64_t budget_of_machines(const struct ob_daemon *daemon)
 	uint64_t all = budget_of_all(daemon), stores = stores_want(daemon);
 
 	return all > stores ? all - stores : 0;
+}
+
+uint64_t ob_arbiter_free(struct ob_daemon *daemon)
+{
+	uint64_t free_bytes = budget_of_all(daemon), stores = ob_share_store_bytes(daemon);
+	size_t n = describe_all(daemon);
+
+	free_bytes -= OB_MIN(free_bytes, stores);
+	for (size_t i = 0; i < n; i++)
+		free_bytes -= OB_MIN(free_bytes, shares_of[i].cost_bytes);
+	return free_bytes;
 }
 
 /* Targets and grants for everybody into shares_of, in the order of the registry. Returns what is still free. */
@@ -370,6 +381,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 	struct ob_daemon *daemon = context;
 
 	ob_arbiter_run(daemon);
+	ob_large_step(daemon);
 	ob_share_tick(daemon);
 	ob_api_tick(daemon);
 	ob_notify_machines(daemon);
@@ -392,6 +404,7 @@ int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err)
 	daemon->settle_until_ns = ob_now_ns() + SETTLE_NS;
 	if (daemon->expected)
 		ob_log(OB_LOG_INFO, "%u machines of before are expected back", daemon->expected);
+	ob_large_step(daemon);
 	return 0;
 }
 

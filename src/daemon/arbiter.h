@@ -29,6 +29,12 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err) O
 /* Whether machines of before are still expected back, so that nobody is admitted yet. */
 bool ob_arbiter_is_settling(const struct ob_daemon *daemon);
 
+/* What is free of the budget, if there is one: less what machines cost and the stores of shared pages take. */
+uint64_t ob_arbiter_free(struct ob_daemon *daemon);
+
+/* A machine's RAM as far as it is known, and no more than a host may have. */
+uint64_t ob_arbiter_ram(const struct ob_machine *machine);
+
 /* What is set aside for a released machine: all its RAM, since nothing limits it and its engine no longer looks. */
 uint64_t ob_arbiter_released_cost(const struct ob_machine *machine);
 

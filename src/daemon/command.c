@@ -136,7 +136,8 @@ static void run_ps(struct request *request)
 			list = NULL;
 			break;
 		}
-	ob_client_answer(request->client, list ? json_pack("{s:I, s:o}", "budget_bytes", budget, "machines", list) : NULL);
+	ob_client_answer(request->client, list ? json_pack("{s:I, s:o, s:o}", "budget_bytes", budget, "machines", list, "large_pages",
+							   ob_render_large(daemon)) : NULL);
 }
 
 static void run_stats(struct request *request)

@@ -76,6 +76,27 @@ int ob_config_parse_share_index(const char *what, const char *text, unsigned *re
 			    "behind it", what, text);
 }
 
+int ob_config_parse_large_pages(const char *what, const char *text, enum ob_large_policy *ret_policy, struct ob_error *err)
+{
+	int policy = ob_large_policy_parse(text);
+
+	if (policy < 0)
+		return ob_error_set(err, EINVAL, "%s \"%s\" is none of \"proactive\", \"late\", \"never\" and \"off\"", what, text);
+	*ret_policy = (enum ob_large_policy)policy;
+	return 0;
+}
+
+int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err)
+{
+	uint64_t bytes;
+
+	if (ob_size_parse(text, &bytes) < 0 || bytes < OB_MIB || bytes > INT64_MAX)
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 1M, such as 512M or 2G; without it, it follows from the "
+				    "budget", what, text);
+	*ret_bytes = bytes;
+	return 0;
+}
+
 static int set_share(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_share("SHARE", value, &config->sharing, err);
@@ -89,6 +110,16 @@ static int set_share_cpu(struct ob_config *config, const char *value, struct ob_
 static int set_share_index(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_share_index("SHARE_INDEX", value, &config->share_subpages, err);
+}
+
+static int set_large_pages(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_large_pages("LARGE_PAGES", value, &config->large_policy, err);
+}
+
+static int set_min_free(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_min_free("MIN_FREE", value, &config->min_free_bytes, err);
 }
 
 static int set_budget(struct ob_config *config, const char *value, struct ob_error *err)
@@ -118,7 +149,9 @@ static const struct {
 	int (*set)(struct ob_config *config, const char *value, struct ob_error *err);
 } settings[] = {
 	{ "BUDGET", set_budget },
+	{ "LARGE_PAGES", set_large_pages },
 	{ "LOG", set_log },
+	{ "MIN_FREE", set_min_free },
 	{ "SHARE", set_share },
 	{ "SHARE_CPU", set_share_cpu },
 	{ "SHARE_INDEX", set_share_index },
@@ -151,7 +184,8 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LOG, SHARE, SHARE_CPU and SHARE_INDEX are known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LARGE_PAGES, LOG, MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are "
+			    "known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

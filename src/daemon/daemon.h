@@ -10,6 +10,7 @@
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
+ *     large.c      what is to be done with large pages, by largepages/host.h
  *     share.h      pages that machines have in common: share.c, share_match.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
@@ -26,6 +27,7 @@
 
 #include "base/error.h"
 #include "daemon/budget.h"
+#include "daemon/large.h"
 
 #define OB_DAEMON_MACHINES_MAX 1024
 #define OB_DAEMON_CLIENTS_MAX  128
@@ -56,6 +58,10 @@ struct ob_daemon {
 	unsigned share_cpu_permille;
 	unsigned share_subpages; /* of the index "cmd-subpage"; 0: the index "hash" */
 	struct ob_share *share;
+
+	enum ob_large_policy large_policy;
+	uint64_t min_free_bytes; /* 0: by the sliding scale */
+	struct ob_large large;
 
 	sd_event_source *agents_source, *clients_source;
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */

@@ -33,7 +33,7 @@
 
 enum {
 	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
-	OPTION_SHARE_INDEX,
+	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE,
 };
 
 static const struct option options[] = {
@@ -43,6 +43,8 @@ static const struct option options[] = {
 	{ "share", required_argument, NULL, OPTION_SHARE },
 	{ "share-cpu", required_argument, NULL, OPTION_SHARE_CPU },
 	{ "share-index", required_argument, NULL, OPTION_SHARE_INDEX },
+	{ "large-pages", required_argument, NULL, OPTION_LARGE_PAGES },
+	{ "min-free", required_argument, NULL, OPTION_MIN_FREE },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -50,7 +52,8 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--socket-dir DIR] [--foreground]\n"
+	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--large-pages POLICY]\n"
+	"                 [--min-free SIZE] [--socket-dir DIR] [--foreground]\n"
 	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
@@ -61,8 +64,12 @@ static const char usage[] =
 	"  --share-cpu N      permille of a processor that each machine may spend on looking for them; default: 20\n"
 	"  --share-index I    how they are found: hash (the default), or cmd-subpage, which compares only pages of which\n"
 	"                     the same quarters have changed (cmd-subpage,subpages=N: halves, eighths)\n"
-	"  --config FILE      lines BUDGET=SIZE, LOG=LEVEL, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start\n"
-	"                     and at each SIGHUP\n"
+	"  --large-pages P    when large pages are broken for what can be shared in them: proactive (the default: before memory\n"
+	"                     is short), late (when it is), never; off: there are none\n"
+	"  --min-free SIZE    memory is short when less of the budget is free; default: 6% of its first 4G, 4% up to 12G, 2% up to\n"
+	"                     28G, 1% of the rest\n"
+	"  --config FILE      lines BUDGET=SIZE, LARGE_PAGES=P, LOG=LEVEL, MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and\n"
+	"                     SHARE_INDEX=I; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -96,6 +103,16 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			if (ob_config_parse_share_index("--share-index", optarg, &daemon->share_subpages, err) < 0)
 				return -EINVAL;
 			given = "--share-index";
+			break;
+		case OPTION_LARGE_PAGES:
+			if (ob_config_parse_large_pages("--large-pages", optarg, &daemon->large_policy, err) < 0)
+				return -EINVAL;
+			given = "--large-pages";
+			break;
+		case OPTION_MIN_FREE:
+			if (ob_config_parse_min_free("--min-free", optarg, &daemon->min_free_bytes, err) < 0)
+				return -EINVAL;
+			given = "--min-free";
 			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
@@ -148,6 +165,8 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 	daemon->sharing = config.sharing;
 	daemon->share_cpu_permille = config.share_cpu_permille;
 	daemon->share_subpages = config.share_subpages;
+	daemon->large_policy = config.large_policy;
+	daemon->min_free_bytes = config.min_free_bytes;
 	if (daemon->share && is_other)
 		ob_share_reconfigure(daemon);
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
@@ -167,6 +186,7 @@ static void reload(struct ob_daemon *daemon)
 	else
 		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
 	ob_notify_ready(daemon, err.text);
+	ob_large_step(daemon);
 	ob_arbiter_stir(daemon);
 }
 

@@ -71,6 +71,7 @@ struct ob_machine {
 	uint32_t range_count;
 	struct ob_wire_range ranges[OB_WIRE_RANGES_MAX];
 
+	struct ob_large_machine large;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */
 	struct ob_link *link; /* NULL unless running or stopped */
 	int pidfd;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* How a machine looks in JSON. Sizes are bytes; 0 where there is no limit or maximum. docs/protocol.md lists the members. */
+/* How a machine, and the host's memory, look in JSON. Sizes are bytes; 0 where there is no limit or maximum. docs/protocol.md lists the members. */
 #include <string.h>
 
 #include "base/clock.h"
@@ -136,5 +136,27 @@ json_t *ob_render_stats(const struct ob_machine *machine)
 	add(&object, "stats", render_fields(&machine->stats));
 	add(&object, "fault_latency", render_hists(&machine->hists));
 	add(&object, "ranges", render_ranges(machine));
+	return object;
+}
+
+json_t *ob_render_large(const struct ob_daemon *daemon)
+{
+	const struct ob_large_host *host = &daemon->large.host;
+	const struct ob_large_orders *orders = &daemon->large.orders;
+	uint32_t shareable = ob_large_shareable(&daemon->large);
+	json_t *object;
+
+	if (!host->is_started)
+		return json_null();
+	object = json_pack("{s:s, s:s, s:b}", "policy", ob_large_policy_name(daemon->large_policy), "state",
+			   ob_large_state_name(host->state), "may_make", orders->may_make);
+	add_number(&object, "min_free_bytes", host->min_free_bytes);
+	add_number(&object, "boundary_bytes", host->boundary_bytes);
+	add_number(&object, "free_bytes", host->free_bytes);
+	add_number(&object, "hot_pages", orders->hot_pages);
+	add_number(&object, "cold_pages", orders->cold_pages);
+	add_number(&object, "changes", host->changes);
+	add_number(&object, "resets", host->resets);
+	add(&object, "shareable_pages", shareable == OB_LARGE_UNKNOWN ? json_null() : json_integer(shareable));
 	return object;
 }

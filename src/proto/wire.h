@@ -174,6 +174,10 @@ struct ob_wire_adopt {
 	uint32_t index;
 };
 
+struct ob_wire_large {
+	uint32_t policy, state, hot_pages, cold_pages, flags, scan_rate, break_rate, collapse_rate;
+};
+
 /* A decoded message; strings are copies and end with NUL. Which members count depends on type. */
 struct ob_wire_msg {
 	uint16_t type;
@@ -241,9 +245,7 @@ struct ob_wire_msg {
 		struct {
 			uint32_t n;
 		} subpages;
-		struct {
-			uint32_t policy, state, hot_pages, cold_pages, flags, scan_rate, break_rate, collapse_rate;
-		} large;
+		struct ob_wire_large large;
 		struct {
 			uint64_t id;
 			uint32_t pages;

@@ -275,6 +275,18 @@ static void check_registry(const struct ob_daemon *daemon)
 		   "%u machines, %u links, %u clients", daemon->machine_count, daemon->link_count, daemon->client_count);
 }
 
+/* At rest every agent knows what is wanted of it, and no lie makes an average of more than there can be. */
+static void check_large(const struct ob_daemon *daemon)
+{
+	uint32_t shareable = ob_large_shareable(&daemon->large);
+
+	FUZZ_CHECK(shareable <= OB_LARGE_PAGES || shareable == OB_LARGE_UNKNOWN, "%u of a large page's 512 are shareable", shareable);
+	for (const struct ob_machine *machine = daemon->machines; machine && daemon->large.host.is_started; machine = machine->next)
+		FUZZ_CHECK(!machine->link || (machine->large.is_told &&
+					      !memcmp(&machine->large.told, &machine->large.wanted, sizeof(machine->large.told))),
+			   "machine \"%s\" has not been told of large pages", machine->name);
+}
+
 /* What a machine has by right or costs, whichever is more; never more than 2^60, so that sums do not wrap. */
 static uint64_t charge(const struct ob_machine *machine)
 {
@@ -322,6 +334,7 @@ void bed_run(struct bed *bed)
 				taken = 1;
 	} while (taken);
 	check_registry(&bed->daemon);
+	check_large(&bed->daemon);
 	check_budget(bed, before, n);
 }
 
@@ -384,6 +397,7 @@ void bed_pass(struct bed *bed, uint64_t seconds)
 {
 	now_ns += OB_MIN(seconds, 3600ull) * OB_NS_PER_SEC;
 	ob_arbiter_run(&bed->daemon);
+	ob_large_step(&bed->daemon);
 	ob_share_tick(&bed->daemon);
 	ob_api_tick(&bed->daemon);
 	bed_run(bed);
@@ -393,6 +407,14 @@ void bed_set_subpages(struct bed *bed, unsigned subpages)
 {
 	bed->daemon.share_subpages = subpages;
 	ob_share_reconfigure(&bed->daemon);
+	bed_run(bed);
+}
+
+void bed_set_large(struct bed *bed, unsigned policy, uint64_t min_free_bytes)
+{
+	bed->daemon.large_policy = policy % OB_LARGE_POLICIES;
+	bed->daemon.min_free_bytes = min_free_bytes;
+	ob_large_step(&bed->daemon);
 	bed_run(bed);
 }
 
@@ -414,5 +436,8 @@ void bed_empty(struct bed *bed)
 	FUZZ_CHECK(!daemon->share->domains && !daemon->share->planned && !ob_share_orphan_bytes(daemon), "something of sharing stays");
 	daemon->share_subpages = 0;
 	daemon->stirred_ns = 0;
+	daemon->large = (struct ob_large){ 0 };
+	daemon->large_policy = OB_LARGE_PROACTIVE;
+	daemon->min_free_bytes = 0;
 	now_ns = 1000 * OB_NS_PER_SEC;
 }

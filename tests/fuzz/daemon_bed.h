@@ -67,6 +67,9 @@ void bed_pass(struct bed *bed, uint64_t seconds);
 /* overbookd has an index of so many sub-pages from now on (0: without classes), until bed_empty(). */
 void bed_set_subpages(struct bed *bed, unsigned subpages);
 
+/* Other settings for large pages, until bed_empty(). */
+void bed_set_large(struct bed *bed, unsigned policy, uint64_t min_free_bytes);
+
 /* Everybody reads what there is, and goes; machines are forgotten. */
 void bed_empty(struct bed *bed);
 

@@ -28,6 +28,7 @@
  *     z N                         client N closes
  *     t SECONDS                   time passes
  *     i NUMBER                    overbookd has another index: 0: without classes; 1 to 4: by 1, 2, 4 or 8 sub-pages
+ *     l POLICY BYTES              other settings for large pages
  */
 #include <errno.h>
 #include <stdio.h>
@@ -288,6 +289,9 @@ static void client_step(struct bed *bed, unsigned who, char letter, char *const 
 		break;
 	case 'i':
 		bed_set_subpages(bed, 1u << fuzz_number(words, n, 1) % 5 >> 1);
+		break;
+	case 'l':
+		bed_set_large(bed, (unsigned)fuzz_number(words, n, 1), fuzz_number(words, n, 2));
 		break;
 	}
 }

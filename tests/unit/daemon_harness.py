@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -30,6 +31,9 @@ OVERBOOKD = None  # path of the program under test; set by the importer
 HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS = range(1, 15)
 SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, LARGE = range(16, 28)
 EINPROGRESS = 115
+HERE = os.path.dirname(os.path.abspath(__file__))
+with open(HERE + "/../../src/proto/stats.h") as header:
+    FIELDS = re.findall(r"^\tX\((\w+), (?:gauge|counter)", header.read(), re.M)  # of STATS, in their order
 NOT_STARTED = -1
 
 
@@ -59,6 +63,7 @@ class Agent:
         self.cost, self.compressed, self.swapped, self.sequence = 0, 0, 0, 0
         self.limits, self.polls, self.released, self.deaf, self.refuse_limits = [], [], None, False, False
         self.sock, self.pid, self.closed = None, None, False
+        self.large = []  # LARGE, all that have come
         self.orders, self.descriptors = [], []  # what was said about sharing (kind, sequence, payload), and descriptors with it
         self.control, child = socket.socketpair()
         self.pid = os.fork()
@@ -167,7 +172,7 @@ class Agent:
         elif SHARE <= kind <= SUBPAGES:
             self.obey_share(kind, sequence, payload)
         elif kind == LARGE:
-            self.large = struct.unpack("<8I", payload)
+            self.large.append(struct.unpack("<8I", payload))
         else:
             raise AssertionError("overbookd sent type %d" % kind)
 

@@ -5,18 +5,16 @@ import ctypes
 import ctypes.util
 import mmap
 import os
-import re
 import struct
 from collections import Counter
 
 from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
                             SUBPAGES,
-                            UNSHARE, WORN, Agent,
+                            UNSHARE, WORN, FIELDS, Agent,
                             ceiling, hello, message)
 
 PAGE, STAGING = 4096, 64
 ESTALE, ENOENT = 116, 2
-HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 class Hash128(ctypes.Structure):
@@ -26,9 +24,6 @@ class Hash128(ctypes.Structure):
 XXH = ctypes.CDLL(ctypes.util.find_library("xxhash") or "libxxhash.so.0")
 XXH.XXH3_128bits_withSecret.restype = Hash128
 XXH.XXH3_128bits_withSecret.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
-
-with open(HERE + "/../../src/proto/stats.h") as header:
-    FIELDS = re.findall(r"^\tX\((\w+), (?:gauge|counter)", header.read(), re.M)
 
 
 def page_hash(key, data):
