@@ -82,8 +82,8 @@ void ob_page_move(struct ob_engine *engine, struct ob_chunk *chunk, uint64_t *wo
 
 	if (OB_UNLIKELY(from != info->from))
 		ob_engine_internal_error(engine, info->name, -EINVAL, *word);
-	chunk->count[from]--;
-	chunk->count[info->to]++;
+	ob_store(&chunk->count[from], (uint16_t)(chunk->count[from] - 1));
+	ob_store(&chunk->count[info->to], (uint16_t)(chunk->count[info->to] + 1));
 	__atomic_fetch_sub(&engine->in_state[from], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&engine->in_state[info->to], 1, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&engine->transitions[transition], 1, __ATOMIC_RELAXED);

@@ -52,7 +52,7 @@ struct ob_chunk {
 	pthread_mutex_t lock;
 	uint32_t waiters;      /* atomic: those who want the lock in a hurry; background work steps aside for them */
 	uint32_t io_inflight;  /* atomic: system calls of the host on this chunk's memory */
-	uint16_t count[OB_PAGE_STATES];
+	uint16_t count[OB_PAGE_STATES]; /* atomic for reading */
 	uint16_t pages;        /* 512, or less in the last chunk of a region */
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */

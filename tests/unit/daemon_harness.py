@@ -126,8 +126,12 @@ class Agent:
         self.cost = allowed if self.cost <= allowed else max(allowed, self.cost - self.step)
         if self.flags:
             self.cost = MIB  # released: its engine counts nothing but its tables
-        fields = [self.ram, self.limit, self.cost, self.cost, 0, 0, self.compressed, 0, self.swapped, 0]
-        self.send(message(STATS, struct.pack("<I%dQII" % len(fields), len(fields), *fields, 0, 0)))
+        values = self.statistics()
+        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+
+    def statistics(self):
+        """The first of them (src/proto/stats.h), as an older program would send."""
+        return [self.ram, self.limit, self.cost, self.cost, 0, 0, self.compressed, 0, self.swapped, 0]
 
     def reply(self, to, status=0, words=""):
         self.send(message(REPLY, struct.pack("<Ii", to, status) + text(words)))
