@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Making a broken chunk a large page again. Nobody decides that here (largepages/chunk.h does); nobody calls this yet.
+ * Making a broken chunk a large page again. Nobody decides that here: large.c does, by largepages/chunk.h.
  *
  * Theory of operation. The kernel copies the 512 pages into a large one (MADV_COLLAPSE). That takes some milliseconds, in
  * which page faults in the same mapping wait: that is all of guest RAM. So few a second. The chunk's lock is held, so that no

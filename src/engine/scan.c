@@ -9,6 +9,9 @@
  * nobody wanted are moved back, a run with one call, so that large pages stay large; with a limit they are left on the bench,
  * where the reclaimer finds them (a lifted chunk is in its queue from the beginning: scanning never keeps memory from him).
  *
+ * What is large pages is lifted and moved back as such, and large.c says when its pages may be taken one by one: until then what is found
+ * in it is only counted. A chunk that it breaks for that is judged once more.
+ *
  * What was judged and moved back is armed: the kernel keeps a mark on each page (asynchronous write-protection) that goes with the
  * next write, with whatever else changes it, and with every lift. When the hand comes round again marked pages stay where they
  * are. So a page that does not change is read once, not in every round. Only chunks with holes are armed: a write to an armed
