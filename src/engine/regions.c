@@ -162,6 +162,7 @@ static void forget_region(struct ob_engine *engine, uint32_t index)
 		__atomic_fetch_sub(&engine->in_state[state], 1, __ATOMIC_RELAXED);
 	}
 	for (uint32_t c = 0; c < region->chunk_count; c++) {
+		ob_large_note(engine, &region->chunks[c], 0);
 		if (!region->chunks[c].open)
 			continue;
 		ob_cost_add(engine, -(int64_t)region->chunks[c].granted);

@@ -345,7 +345,7 @@ static void settle_chunk(struct ob_engine *engine, struct ob_place *place, const
 		put_back(engine, place, entry);
 	else if (place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
-	ob_large_consider_collapse(engine, place, came_back(entry));
+	ob_large_consider_collapse(engine, place, entry->all_judged && came_back(entry));
 }
 
 /* Or is to be judged once more. */

@@ -71,13 +71,13 @@ static void write_all_different(void)
 	}
 }
 
-/* In each chunk of both regions so many pages, the first ones, are the same in both. */
+/* So many pages, the first ones, are the same in each chunk of both regions. */
 static void write_equal(unsigned equal)
 {
 	write_all_different();
 	for (uint32_t page = 0; page < RAM_PAGES; page++)
 		for (unsigned i = 0; page % OB_CHUNK_PAGES < equal && i < RAMS; i++)
-			ram_write_twin(ram[i], page, 4 * RAM_PAGES + page);
+			ram_write_twin(ram[i], page, 4 * RAM_PAGES + page % OB_CHUNK_PAGES);
 }
 
 /* --- a guest that uses its memory --- */
@@ -190,6 +190,8 @@ static void nothing_to_share_nothing_broken(void **state)
 	assert_int_equal(stats.large_bytes, large_in(0, RAMS));
 	assert_true(large_in(0, RAMS) >= before);
 	finish();
+	assert_int_equal(ob_engine_remove_region(bed->engine, ram[0]->base), 0);
+	assert_int_equal(bed_stats(bed).large_bytes, large_in(1, 1));
 }
 
 static void cold_ones_with_enough_equals_are_broken(void **state)
