@@ -9,7 +9,7 @@ import re
 import struct
 from collections import Counter
 
-from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
+from daemon_harness import (ADOPT, DRAIN, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, KEPT, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
                             SUBPAGES,
                             UNSHARE, WORN, Agent,
                             ceiling, hello, message)
@@ -60,6 +60,8 @@ class Sharer(Agent):
         self.questions = []  # of FETCH, without an answer yet
         self.fetched, self.refused = 0, 0
         self.tells, self.told = True, False  # an agent that knows HOLDS; it has said them on this connection
+        self.keeps = True  # an agent that knows KEPT and DRAIN
+        self.named, self.foreign, self.drained, self.all_named = set(), set(), set(), set()  # by KEPT, now; another overbookd's; by DRAIN; by KEPT
         self.numbers = {}
         super().__init__(daemon, name, **options)
 
@@ -69,6 +71,7 @@ class Sharer(Agent):
         values.update(other)
         self.send(hello(self.name, values.pop("pid", self.pid), **values))
         self.told = False
+        self.named = set()
         if self.maps:
             self.send(message(MAPS))
 
@@ -85,6 +88,8 @@ class Sharer(Agent):
             flags, self.permille = struct.unpack("<II", payload[:8])
             self.on = bool(flags)
             self.subpages, self.next_subpages = self.next_subpages, 0
+            if self.key != payload[8:]:
+                self.foreign = set(self.extents) - self.named
             self.key = payload[8:]
             assert len(self.key) == 192
             if self.on:
@@ -108,9 +113,19 @@ class Sharer(Agent):
             self.may_map = True
         elif kind == UNSHARE:
             self.unshare = sequence
+        elif kind == KEPT:
+            named = [extent for extent, in struct.iter_unpack("<Q", payload[4:])]
+            assert len(named) == struct.unpack("<I", payload[:4])[0] and 0 not in named
+            self.named |= set(named) if self.keeps else set()
+            self.all_named |= set(named)
+        elif kind == DRAIN:
+            self.drained.add(struct.unpack("<Q", payload)[0])
         elif kind == DROP_EXTENT:
             extent, = struct.unpack("<Q", payload)
-            assert extent in self.extents and extent not in [slot[0] for slot in self.held.values()]
+            assert extent in self.extents or extent in self.all_named
+            assert extent in self.foreign or extent not in [slot[0] for slot in self.held.values()]
+            if extent in self.foreign:
+                return
             self.forget_extent(extent)
             self.dropped_extents.append(extent)
 
@@ -122,6 +137,7 @@ class Sharer(Agent):
         assert len(self.descriptors) == 1 and extent and pages == 4096
         known = Sharer.domains.setdefault(extent, (self.domain, "" if self.domain else self.name))
         assert known == (self.domain, "" if self.domain else self.name), "an extent of %s came to %s" % (known, self.name)
+        self.foreign.discard(extent)
         self.forget_extent(extent)
         descriptor = os.dup(self.descriptors[0])
         self.extents[extent] = (descriptor, mmap.mmap(descriptor, pages * PAGE, prot=mmap.PROT_READ))
@@ -151,7 +167,7 @@ class Sharer(Agent):
     def adopt(self, wanted):
         answers, dropped = [], []
         for page, extent, index, _ in wanted:
-            good = extent in self.extents and page not in self.in_use and self.pages.get(page) == self.bytes_of((extent, index))
+            good = extent in self.extents and extent not in self.foreign and page not in self.in_use and self.pages.get(page) == self.bytes_of((extent, index))
             self.refused += not good
             answers.append((page, extent, index, 0 if good else -ESTALE))
             if good and page in self.held:
@@ -170,7 +186,7 @@ class Sharer(Agent):
         self.told = True
 
     def tell_dropped(self, slots):
-        slots = [slot for slot in slots if slot[0] in self.extents]
+        slots = [slot for slot in slots if slot[0] in self.extents and slot[0] not in self.foreign]
         if slots:
             self.send(entries(DROPPED, "<QII", [(extent, index, 1) for extent, index in slots]))
 
@@ -184,11 +200,11 @@ class Sharer(Agent):
                 self.tell_dropped([slot])
         self.pages[page] = data
 
-    def offer(self, *pages, hash=None, changed=0):
-        """changed: sub-pages that have, a bit each."""
+    def offer(self, *pages, hash=None, changed=0, kind=0):
+        """changed: sub-pages that have, a bit each; kind: 2: they lie in an extent that is to go."""
         pages = pages or list(self.pages)
         for start in range(0, len(pages), 512):
-            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), changed << 8, 0)
+            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), changed << 8 | kind, 0)
                                                for page in pages[start:start + 512]]))
 
     def orphans(self):
