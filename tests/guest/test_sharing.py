@@ -62,7 +62,7 @@ def check_all(machines):
 def store(host):
     """What overbookd says of its stores, all domains together."""
     answer = host.json("share")
-    return {key: sum(domain[key] for domain in answer["domains"]) for key in ("shared_bytes", "slots_used_bytes", "extents")} | {
+    return {key: sum(domain[key] for domain in answer["domains"]) for key in ("shared_bytes", "slots_used_bytes", "restored_bytes", "extents")} | {
         "orphan_bytes": answer["orphan_bytes"], "store_bytes": answer["store_bytes"]}
 
 
@@ -127,6 +127,43 @@ def daemon_killed(host):
     for machine in machines:
         machine.wait_progress(2000)
     check_all(machines)
+
+
+def daemon_restarted(host):
+    """Where systemd keeps the store's memory the next overbookd copies nothing: the same slots are held, and memory does not grow"""
+    host.keep()
+    host.start_daemon(*QUICK)
+    machines = start(host, "both", "both")
+    wait_shared(machines)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        before, memory = store(host), total(host)
+        host.kill_daemon(number)
+        for machine in machines:
+            machine.wait_progress(500)
+        host.start_daemon(*QUICK)
+        worst = 0
+
+        def has_all(now):
+            nonlocal worst
+            worst = max(worst, total(host))
+            assert now["orphan_bytes"] == 0, now
+            return now["shared_bytes"] > before["shared_bytes"] * 8 // 10
+        after = wait_store(host, has_all, "what was shared is known again")
+        new = after["store_bytes"] - after["restored_bytes"]
+        tap.comment(f"before {before}, then {after}: {new >> 10} KiB are new; all memory: {memory / MIB:.1f} MiB, then at most {worst / MIB:.1f} MiB")
+        assert after["restored_bytes"] > before["store_bytes"] * 8 // 10, (before, after)
+        assert new < before["store_bytes"] // 5, (before, after)
+        assert worst < memory + before["store_bytes"] // 2, (memory, worst)
+        for machine in machines:
+            machine.wait_progress(500)
+    # All of it is read, and shared again, in the same slots and in new ones.
+    check_all(machines)
+    wait_shared(machines, EQUAL // 4)
+    check_all(machines)
+    for machine in machines:
+        machine.signal(signal.SIGKILL)
+        machine.wait_end()
+    harness.wait_until(lambda: not host.keeper.kept, "nothing is kept for machines that have ended")
 
 
 def switched_off(host):
@@ -225,4 +262,4 @@ def mapped(host):
     machines[0].check()
 
 
-sys.exit(tap.main([equal_memory, by_class, other_domains, daemon_killed, switched_off, guest_killed, mapped]))
+sys.exit(tap.main([equal_memory, by_class, other_domains, daemon_killed, daemon_restarted, switched_off, guest_killed, mapped]))
