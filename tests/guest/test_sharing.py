@@ -226,6 +226,7 @@ def by_class(host):
 
 def mapped(host):
     """Shared pages that are read again and again are mapped: reads are no faults, writes and discards take pages out, nothing is lost"""
+    host.keep()
     host.start_daemon(*QUICK)
     for seed in (1, 2):
         host.machine(f"guest-{seed}", memory=208, witness={**CALM, "same": 100, "nearly": 0, "zero": 0, "direct": 8, "seed": seed},
@@ -251,6 +252,15 @@ def mapped(host):
     tap.comment(f"after all was written: {[s['mapped_bytes'] >> 10 for s in after]} KiB mapped, {[s['map_breaks'] for s in after]} breaks, "
                 f"{[s['map_taken_out_pages'] for s in after]} of {[s['map_pages'] for s in after]} pages were taken out; "
                 f"worn: {host.json('share')['domains'][0]['worn_bytes'] >> 10} KiB")
+    # The next overbookd has the extents that are mapped, and more is mapped of them.
+    wait_shared(machines)
+    host.kill_daemon()
+    host.start_daemon(*QUICK)
+    known = wait_store(host, lambda s: s["shared_bytes"] > EQUAL and s["orphan_bytes"] == 0, "what is shared is known again")
+    assert known["restored_bytes"] > EQUAL // 2, known
+    check_all(machines)
+    wait_shared(machines)
+    check_all(machines)
     host.run("share", "--off", machines[0].name)
     assert machines[0].stats()["stats"]["mapped_bytes"] == 0
     # Nobody is there to ask; what is mapped stays right.
