@@ -13,7 +13,8 @@
  *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
- * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves.
+ * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves. systemd may keep what they
+ * share for it (share_keep.c).
  */
 #ifndef OB_DAEMON_DAEMON_H
 #define OB_DAEMON_DAEMON_H

@@ -262,3 +262,10 @@ def a_page_anew(daemon, agents, page, number):
         agent.offer(page)
     daemon.until(lambda: all(page in agent.held for agent in agents))
     return agents[0].held[page]
+
+
+def check(*agents):
+    """Every slot that they hold has the bytes of their page."""
+    for agent in agents:
+        for page, slot in agent.held.items():
+            assert agent.bytes_of(slot) == agent.pages[page], "page %d of %s is another one" % (page, agent.name)

@@ -15,7 +15,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import DROPPED, HOLDS, ORPHANS, Daemon, listener, main, test, with_daemon
-from share_harness import PAGE, Sharer, a_page_anew, content, entries, pair, ready, row, share
+from share_harness import PAGE, Sharer, a_page_anew, check, content, entries, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 
@@ -52,12 +52,6 @@ def holds(daemon, *agents):
     """Waits until overbookd counts what they hold."""
     for agent in agents:
         daemon.until(lambda: row(daemon, agent.name)["held_pages"] == len(agent.held))
-
-
-def check(*agents):
-    for agent in agents:
-        for page, slot in agent.held.items():
-            assert agent.bytes_of(slot) == agent.pages[page], "page %d of %s is another one" % (page, agent.name)
 
 
 def drop_all(daemon, *agents):
