@@ -210,7 +210,7 @@ void ob_share_connected(struct ob_machine *machine)
 	ob_store_reconnected(sharer->domain->store, sharer->number);
 	sharer->on = sharer->may_map_wanted = false;
 	sharer->kept_told = false;
-	/* By the key an agent knows that this is the overbookd whose slots it holds, and can drop them; or that it is another one, which has them. */
+	/* By the key an agent knows whose slots it holds, and can drop them: this overbookd's, or those that it has of a former one. */
 	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds || ob_store_next_restored(sharer->domain->store, &place, &id);
 	/* A new agent knows nothing of what was asked of the last one. */
 	sharer->unshare_wanted = sharer->unsharing = false;

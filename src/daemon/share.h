@@ -30,8 +30,9 @@ void ob_share_close(struct ob_daemon *daemon);
 /* Before machines go because overbookd ends: systemd is to keep what it has of the stores. */
 void ob_share_outlive(struct ob_daemon *daemon);
 
-/* A descriptor that systemd has kept, by its name: whether it is one of the stores'; takes it, or closes it and says why. Returns whether it was taken. */
+/* Whether this is the name of a descriptor that systemd has kept of the stores. */
 bool ob_share_is_kept(const char *name);
+/* Takes it, or closes it and says why. Returns whether it was taken. */
 bool ob_share_take(struct ob_daemon *daemon, int fd, const char *name);
 
 /* daemon->sharing, share_cpu_permille or share_subpages has changed: tells all agents. */

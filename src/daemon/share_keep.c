@@ -57,13 +57,13 @@
 #include "daemon/share_internal.h"
 #include "share/page_hash.h"
 
-#define KEEP_NS    (30 * OB_NS_PER_SEC)
-#define NAME       "extent-"
-#define NAME_SIZE  (sizeof(NAME) + 16)
-#define DOMAIN     "domain:"
-#define OWN        "own:"
-#define FILE_START "/memfd:" OB_STORE_FILE
-#define FILE_END   " (deleted)"
+#define KEEP_NS        (30 * OB_NS_PER_SEC)
+#define NAME           "extent-"
+#define NAME_SIZE      (sizeof(NAME) + 16)
+#define DOMAIN         "domain:"
+#define OWN            "own:"
+#define FILE_START     "/memfd:" OB_STORE_FILE
+#define FILE_END       " (deleted)"
 #define FILE_NAME_SIZE 256 /* longer than any of ours */
 
 _Static_assert(NAME_SIZE * OB_STORE_EXTENTS_MAX < 120 << 10, "the names fit into the environment");
@@ -146,19 +146,16 @@ static int read_file_name(int fd, char name[FILE_NAME_SIZE], struct ob_error *er
 static struct ob_domain *domain_of(struct ob_share *share, const char *label, struct ob_error *err)
 {
 	bool solo = !strncmp(label, OWN, strlen(OWN));
+	const char *colon = strchr(label + (solo ? strlen(OWN) : 0), ':');
+	unsigned long pid = solo ? strtoul(label + strlen(OWN), NULL, 10) : 0;
 	struct ob_domain *domain;
-	unsigned long pid = 0;
-	char *name = NULL;
 
-	if (solo)
-		pid = strtoul(label + strlen(OWN), &name, 10);
-	else if (!strncmp(label, DOMAIN, strlen(DOMAIN)))
-		name = (char *)label + strlen(DOMAIN) - 1;
-	if (!name || *name != ':' || !ob_name_valid(name + 1) || (solo && (!pid || pid > INT32_MAX))) {
+	if (!colon || !ob_name_valid(colon + 1) ||
+	    (solo ? !pid || pid > INT32_MAX : strncmp(label, DOMAIN, strlen(DOMAIN)) != 0)) {
 		ob_error_set(err, EINVAL, "\"%s\" is no domain", label);
 		return NULL;
 	}
-	domain = ob_domain_get(share, solo, name + 1, (uint32_t)pid);
+	domain = ob_domain_get(share, solo, colon + 1, (uint32_t)pid);
 	if (!domain)
 		ob_error_sys(err, ENOMEM, "its domain cannot be set up");
 	return domain;

@@ -62,7 +62,8 @@ def check_all(machines):
 def store(host):
     """What overbookd says of its stores, all domains together."""
     answer = host.json("share")
-    return {key: sum(domain[key] for domain in answer["domains"]) for key in ("shared_bytes", "slots_used_bytes", "restored_bytes", "extents")} | {
+    keys = ("shared_bytes", "slots_used_bytes", "restored_bytes", "extents")
+    return {key: sum(domain[key] for domain in answer["domains"]) for key in keys} | {
         "orphan_bytes": answer["orphan_bytes"], "store_bytes": answer["store_bytes"]}
 
 
@@ -150,7 +151,8 @@ def daemon_restarted(host):
             return now["shared_bytes"] > before["shared_bytes"] * 8 // 10
         after = wait_store(host, has_all, "what was shared is known again")
         new = after["store_bytes"] - after["restored_bytes"]
-        tap.comment(f"before {before}, then {after}: {new >> 10} KiB are new; all memory: {memory / MIB:.1f} MiB, then at most {worst / MIB:.1f} MiB")
+        tap.comment(f"before {before}, then {after}: {new >> 10} KiB are new; all memory: {memory / MIB:.1f} MiB, then at most "
+                    f"{worst / MIB:.1f} MiB")
         assert after["restored_bytes"] > before["store_bytes"] * 8 // 10, (before, after)
         assert new < before["store_bytes"] // 5, (before, after)
         assert worst < memory + before["store_bytes"] // 2, (memory, worst)

@@ -9,10 +9,8 @@ import re
 import struct
 from collections import Counter
 
-from daemon_harness import (ADOPT, DRAIN, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, KEPT, MAPS, MAY_MAP, MIB, OFFER, ORPHANS, SHARE, STAGED, STATS,
-                            SUBPAGES,
-                            UNSHARE, WORN, Agent,
-                            ceiling, hello, message)
+from daemon_harness import (ADOPT, DRAIN, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, KEPT, MAPS, MAY_MAP, MIB, OFFER, ORPHANS,
+                            SHARE, STAGED, STATS, SUBPAGES, UNSHARE, WORN, Agent, ceiling, hello, message)
 
 PAGE, STAGING = 4096, 64
 ESTALE, ENOENT = 116, 2
@@ -61,7 +59,8 @@ class Sharer(Agent):
         self.fetched, self.refused = 0, 0
         self.tells, self.told = True, False  # an agent that knows HOLDS; it has said them on this connection
         self.keeps = True  # an agent that knows KEPT and DRAIN
-        self.named, self.foreign, self.drained, self.all_named = set(), set(), set(), set()  # by KEPT, now; another overbookd's; by DRAIN; by KEPT
+        self.named, self.all_named = set(), set()  # by KEPT, on this connection; ever
+        self.foreign, self.drained = set(), set()  # extents of another overbookd's; those that DRAIN has named
         self.numbers = {}
         super().__init__(daemon, name, **options)
 
@@ -167,7 +166,8 @@ class Sharer(Agent):
     def adopt(self, wanted):
         answers, dropped = [], []
         for page, extent, index, _ in wanted:
-            good = extent in self.extents and extent not in self.foreign and page not in self.in_use and self.pages.get(page) == self.bytes_of((extent, index))
+            good = (extent in self.extents and extent not in self.foreign and page not in self.in_use and
+                    self.pages.get(page) == self.bytes_of((extent, index)))
             self.refused += not good
             answers.append((page, extent, index, 0 if good else -ESTALE))
             if good and page in self.held:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """overbookd's descriptors are kept by the real systemd, with the user's unit: test_daemon_systemd.py OVERBOOKD UNIT SOCKET. Prints
 TAP. A user's systemd runs in a mount namespace of its own, where nothing of it is seen outside. share_harness.py plays the agents."""
+import ctypes
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from share_harness import check, pair, ready, row, share
 
 SYSTEMD = "/lib/systemd/systemd"
 RUN = "/run/user/0"
+PR_SET_PDEATHSIG = 1
 PAGES = 5000  # more than an extent has
 
 
@@ -101,7 +103,8 @@ def run_below_systemd(unit, socket_unit):
     shutil.copy(socket_unit, units + "/overbookd.socket")
     with open("/run/systemd.log", "w") as log:
         manager = subprocess.Popen([SYSTEMD, "--user", "--unit=basic.target"], stdout=log, stderr=log,
-                                   env=dict(os.environ, SYSTEMD_LOG_TARGET="console"))
+                                   env=dict(os.environ, SYSTEMD_LOG_TARGET="console"),
+                                   preexec_fn=lambda: ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
     try:
         end = time.monotonic() + 10
         while not os.path.exists(RUN + "/systemd/private") and manager.poll() is None and time.monotonic() < end:
@@ -121,8 +124,8 @@ def run_below_systemd(unit, socket_unit):
 def main():
     if os.environ.get("OVERBOOK_TEST_INSIDE"):
         return run_below_systemd(*sys.argv[2:4])
-    if os.getuid() != 0 or not os.path.exists(SYSTEMD):
-        print("1..0 # SKIP needs root and systemd")
+    if os.getuid() != 0 or not os.path.exists(SYSTEMD) or subprocess.run(["unshare", "--mount", "true"]).returncode:
+        print("1..0 # SKIP needs root, systemd, and a mount namespace")
         return 0
     return subprocess.run(["unshare", "--mount", "--propagation", "private", sys.executable, "-B", *sys.argv],
                           env=dict(os.environ, OVERBOOK_TEST_INSIDE="1")).returncode
