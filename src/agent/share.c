@@ -63,7 +63,7 @@ struct extent {
 	uint64_t id;
 	int ours;
 	int has_file;
-	int kept; /* KEPT has named it, for the next SHARE */
+	enum { NOT_KEPT, KEPT, TAKEN_BACK } kept; /* KEPT has named it, for the next SHARE; which made it ours */
 	dev_t device; /* the memory file that is mapped */
 	ino_t inode;
 	uint32_t held; /* of one that is foreign, at the last report */
@@ -170,7 +170,7 @@ static void drop_staging(void)
 void ob_share_connected(pid_t peer)
 {
 	for (unsigned i = 0; i < share.extents; i++)
-		share.extent[i].kept = 0;
+		share.extent[i].kept = NOT_KEPT;
 	share.connected = 1;
 	share.may_map = share.subpages = 0;
 	share.known = peer != share.peer;
@@ -397,8 +397,10 @@ static void identify(const uint8_t *key)
 	if (!share.has_key || memcmp(share.key, key, sizeof(share.key)))
 		meet_another();
 	for (unsigned i = 0; i < share.extents; i++)
-		if (share.extent[i].kept)
+		if (share.extent[i].kept) {
 			own(&share.extent[i]);
+			share.extent[i].kept = TAKEN_BACK;
+		}
 	memcpy(share.key, key, sizeof(share.key));
 	share.has_key = share.known = 1;
 	begin_telling();
@@ -423,9 +425,9 @@ static int switch_on(const struct ob_wire_msg *in, int fd)
 static void take_back_kept(void)
 {
 	for (unsigned i = 0; i < share.extents; i++) {
-		if (share.extent[i].kept && share.extent[i].ours)
+		if (share.extent[i].kept == TAKEN_BACK)
 			ob_engine_share_orphan(ob_agent_engine(), share.extent[i].id, 0);
-		share.extent[i].kept = 0;
+		share.extent[i].kept = NOT_KEPT;
 	}
 }
 
@@ -534,7 +536,7 @@ static int do_kept(const struct ob_wire_msg *in)
 		struct extent *extent = find_extent(in->kept.item[i]);
 
 		if (extent)
-			extent->kept = 1;
+			extent->kept = KEPT;
 	}
 	return 0;
 }
