@@ -259,6 +259,7 @@ static void what_is_kept_is_no_orphan(void **state)
 	assert_int_equal(share_held(), keeper_held(&keeper));
 	/* The ends of holds are told as ever. */
 	share_check_all();
+	share_settle();
 	keeper_serve(&keeper);
 	assert_int_equal(share_held(), keeper_held(&keeper));
 }
