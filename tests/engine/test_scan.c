@@ -100,6 +100,7 @@ static void what_nobody_wants_goes_back(void **state)
 		for (uint32_t page = 0; page < RAM_PAGES; page++)
 			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
 	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
 	ob_engine_share_off(bed->engine);
@@ -644,7 +645,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(scanning_shares_equal_pages_without_a_limit, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, share_tear_down),
-		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
