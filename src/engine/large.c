@@ -285,6 +285,7 @@ enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *pl
 	if (!could_break(engine, chunk, 0) && !could_break(engine, chunk, 1))
 		return OB_VISIT_LEAVE;
 	forget_found(chunk);
+	ob_lift_clear_bench(place);
 	return OB_VISIT_WHOLE;
 }
 
