@@ -449,7 +449,7 @@ void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place);
 /* The same for a chunk of which everything is benched, and which is to come back as a large page. */
 int ob_lift_return_whole(struct ob_engine *engine, struct ob_place *place);
 /* Chunk locked, and nothing of it benched. Makes the bench fit for a large page. */
-void ob_lift_clear_bench(const struct ob_place *place);
+void ob_lift_clear_bench(const struct ob_engine *engine, const struct ob_place *place);
 /* Chunk locked. Empties the bench below n pages. 0 or -errno. */
 int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n) OB_MUST_CHECK;
 /*

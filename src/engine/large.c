@@ -119,8 +119,9 @@ static int take(struct ob_engine *engine, enum rate which)
 static int look(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	int is_large = chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
-		       ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1;
+	uint64_t ram = ob_place_ram(place, place->chunk_first);
+	int is_large = chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES && ram % OB_CHUNK_SIZE == 0 &&
+		       ob_pagemap_is_large(engine->pagemap, ram) == 1;
 
 	ob_large_note(engine, chunk, is_large);
 	return is_large;
@@ -285,7 +286,7 @@ enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *pl
 	if (!could_break(engine, chunk, 0) && !could_break(engine, chunk, 1))
 		return OB_VISIT_LEAVE;
 	forget_found(chunk);
-	ob_lift_clear_bench(place);
+	ob_lift_clear_bench(engine, place);
 	return OB_VISIT_WHOLE;
 }
 
