@@ -368,8 +368,8 @@ static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
 {
 	int hot = ob_chunk_is_hot(chunk);
 
-	/* Without a limit the clock does not come round. */
-	if (!ob_load(&engine->limit_bytes))
+	/* While there is nothing to reclaim the clock does not come round. */
+	if (!ob_cost_over(engine, ob_cost_high(engine)))
 		chunk->heat /= 2;
 	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk);
 }
