@@ -42,6 +42,7 @@ struct ob_agent {
 	int active; /* the constructor found a machine to look after */
 	int require;
 	int share_mapped; /* shared pages may be mapped */
+	uint32_t balloon; /* enum ob_balloon_mode: what the user has started it with */
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
 	char dir[512];    /* canonical, without a slash at its end */
 	char socket[512]; /* empty: none */
@@ -107,7 +108,29 @@ int ob_share_report(void) OB_MUST_CHECK;
 /* Does what a message about sharing says (all but UNSHARE); fd came with it, or is -1, and stays the caller's. As ob_share_send(). */
 int ob_share_obey(const struct ob_wire_msg *in, int fd) OB_MUST_CHECK;
 
+/* --- balloon.c, in the link's thread --- */
+
+/* What overbookd wants of the balloon. */
+void ob_balloon_obey(const struct ob_wire_balloon *order);
+/* overbookd has gone: the balloon stays as it is, and is not looked at. */
+void ob_balloon_forget(void);
+/* After HELLO: how the balloon is driven. As ob_share_send(). */
+int ob_balloon_announce(void) OB_MUST_CHECK;
+/* The monitor's descriptor, -1 while there is none; when it is readable, ob_balloon_readable(). */
+int ob_balloon_fd(void);
+void ob_balloon_readable(void);
+/* When there is something to do (UINT64_MAX: never), and its doing. */
+uint64_t ob_balloon_due_ns(void);
+void ob_balloon_turn(void);
+/* Lets go of the monitor, which takes one connection at a time, until the next look. */
+void ob_balloon_drop(void);
+/* What the last look has seen. */
+void ob_balloon_fill(struct ob_stats *stats);
+
 /* --- qmp.c --- */
+
+/* A new connection to Overbook's own monitor, that nobody waits on. Returns it, or -errno. */
+int ob_qmp_connect(void);
 
 /* Asks QEMU, over Overbook's own monitor, to stop the machine. Waits two seconds at most. Returns 0 or -errno. */
 int ob_qmp_stop(void);

@@ -49,6 +49,7 @@ static void disconnect(void)
 {
 	ob_fd_close(&self.fd);
 	ob_share_disconnected();
+	ob_balloon_forget();
 }
 
 struct ob_wire_msg *ob_link_message(void)
@@ -105,6 +106,7 @@ static int send_stats(void)
 	self.next_stats_ns = ob_now_ns() + (uint64_t)self.interval_ms * OB_NS_PER_MS;
 	ob_engine_get_stats(ob_agent_engine(), &stats);
 	self.out.stats.stats = stats.values;
+	ob_balloon_fill(&self.out.stats.stats);
 	self.out.stats.hists = stats.hists;
 	return ob_link_send(OB_WIRE_STATS);
 }
@@ -160,7 +162,7 @@ static void try_connect(void)
 	self.fd = ob_fd_take(&fd);
 	self.interval_ms = 1000;
 	ob_share_connected(peer);
-	if (send_hello() < 0 || ob_share_announce() < 0 || send_ranges() < 0 || send_stats() < 0 || ob_share_report() < 0 ||
+	if (send_hello() < 0 || ob_share_announce() < 0 || ob_balloon_announce() < 0 || send_ranges() < 0 || send_stats() < 0 || ob_share_report() < 0 ||
 	    (self.cause[0] && send_stopped() < 0))
 		disconnect();
 }
@@ -243,6 +245,9 @@ static void obey(int fd)
 		break;
 	case OB_WIRE_LARGE:
 		do_large();
+		break;
+	case OB_WIRE_BALLOON:
+		ob_balloon_obey(&self.in.balloon);
 		break;
 	default:
 		if (ob_share_obey(&self.in, fd) < 0)
@@ -334,6 +339,7 @@ static void report_stopped(void)
 		return;
 	}
 	ob_log(OB_LOG_ERROR, "machine stopped: %s; reading is tried again every second", cause);
+	ob_balloon_drop();
 	r = ob_qmp_stop();
 	if (r < 0)
 		ob_log(OB_LOG_ERROR, "QEMU did not take the command to stop: %s; whoever needs the page waits", strerror(-r));
@@ -341,11 +347,15 @@ static void report_stopped(void)
 
 static int wait_ms(void)
 {
-	uint64_t now = ob_now_ns();
+	uint64_t now = ob_now_ns(), due = ob_balloon_due_ns();
 
-	if (self.fd < 0)
-		return ob_agent.socket[0] ? RETRY_MS : -1;
-	return self.next_stats_ns > now ? (int)((self.next_stats_ns - now) / OB_NS_PER_MS) + 1 : 0;
+	if (self.fd >= 0)
+		due = OB_MIN(due, self.next_stats_ns);
+	else if (ob_agent.socket[0])
+		due = OB_MIN(due, now + RETRY_MS * OB_NS_PER_MS);
+	if (due == UINT64_MAX)
+		return -1;
+	return due > now ? (int)((due - now) / OB_NS_PER_MS) + 1 : 0;
 }
 
 static void *link_thread(void *unused)
@@ -356,6 +366,7 @@ static void *link_thread(void *unused)
 			{ .fd = self.event, .events = POLLIN },
 			{ .fd = ob_share_event(), .events = POLLIN },
 			{ .fd = self.fd, .events = POLLIN | (ob_share_wants_to_send() ? POLLOUT : 0) },
+			{ .fd = ob_balloon_fd(), .events = POLLIN },
 		};
 
 		if (poll(fds, OB_ARRAY_LEN(fds), wait_ms()) < 0 && errno != EINTR)
@@ -370,6 +381,9 @@ static void *link_thread(void *unused)
 			disconnect();
 		if (self.fd >= 0 && ob_now_ns() >= self.next_stats_ns && (send_stats() < 0 || ob_share_report() < 0))
 			disconnect();
+		if (fds[3].revents && fds[3].fd == ob_balloon_fd())
+			ob_balloon_readable();
+		ob_balloon_turn();
 		if (self.fd < 0 && ob_agent.socket[0])
 			try_connect();
 	}

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * One QMP command: stop. QEMU's main loop may be waiting for the very virtual CPU that waits for a page, so an answer is not
+ * The machine's own monitor: its socket, and one command, stop (what else is asked: balloon.c). QEMU's main loop may be waiting for the very virtual CPU that waits for a page, so an answer is not
  * waited for beyond two seconds: the command is in the monitor's queue by then, and the other CPUs have been paused.
  */
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 #define WAIT_NS (2 * OB_NS_PER_SEC)
 
-static int connect_monitor(void)
+int ob_qmp_connect(void)
 {
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
 	int OB_FD fd = -1;
@@ -79,7 +79,7 @@ static int converse(int fd, uint64_t until_ns)
 int ob_qmp_stop(void)
 {
 	uint64_t until_ns = ob_now_ns() + WAIT_NS;
-	int OB_FD fd = connect_monitor();
+	int OB_FD fd = ob_qmp_connect();
 
 	return fd < 0 ? fd : converse(fd, until_ns);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/units.h"
+#include "cli/balloon_text.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "proto/stats.h"
@@ -44,6 +45,10 @@ static const struct group {
 	{ "Large pages",
 	  { "large_bytes", "large_sampled_pages", "large_shareable_pages", "large_broken_chunks", "large_kept_chunks",
 	    "large_collapsed_chunks", "large_whole_returns", "large_given_pages" } },
+	{ "Balloon", { "balloon_flags", "balloon_bytes", "balloon_target_bytes", "machine_bytes" } },
+	{ "What the guest says",
+	  { "guest_updates", "guest_known", "guest_total_bytes", "guest_free_bytes", "guest_available_bytes", "guest_caches_bytes",
+	    "guest_swap_in_bytes", "guest_swap_out_bytes", "guest_major_faults" } },
 	{ "Health", { "degraded", "internal_errors" } },
 	{ "Other", { NULL } },
 };
@@ -185,7 +190,7 @@ static void print_degraded(uint64_t bits)
 static void print_machine(const json_t *answer)
 {
 	uint64_t maximum = ob_client_number(answer, "maximum_bytes"), reservation = ob_client_number(answer, "reservation_bytes");
-	const char *domain = ob_client_text(answer, "domain"), *cause = ob_client_text(answer, "cause");
+	const char *domain = ob_client_text(answer, "domain"), *cause = ob_client_text(answer, "cause"), *kept = ob_balloon_why_kept(answer);
 	char text[16];
 
 	printf("%s: pid %" PRIu64 ", %s%s%s\n", ob_client_text(answer, "name"), ob_client_number(answer, "pid"),
@@ -193,6 +198,8 @@ static void print_machine(const json_t *answer)
 	printf("  shares %" PRIu64 ", reservation %s, ", ob_client_number(answer, "shares"),
 	       ob_size_format(text, sizeof(text), reservation));
 	printf("maximum %s, domain %s\n", maximum ? ob_size_format(text, sizeof(text), maximum) : "none", *domain ? domain : "of its own");
+	if (kept)
+		printf("  what its guest frees stays on the host's books: %s\n", kept);
 	print_degraded(ob_client_number(answer, "degraded"));
 	print_groups(json_object_get(answer, "stats"));
 	print_latencies(json_object_get(answer, "fault_latency"));

@@ -13,7 +13,9 @@
 
 #include "base/fd.h"
 #include "base/units.h"
+#include "cli/balloon_text.h"
 #include "cli/cli.h"
+#include "cli/client.h"
 #include "cli/doctor.h"
 #include "cli/qemu_binary.h"
 #include "cli/run_host.h"
@@ -154,6 +156,37 @@ static void check_swap(struct ob_doctor_report *report, const char *given)
 	check_file_system(report, wanted, path);
 }
 
+/* Whether what guests free comes back by itself; the first machine where it does not is named. */
+static void check_guests(struct ob_doctor_report *report)
+{
+	struct ob_error err = { 0 };
+	const char *why = NULL, *name = "";
+	json_t *answer, *machine;
+	size_t i, n, kept = 0;
+
+	if (ob_client_call("ps", NULL, NULL, NULL, &answer, &err) < 0)
+		return;
+	n = json_array_size(json_object_get(answer, "machines"));
+	json_array_foreach(json_object_get(answer, "machines"), i, machine) {
+		const char *reason = ob_balloon_why_kept(machine);
+
+		kept += reason != NULL;
+		if (!reason || why)
+			continue;
+		why = reason;
+		name = ob_client_text(machine, "name");
+	}
+	if (why) {
+		ob_doctor_add(report, "free-pages", OB_DOCTOR_WARN, "of %zu machines %zu keep what their guests free; \"%.64s\": %s", n, kept, name,
+			      why);
+		ob_doctor_advise(report, "such memory is compressed or swapped as if it were in use",
+				 "a newer kernel in the guest, or its virtio_balloon module; overbook stats NAME says what is missing");
+	} else if (n) {
+		ob_doctor_add(report, "free-pages", OB_DOCTOR_OK, "no machine is known to keep what its guest frees");
+	}
+	json_decref(answer);
+}
+
 static void check_daemon(struct ob_doctor_report *report)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -171,6 +204,7 @@ static void check_daemon(struct ob_doctor_report *report)
 		 (int)(sizeof(address.sun_path) - sizeof("/" CLIENTS_SOCKET)), dir);
 	if (fd >= 0 && !connect(fd, (struct sockaddr *)&address, sizeof(address))) {
 		ob_doctor_add(report, "overbookd", OB_DOCTOR_OK, "answers at \"%s\"", address.sun_path);
+		check_guests(report);
 		return;
 	}
 	ob_doctor_add(report, "overbookd", OB_DOCTOR_WARN, "does not answer at \"%s\": %s", address.sun_path,

@@ -11,7 +11,7 @@
  * back with a clean one, the machine's memory stays accounted for meanwhile.
  *
  * One message is read a turn of the loop, so an agent that floods overbookd slows nobody but itself. Nothing is queued
- * towards an agent: what is wanted of it (a limit, a release, an interval, large pages, whether it shares) is kept as wanted until its socket
+ * towards an agent: what is wanted of it (a limit, a release, an interval, large pages, the balloon, whether it shares) is kept as wanted until its socket
  * takes it, so an agent that does not read costs no memory and misses nothing but orders that are out of date. What sharing
  * asks for page by page is given up when the socket is full (share_match.c).
  */
@@ -202,6 +202,8 @@ static void link_flush(struct ob_link *link)
 	if (r >= 0 && link->machine)
 		r = ob_large_flush(link->machine);
 	if (r >= 0 && link->machine)
+		r = ob_balloon_flush(link->machine);
+	if (r >= 0 && link->machine)
 		r = ob_share_flush(link->machine);
 	if (r < 0 && r != -EAGAIN)
 		ob_log_limited(OB_LOG_DEBUG, "machine \"%s\": cannot send to its agent: %s", link_name(link), strerror(-r));
@@ -311,6 +313,7 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 	ob_registry_connected(machine, link);
 	ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
 	ob_large_connected(machine);
+	ob_balloon_connected(machine);
 	ob_share_connected(machine);
 	ob_arbiter_stir(link->daemon);
 	return 0;
@@ -392,6 +395,9 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 		return 0;
 	case OB_WIRE_REPLY:
 		on_reply(machine, msg);
+		return 0;
+	case OB_WIRE_BALLOON_SET:
+		ob_balloon_is_set(machine, &msg->balloon);
 		return 0;
 	case OB_WIRE_OFFER:
 	case OB_WIRE_STAGED:

@@ -16,6 +16,7 @@
 
 #include <stdbool.h>
 
+#include "daemon/balloon.h"
 #include "daemon/daemon.h"
 #include "proto/wire.h"
 
@@ -72,6 +73,7 @@ struct ob_machine {
 	struct ob_wire_range ranges[OB_WIRE_RANGES_MAX];
 
 	struct ob_large_machine large;
+	struct ob_balloon_machine balloon;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */
 	struct ob_link *link; /* NULL unless running or stopped */
 	int pidfd;

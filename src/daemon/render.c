@@ -54,6 +54,7 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	add_number(&row, "ballooned_bytes", stats->ballooned_bytes);
 	add_number(&row, "over_limit_bytes", stats->over_limit_bytes);
 	add_number(&row, "degraded", stats->degraded);
+	add(&row, "balloon", ob_balloon_render(machine));
 	if (*machine->cause)
 		add(&row, "cause", json_string(machine->cause));
 	return row;

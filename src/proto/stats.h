@@ -101,7 +101,21 @@
 	X(large_kept_chunks, counter, "decisions to keep a large page that was looked at")                        \
 	X(large_collapsed_chunks, counter, "broken chunks that were made large pages again")                      \
 	X(large_whole_returns, counter, "large pages that came back from the bench whole, by one fault")          \
-	X(large_given_pages, counter, "pages of broken large pages that were shared, or dropped as zeros, by the time they were settled")
+	X(large_given_pages, counter, "pages of broken large pages that were shared, or dropped as zeros, by the time they were settled") \
+	/* Of the balloon, by QEMU, and of the guest, by its driver: both as they were looked at last, which overbookd orders. */ \
+	X(balloon_flags, gauge, "bits: what is known of the balloon and its driver (OB_BALLOON_LOOKED and so on)") \
+	X(balloon_bytes, gauge, "what the guest has put into its balloon, as it says")                            \
+	X(balloon_target_bytes, gauge, "what Overbook has told the balloon last to hold")                         \
+	X(machine_bytes, gauge, "the machine's memory as QEMU has it, plugged-in memory included")                \
+	X(guest_updates, counter, "times that the guest has told of its memory")                                  \
+	X(guest_known, gauge, "bits: which of the numbers below it tells (OB_GUEST_TOTAL and so on)")             \
+	X(guest_total_bytes, gauge, "the guest says: memory that it has, without what is in its balloon")         \
+	X(guest_free_bytes, gauge, "the guest says: of that, unused")                                             \
+	X(guest_available_bytes, gauge, "the guest says: of that, what programs could have without swapping")     \
+	X(guest_caches_bytes, gauge, "the guest says: of that, caches of its disks")                              \
+	X(guest_swap_in_bytes, counter, "the guest says: read from its own swap")                                 \
+	X(guest_swap_out_bytes, counter, "the guest says: written to its own swap")                               \
+	X(guest_major_faults, counter, "the guest says: page faults that waited for a disk")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;
@@ -114,6 +128,24 @@ struct ob_stats {
 #define OB_DEGRADED_SWAP_ERROR 2u
 #define OB_DEGRADED_POOL_FULL  4u
 #define OB_DEGRADED_STOPPED    8u
+
+/* Bits of ob_stats.balloon_flags. While LOOKED is not set nothing is known; DRIVER and the rest count only with STATUS. */
+#define OB_BALLOON_LOOKED     1u  /* QEMU was asked */
+#define OB_BALLOON_DEVICE     2u  /* the machine has a balloon */
+#define OB_BALLOON_STATUS     4u  /* this QEMU (7.2 or newer) tells what guest and device have agreed on */
+#define OB_BALLOON_DRIVER     8u  /* the guest's driver is at work */
+#define OB_BALLOON_REPORTS    16u /* the guest reports free pages */
+#define OB_BALLOON_STATISTICS 32u /* the guest tells of its memory when it is asked */
+#define OB_BALLOON_OFFERED    64u /* the device would take reports of free pages */
+
+/* Bits of ob_stats.guest_known, one a number, in their order. */
+#define OB_GUEST_TOTAL        1u
+#define OB_GUEST_FREE         2u
+#define OB_GUEST_AVAILABLE    4u
+#define OB_GUEST_CACHES       8u
+#define OB_GUEST_SWAP_IN      16u
+#define OB_GUEST_SWAP_OUT     32u
+#define OB_GUEST_MAJOR_FAULTS 64u
 
 /*
  * Latency histograms of faults, a row a kind: from the moment the engine read the event to the moment the page was in

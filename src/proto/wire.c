@@ -321,6 +321,36 @@ static void put_large(struct writer *w, const struct ob_wire_msg *msg)
 	put(w, msg->large.collapse_rate, 4);
 }
 
+static int is_balloon(const struct ob_wire_balloon *balloon)
+{
+	return balloon->mode < OB_BALLOON_MODES && !balloon->size_bytes == (balloon->mode != OB_BALLOON_FIXED);
+}
+
+static int is_balloon_order(const struct ob_wire_balloon *balloon)
+{
+	return !(balloon->flags & ~OB_WIRE_BALLOON_DRIVE) && balloon->look_ms >= OB_WIRE_LOOK_MIN_MS && balloon->look_ms <= OB_WIRE_LOOK_MAX_MS;
+}
+
+static void put_balloon_set(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !is_balloon(&msg->balloon));
+	put(w, msg->balloon.mode, 4);
+	put(w, 0, 4);
+	put(w, msg->balloon.size_bytes, 8);
+	put(w, msg->balloon.target_bytes, 8);
+}
+
+static void put_balloon(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, !is_balloon(&msg->balloon) || !is_balloon_order(&msg->balloon));
+	put(w, msg->balloon.mode, 4);
+	put(w, msg->balloon.flags, 4);
+	put(w, msg->balloon.size_bytes, 8);
+	put(w, msg->balloon.target_bytes, 8);
+	put(w, msg->balloon.look_ms, 4);
+	put(w, 0, 4);
+}
+
 static void put_share(struct writer *w, const struct ob_wire_msg *msg)
 {
 	refuse(w, msg->share.flags & ~OB_WIRE_SHARE_ON || msg->share.cpu_permille > CPU_MAX);
@@ -680,6 +710,34 @@ static void get_large(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "it has flags that are not known");
 }
 
+static void check_balloon(struct reader *r, const struct ob_wire_balloon *balloon)
+{
+	if (!is_balloon(balloon))
+		complain(r, "its mode is above 3, or has a size and should have none, or none and should");
+}
+
+static void get_balloon_set(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->balloon.mode = (uint32_t)get(r, 4);
+	get_zero(r);
+	msg->balloon.size_bytes = get(r, 8);
+	msg->balloon.target_bytes = get(r, 8);
+	check_balloon(r, &msg->balloon);
+}
+
+static void get_balloon(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->balloon.mode = (uint32_t)get(r, 4);
+	msg->balloon.flags = (uint32_t)get(r, 4);
+	msg->balloon.size_bytes = get(r, 8);
+	msg->balloon.target_bytes = get(r, 8);
+	msg->balloon.look_ms = (uint32_t)get(r, 4);
+	get_zero(r);
+	check_balloon(r, &msg->balloon);
+	if (!is_balloon_order(&msg->balloon))
+		complain(r, "it has flags that are not known, or looks not every 100 to 600000 ms");
+}
+
 static void get_extent(struct reader *r, struct ob_wire_msg *msg)
 {
 	msg->extent.id = get_extent_id(r);
@@ -709,6 +767,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_MAPS] = { "MAPS", put_nothing, get_nothing },
 	[OB_WIRE_MORE_ORPHANS] = { "MORE_ORPHANS", put_orphans, get_orphans },
 	[OB_WIRE_HOLDS] = { "HOLDS", put_dropped, get_dropped },
+	[OB_WIRE_BALLOON_SET] = { "BALLOON_SET", put_balloon_set, get_balloon_set },
 	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
 	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },
 	[OB_WIRE_POLL] = { "POLL", put_poll, get_poll },
@@ -723,6 +782,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_DRAIN] = { "DRAIN", put_drop_extent, get_drop_extent },
 	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
 	[OB_WIRE_LARGE] = { "LARGE", put_large, get_large },
+	[OB_WIRE_BALLOON] = { "BALLOON", put_balloon, get_balloon },
 };
 
 static const struct kind *find_kind(uint16_t type)

@@ -28,6 +28,8 @@
  * ORPHANS (agent)           u32 n, n x { u64 extent, u32 held, u32 0 }: extents that this overbookd has not sent, and how many holds of
  *                           each there are; after HELLO, and when it changes; n = 0: none any more
  * MORE_ORPHANS (agent)      as ORPHANS, which follows and ends the list: a part of a list that one message has no room for, 4096 in all
+ * BALLOON_SET (agent)       u32 mode, u32 0, u64 size, u64 target: how the machine's balloon is driven: as BALLOON said last, or as it was
+ *                           started. After HELLO; who says it understands BALLOON
  * SET_LIMIT (overbookd)     u64 bytes, 0 for none, u64 maximum: what the agent says in its next HELLO; answered by REPLY,
  *                           after which no STATS may be older than the new limit
  * RELEASE (overbookd)       empty; answered by REPLYs of progress and a last one
@@ -51,6 +53,10 @@
  * LARGE (overbookd)         u32 policy, u32 state, u32 hot pages, u32 cold pages, u32 flags (1: new large pages may come about), u32 looks,
  *                           u32 breaks, u32 collapses a second: what is to be done with large pages from now on, as in
  *                           largepages/host.h, the rates for this machine alone
+ * BALLOON (overbookd)       u32 mode (0: as overbookd's settings say, 1 off, 2 fixed, 3 auto), u32 flags (1: drive it), u64 size: what is to
+ *                           be left to the guest, mode 2 alone, u64 target: what the balloon is to hold, u32 milliseconds from one look
+ *                           at it to the next, 100 to 600000, u32 0. Mode and size are for the next BALLOON_SET alone. Statistics
+ *                           whose names begin with balloon_ and guest_ follow in STATS
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
@@ -89,6 +95,8 @@
 #define OB_WIRE_LARGE_STATES 3
 #define OB_WIRE_LARGE_PAGES_MAX 513 /* one more than a large page has: never */
 #define OB_WIRE_LARGE_RATE_MAX 65536
+#define OB_WIRE_LOOK_MIN_MS 100
+#define OB_WIRE_LOOK_MAX_MS 600000
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -105,6 +113,7 @@ enum ob_wire_type {
 	OB_WIRE_MAPS = 12,
 	OB_WIRE_HOLDS = 13,
 	OB_WIRE_MORE_ORPHANS = 14,
+	OB_WIRE_BALLOON_SET = 15,
 	OB_WIRE_SET_LIMIT = 16,
 	OB_WIRE_RELEASE = 17,
 	OB_WIRE_POLL = 18,
@@ -119,11 +128,13 @@ enum ob_wire_type {
 	OB_WIRE_KEPT = 27,
 	OB_WIRE_DRAIN = 28,
 	OB_WIRE_LARGE = 29,
+	OB_WIRE_BALLOON = 30,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
 #define OB_WIRE_SHARE_ON 1u /* of share.flags */
 #define OB_WIRE_LARGE_MAY_MAKE 1u /* of large.flags */
+#define OB_WIRE_BALLOON_DRIVE 1u /* of balloon.flags: the balloon is to be what target says; otherwise it is only looked at */
 /* Of an offer's class: the low byte is what kind of page it is; in the next, bit i: sub-page i has changed since it was looked at before. */
 #define OB_WIRE_CLASS_KIND 0xffu
 #define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS names; others are free to agents */
@@ -134,6 +145,9 @@ static inline uint16_t ob_wire_class_changed(uint32_t class)
 {
 	return class >> OB_WIRE_CLASS_CHANGED_SHIFT & 0xff;
 }
+
+/* What drives a machine's balloon. */
+enum ob_balloon_mode { OB_BALLOON_DEFAULT, OB_BALLOON_OFF, OB_BALLOON_FIXED, OB_BALLOON_AUTO, OB_BALLOON_MODES };
 
 enum ob_range_kind { OB_RANGE_RAM = 1, OB_RANGE_BENCH = 2, OB_RANGE_POOL = 3, OB_RANGE_TABLES = 4 };
 
@@ -181,6 +195,12 @@ struct ob_wire_adopt {
 
 struct ob_wire_large {
 	uint32_t policy, state, hot_pages, cold_pages, flags, scan_rate, break_rate, collapse_rate;
+};
+
+struct ob_wire_balloon {
+	uint32_t mode, flags;
+	uint64_t size_bytes, target_bytes;
+	uint32_t look_ms; /* flags and look_ms are BALLOON's alone */
 };
 
 /* A decoded message; strings are copies and end with NUL. Which members count depends on type. */
@@ -251,6 +271,7 @@ struct ob_wire_msg {
 			uint32_t n;
 		} subpages;
 		struct ob_wire_large large;
+		struct ob_wire_balloon balloon; /* of BALLOON_SET too */
 		struct {
 			uint64_t id;
 			uint32_t pages;

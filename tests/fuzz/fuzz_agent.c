@@ -8,6 +8,7 @@
  *     f STEPS ERRNO      RELEASE, which reports progress STEPS times and ends with ERRNO
  *     p MS               POLL
  *     c POLICY STATE HOT LOOKS   LARGE
+ *     y MODE DRIVE SIZE TARGET   BALLOON, with a monitor that does not answer; fuzz_balloon.c has one that says anything
  *     w HEX              any packet
  *     u TYPE HEX         a message of any type with any payload
  *     x TEXT             the engine says that a page is unreadable (no text: it has been read)
@@ -19,9 +20,10 @@
  *
  * What must hold: the agent says HELLO, RANGES and STATS first, each of its packets can be read, numbered one after the
  * other; each order has its answer with what the engine said; a message that does not parse ends the connection, one of an
- * unknown type does not; a new connection tells the maximum that the last order brought.
+ * unknown type does not; a new connection tells the maximum that the last order brought, and how the balloon is driven.
  */
 #define ORPHANS_A_MESSAGE 3u
+#include "agent/balloon.c"
 #include "agent/link.c"
 #include "agent/share.c"
 
@@ -47,7 +49,7 @@ static struct {
 	int descriptors; /* open between inputs */
 	pid_t pid;
 	unsigned replies, progress, hellos;
-	struct ob_wire_msg reply, hello;
+	struct ob_wire_msg reply, hello, balloon;
 } world = { .listener = -1, .fd = -1 };
 
 /* --- the engine and the monitor --- */
@@ -79,6 +81,11 @@ unsigned ob_engine_get_ranges(struct ob_engine *engine, struct ob_engine_range *
 	for (unsigned i = 0; i < max; i++)
 		ranges[i] = (struct ob_engine_range){ OB_ENGINE_RAM, i * 4096ull, i * 4096ull + 4096 };
 	return max + 1;
+}
+
+int ob_qmp_connect(void)
+{
+	return -ECONNREFUSED;
 }
 
 int ob_qmp_stop(void)
@@ -135,6 +142,8 @@ static void hear(void)
 		if (msg.type == OB_WIRE_HELLO) {
 			world.hello = msg;
 			world.hellos++;
+		} else if (msg.type == OB_WIRE_BALLOON_SET) {
+			world.balloon = msg;
 		} else if (msg.type == OB_WIRE_STATS) {
 			world.stats_limit_bytes = msg.stats.stats.limit_bytes;
 		} else if (msg.type == OB_WIRE_REPLY && msg.reply.status == -EINPROGRESS) {
@@ -171,6 +180,8 @@ static void meet(int successor)
 	FUZZ_CHECK(world.hellos == hellos + 1, "the agent says no HELLO");
 	FUZZ_CHECK(world.hello.hello.maximum_bytes == ob_agent.maximum_bytes && world.hello.hello.limit_bytes == world.limit_bytes,
 		   "HELLO does not tell the limit");
+	FUZZ_CHECK(world.balloon.balloon.mode == balloon.order.mode && world.balloon.balloon.size_bytes == balloon.order.size_bytes &&
+		   !world.balloon.balloon.target_bytes, "BALLOON_SET does not tell how the balloon is driven");
 }
 
 /* What the thread does in a turn when nothing comes from overbookd. */
@@ -314,6 +325,22 @@ static void order_large(char *const *words, int n)
 			   "the engine has other orders for large pages");
 }
 
+static void order_balloon(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_BALLOON, .balloon.look_ms = 1000 };
+	const struct ob_wire_balloon *order = &msg.balloon;
+
+	msg.balloon.mode = (uint32_t)(fuzz_number(words, n, 1) % OB_BALLOON_MODES);
+	msg.balloon.flags = fuzz_number(words, n, 2) & 1;
+	msg.balloon.size_bytes = order->mode == OB_BALLOON_FIXED ? OB_MAX(fuzz_number(words, n, 3), 1ull) : 0;
+	msg.balloon.target_bytes = fuzz_number(words, n, 4);
+	if (agent_tell(&msg, NULL, 0) < 0)
+		return;
+	ob_balloon_turn();
+	FUZZ_CHECK(balloon.is_ordered && balloon.order.mode == order->mode && balloon.order.target_bytes == order->target_bytes &&
+		   ob_balloon_fd() < 0, "the order about the balloon");
+}
+
 static void report(void)
 {
 	if (send_stats() < 0 || ob_share_report() < 0) {
@@ -380,6 +407,9 @@ static void step(char letter, char *const *words, int n)
 	case 'c':
 		order_large(words, n);
 		break;
+	case 'y':
+		order_balloon(words, n);
+		break;
 	case 'w':
 	case 'u':
 		tell_any(letter, words, n);
@@ -411,6 +441,8 @@ static void begin(void)
 	world.limit_bytes = ob_agent.maximum_bytes = 0;
 	ob_agent.released = ob_agent.share_mapped = 0;
 	self.cause[0] = 0;
+	memset(&balloon.order, 0, sizeof(balloon.order));
+	balloon.order.look_ms = OB_WIRE_LOOK_MAX_MS;
 	share.extents = share.foreign = share.files = share.owed_count = share.has_key = 0;
 	share.peer = 0;
 	played_reset();

@@ -28,8 +28,9 @@ import traceback
 MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
 
-HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS = range(1, 15)
+HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS, BALLOON_SET = range(1, 16)
 SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, KEPT, DRAIN, LARGE = range(16, 30)
+BALLOON = 30
 EINPROGRESS = 115
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(HERE + "/../../src/proto/stats.h") as header:

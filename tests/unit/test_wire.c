@@ -119,6 +119,14 @@ static struct ob_wire_msg sample(uint16_t type)
 	case OB_WIRE_POLL:
 		msg.poll.interval_ms = 50;
 		break;
+	case OB_WIRE_BALLOON_SET:
+	case OB_WIRE_BALLOON:
+		msg.balloon.mode = OB_BALLOON_FIXED;
+		msg.balloon.size_bytes = 3ull << 30;
+		msg.balloon.target_bytes = 0x1122334455667788;
+		msg.balloon.flags = type == OB_WIRE_BALLOON ? OB_WIRE_BALLOON_DRIVE : 0;
+		msg.balloon.look_ms = type == OB_WIRE_BALLOON ? OB_WIRE_LOOK_MAX_MS : 0;
+		break;
 	case OB_WIRE_LARGE:
 		msg.large.policy = OB_WIRE_LARGE_POLICIES - 1;
 		msg.large.state = OB_WIRE_LARGE_STATES - 1;
@@ -140,6 +148,7 @@ static const uint16_t types[] = {
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
 	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES, OB_WIRE_KEPT, OB_WIRE_DRAIN, OB_WIRE_LARGE,
+	OB_WIRE_BALLOON_SET, OB_WIRE_BALLOON,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -306,6 +315,16 @@ static void wild_fields_are_refused_with_the_reason(void **state)
 	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 8, OB_WIRE_LARGE_PAGES_MAX + 1, 4, EPROTO, "pages");
 	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 16, 2, 4, EPROTO, "flags");
 	expect_refusal(OB_WIRE_LARGE, PAYLOAD + 28, OB_WIRE_LARGE_RATE_MAX + 1, 4, EPROTO, "rate");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD, OB_BALLOON_MODES, 4, EPROTO, "mode");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD, OB_BALLOON_AUTO, 4, EPROTO, "has a size and should have none");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD + 4, 2, 4, EPROTO, "flags");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD + 8, 0, 8, EPROTO, "or none and should");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD + 24, OB_WIRE_LOOK_MIN_MS - 1, 4, EPROTO, "looks");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD + 24, OB_WIRE_LOOK_MAX_MS + 1, 4, EPROTO, "looks");
+	expect_refusal(OB_WIRE_BALLOON, PAYLOAD + 28, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_BALLOON_SET, PAYLOAD, OB_BALLOON_MODES, 4, EPROTO, "mode");
+	expect_refusal(OB_WIRE_BALLOON_SET, PAYLOAD + 4, 1, 4, EPROTO, "reserved");
+	expect_refusal(OB_WIRE_BALLOON_SET, PAYLOAD + 8, 0, 8, EPROTO, "or none and should");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 1, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 0x80000000, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 8, OB_WIRE_TEXT_MAX + 1, 2, EPROTO, "longer");
