@@ -19,7 +19,8 @@ ANON, SAME, NEARLY, ZERO = 96 * MIB, 70, 10, 5
 EQUAL = ANON * SAME // 100 * (100 - ZERO) // 100
 CALM = dict(anon=ANON // MIB, same=SAME, nearly=NEARLY, zero=ZERO, rate=1000, hot=3, hotness=97, sequential=1, writes=20)
 # Half of a processor a machine for looking at pages: a test is not to wait for the usual leisure.
-QUICK = ("--share-cpu", "500")
+# Memory is plenty here, in which large pages in use are kept whole by default: test_large.py.
+QUICK = ("--share-cpu", "500", "--large-pages", "off")
 
 
 def pss(pid):
