@@ -56,6 +56,8 @@ struct ob_chunk {
 	uint16_t pages;        /* 512, or less in the last chunk of a region */
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */
+	uint16_t rush;         /* evicted pages that have come back in a row, and */
+	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_service.c */
 	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
@@ -251,6 +253,7 @@ struct ob_engine {
 	int64_t leaving_pages;        /* benched pages that are placed or being written: their memory is as good as free */
 	uint64_t swap_retry_ns;       /* when the store is worth asking again; 0: now */
 	unsigned window_max;          /* of a fault: the limit's size has a say */
+	uint32_t fetched;             /* evicted pages that faults have brought back, modulo 2^32 */
 	unsigned around;              /* neighbours that a fault brings along whatever its chunk's window says */
 	int engaged;                  /* a limit has been set and not been released */
 	int engage_pending;           /* ... and the reclaimer has yet to take the memory into care */
