@@ -19,12 +19,12 @@
  *     actual      query-balloon: what the guest says it has given
  *     statistics  guest-stats, while the balloon is driven; status: x-query-virtio-status, which QEMU has since 7.2
  *
- * An answer that fails ends the look where what follows cannot do without it, and means "not known" elsewhere. One that does
- * not come for SILENCE_NS ends the connection. The connection is kept between looks: to open and close it each time would make
- * QEMU, where nobody else has a monitor open, drop descriptors of -add-fd that nobody uses yet.
+ * An answer that fails ends the look where what follows cannot do without it, and means "not known" elsewhere. One that
+ * does not come for SILENCE_NS ends the connection. The connection is kept between looks: to open and close it each time
+ * would make QEMU, where nobody else has a monitor open, drop descriptors of -add-fd that nobody uses yet.
  *
- * Looks are made while overbookd is there and has ordered any; they are as frequent as it says. When it goes the balloon keeps its
- * target. What overbookd knows of a machine's balloon it is told again by us (BALLOON_SET), mode and target.
+ * Looks are made while overbookd is there and has ordered any; they are as frequent as it says. When it goes the balloon
+ * keeps its target. What overbookd knows of a machine's balloon it is told again by us (BALLOON_SET), mode and target.
  *
  * Numbers are the guest's, texts QEMU's: neither is believed further than its type. All this is the link thread's own.
  */

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The agent's looks at the balloon, and a monitor that says anything. The first line of the input is the order, in the form
- * "MODE DRIVE SIZE TARGET"; each further one is what the monitor says when it is asked something, and when there are no more
- * it closes. A line of '-' alone lets the time pass after which the agent gives up. A '+' at the end of a line stands in the place of its
- * end: the next line goes with it.
+ * The agent's looks at the balloon, and a monitor that says anything. The first line of the input is the order, in the
+ * form "MODE DRIVE SIZE TARGET"; each further one is what the monitor says when it is asked something, and when there
+ * are no more it closes. A line of '-' alone lets the time pass after which the agent gives up. A '+' at the end of a
+ * line stands in the place of its end: the next line goes with it.
  *
- * What must hold: what the agent sends are commands, one on its way at a time, none before the greeting; "balloon" only when it is to
- * drive, and never to less than 16 MiB or more than the machine has; what is seen is no more than there is; what was
- * looked for has been found when the agent says so.
+ * What must hold: what the agent sends are commands, one on its way at a time, none before the greeting; "balloon" only
+ * when it is to drive, and never to less than 16 MiB or more than the machine has; what is seen is no more than there
+ * is; what was looked for has been found when the agent says so.
  */
 #include "agent/balloon.c"
 
