@@ -7,6 +7,7 @@ depend on when somebody looks. The protocol is that of tests/guest/image/witness
 while: each wait is for a line, a process or a message, with a deadline that is an error.
 """
 import collections
+import contextlib
 import glob
 import json
 import os
@@ -89,16 +90,19 @@ class Place:
         path = os.path.join(self.directory, "notify")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(path)
-            ready.settimeout(PATIENCE)
+            ready.settimeout(0.1)
+            deadline = time.monotonic() + PATIENCE
             with open(os.path.join(self.directory, "overbookd.log"), "wb") as log:
                 self.daemon = subprocess.Popen([os.path.join(self.bench.build, "src/daemon/overbookd"), "--socket-dir", self.rundir,
                                                 "--config", self.config],
                                                env=dict(self.environment(), NOTIFY_SOCKET=path), stdout=log, stderr=log)
-            try:
-                while b"READY=1" not in ready.recv(4096):
-                    pass
-            except TimeoutError:
-                raise Failure("overbookd does not become ready") from None
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    if b"READY=1" in ready.recv(4096):
+                        return
+                if self.daemon.poll() is not None or time.monotonic() > deadline:
+                    last = read_text(os.path.join(self.directory, "overbookd.log")).splitlines()[-1:] or ["it said nothing"]
+                    raise Failure(f"overbookd does not become ready ({last[0][:200]})")
 
     def all_stats(self, name):
         """What `overbook stats --json` says."""
@@ -204,12 +208,24 @@ class Machine:
                     line = self.lines[i]
                     if line.word == word:
                         return i, line
-                    if line.word in ("refused", "error", "wrong"):
-                        raise self.failure(f"the witness says {line.word} {line.values}")
+                    self.expect_well(line)
                 if self.ended:
                     raise self.failure("it ended")
                 if not self.changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     raise self.failure(f"no \"{word}\" from the witness within {PATIENCE:.0f} seconds")
+
+    def expect_well(self, line):
+        if line.word in ("refused", "error", "wrong"):
+            raise self.failure(f"the witness says {line.word} {line.values}")
+
+    def count_lines(self, word):
+        """How many lines with this word there are so far, none that says that something is wrong."""
+        with self.changed:
+            for line in self.lines:
+                self.expect_well(line)
+            if self.ended:
+                raise self.failure("it ended")
+            return sum(line.word == word for line in self.lines)
 
     def tell(self, text):
         self.process.stdin.write(text.encode() + b"\n")

@@ -145,6 +145,8 @@ class Bench:
         words = [f"bench/{name}"] + ["--quick"] * self.options.quick
         if setups and self.options.setup:
             words += ["--setup", self.options.setup]
+        if self.options.rounds:
+            words += ["--rounds", str(self.options.rounds)]
         self.host = host_facts(" ".join(words), self.root)
         self.rows = []
         self.began = time.monotonic()

@@ -7,6 +7,7 @@
  *              <-- share_adopt, which compares the bytes      <-- ADOPT          --> HELD
  *              <-- share_extent, drop_extent                  <-- EXTENT, DROP_EXTENT
  *              <-- share_extent_file                          <-- EXTENT after MAY_MAP, which answers MAPS
+ *              <-- share_orphan                               <-- KEPT and then SHARE, DRAIN
  *
  * Nothing is sent unasked unless the socket has room, and then a few messages a turn of the loop, so that limits and polls
  * come through whatever the engine finds. What has to wait stays in the engine, which bounds it.
@@ -16,7 +17,9 @@
  * is spoken to, or foreign, of an earlier one. Who that is, is known by the key of SHARE, which every overbookd draws: the
  * same key after a lost connection is the same overbookd, and its extents are still known to it. Another process at the
  * other end is another overbookd before it has said SHARE. (With a socket that systemd listens on, the number of the
- * process is always systemd's, and SHARE must be waited for.) Until it is known who it is, drops stay in the engine.
+ * process is always systemd's, and SHARE must be waited for.) Until it is known who it is, drops stay in the engine. Another
+ * overbookd may have extents of an earlier one (daemon/share_keep.c): those that it names in KEPT, before SHARE, are ours from SHARE on, with no
+ * moment between in which a drop would be nobody's. An extent that is sent anew must be the very file that is mapped already.
  *
  * Foreign extents are told in ORPHANS while they are held; drops of theirs concern nobody. What one message has no room for goes before
  * it in MORE_ORPHANS, which an overbookd that does not know it skips: it counts the last 512 then. An extent that is not held any more
@@ -40,6 +43,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -59,6 +63,9 @@ struct extent {
 	uint64_t id;
 	int ours;
 	int has_file;
+	enum { NOT_KEPT, KEPT, TAKEN_BACK } kept; /* KEPT has named it, for the next SHARE; which made it ours */
+	dev_t device; /* the memory file that is mapped */
+	ino_t inode;
 	uint32_t held; /* of one that is foreign, at the last report */
 };
 
@@ -162,6 +169,8 @@ static void drop_staging(void)
 
 void ob_share_connected(pid_t peer)
 {
+	for (unsigned i = 0; i < share.extents; i++)
+		share.extent[i].kept = NOT_KEPT;
 	share.connected = 1;
 	share.may_map = share.subpages = 0;
 	share.known = peer != share.peer;
@@ -376,11 +385,22 @@ int ob_share_report(void)
 	return r;
 }
 
+static void own(struct extent *extent)
+{
+	share.foreign -= !extent->ours;
+	extent->ours = 1;
+}
+
 /* By its key it is known who is at the other end. */
 static void identify(const uint8_t *key)
 {
 	if (!share.has_key || memcmp(share.key, key, sizeof(share.key)))
 		meet_another();
+	for (unsigned i = 0; i < share.extents; i++)
+		if (share.extent[i].kept) {
+			own(&share.extent[i]);
+			share.extent[i].kept = TAKEN_BACK;
+		}
 	memcpy(share.key, key, sizeof(share.key));
 	share.has_key = share.known = 1;
 	begin_telling();
@@ -401,6 +421,16 @@ static int switch_on(const struct ob_wire_msg *in, int fd)
 	return ob_engine_share_on(ob_agent_engine(), share.key, in->share.cpu_permille, wake, NULL);
 }
 
+/* By another key they have become orphans to the engine. What KEPT has said counts for one SHARE. */
+static void take_back_kept(void)
+{
+	for (unsigned i = 0; i < share.extents; i++) {
+		if (share.extent[i].kept == TAKEN_BACK)
+			ob_engine_share_orphan(ob_agent_engine(), share.extent[i].id, 0);
+		share.extent[i].kept = NOT_KEPT;
+	}
+}
+
 static int do_share(const struct ob_wire_msg *in, int fd)
 {
 	int r = 0;
@@ -419,6 +449,7 @@ static int do_share(const struct ob_wire_msg *in, int fd)
 		(void)!ob_engine_share_subpages(ob_agent_engine(), 0); /* 0 is always right */
 	}
 	share.subpages = 0;
+	take_back_kept();
 	if (r < 0)
 		ob_log_limited(OB_LOG_WARNING, "pages are not shared: overbookd's staging memory or the engine: %s", strerror(-r));
 	share.pending = 1;
@@ -456,19 +487,23 @@ static void give_file(struct extent *extent, int fd)
 static int take_extent(uint64_t id, uint32_t pages, int fd)
 {
 	struct extent *extent = find_extent(id);
+	struct stat st;
 	int r;
 
 	if (fd < 0 || !share.known)
 		return -EBADF;
+	if (fstat(fd, &st) < 0)
+		return -errno;
 	if (!extent && share.extents == EXTENTS_MAX)
 		return -ENOSPC;
+	if (extent && (extent->device != st.st_dev || extent->inode != st.st_ino))
+		return -ESTALE;
 	r = map_extent(id, pages, fd);
 	if (r == 0 && !extent) {
 		extent = &share.extent[share.extents++];
-		*extent = (struct extent){ .id = id, .ours = 1 };
+		*extent = (struct extent){ .id = id, .ours = 1, .device = st.st_dev, .inode = st.st_ino };
 	} else if (r == -EEXIST && extent) {
-		share.foreign -= !extent->ours;
-		extent->ours = 1;
+		own(extent);
 		r = 0;
 	}
 	if (r == 0)
@@ -492,6 +527,24 @@ static int do_drop_extent(const struct ob_wire_msg *in)
 
 	if (extent && extent->ours && ob_engine_share_drop_extent(ob_agent_engine(), extent->id) != -EBUSY)
 		forget_extent(extent);
+	return 0;
+}
+
+static int do_kept(const struct ob_wire_msg *in)
+{
+	for (uint32_t i = 0; i < in->kept.n; i++) {
+		struct extent *extent = find_extent(in->kept.item[i]);
+
+		if (extent)
+			extent->kept = KEPT;
+	}
+	return 0;
+}
+
+static int do_drain(const struct ob_wire_msg *in)
+{
+	if (is_ours(in->drop_extent.id))
+		ob_engine_share_orphan(ob_agent_engine(), in->drop_extent.id, 1);
 	return 0;
 }
 
@@ -560,6 +613,10 @@ int ob_share_obey(const struct ob_wire_msg *in, int fd)
 	case OB_WIRE_SUBPAGES:
 		share.subpages = in->subpages.n;
 		return 0;
+	case OB_WIRE_KEPT:
+		return do_kept(in);
+	case OB_WIRE_DRAIN:
+		return do_drain(in);
 	case OB_WIRE_FETCH:
 		return do_fetch(in);
 	case OB_WIRE_ADOPT:

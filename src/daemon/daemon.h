@@ -12,10 +12,11 @@
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
  *     large.c      what is to be done with large pages, by largepages/host.h
- *     share.h      pages that machines have in common: share.c, share_match.c, share_api.c, store.c
+ *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
- * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves.
+ * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves. systemd may keep what they
+ * share for it (share_keep.c).
  */
 #ifndef OB_DAEMON_DAEMON_H
 #define OB_DAEMON_DAEMON_H

@@ -275,6 +275,7 @@ static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *er
 static void tear_down(struct ob_daemon *daemon)
 {
 	ob_api_close_all(daemon);
+	ob_share_outlive(daemon);
 	ob_registry_clear(daemon);
 	ob_link_close_all(daemon);
 	ob_share_close(daemon);

@@ -45,6 +45,19 @@ void ob_notify_stopping(void)
 	sd_notify(0, "STOPPING=1\nSTATUS=Ending; machines go on without it");
 }
 
+int ob_notify_keep(const char *name, int fd)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s", name);
+	return sd_pid_notify_with_fds(0, 0, text, &fd, 1);
+}
+
+void ob_notify_forget(const char *name)
+{
+	sd_notifyf(0, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
 void ob_notify_machines(const struct ob_daemon *daemon)
 {
 	if (daemon->machine_count != told_machines)

@@ -11,7 +11,8 @@
  *
  * systemd may have made the sockets (overbookd.socket). They are told apart by their type, which is what the two protocols
  * differ in: all sockets of one unit carry one FileDescriptorName. One that was not passed is made here. A passed one is
- * neither made nor removed here, so that machines that connect while no overbookd runs wait in it for the next one.
+ * neither made nor removed here, so that machines that connect while no overbookd runs wait in it for the next one. Among the sockets
+ * there may be what systemd has kept of an earlier overbookd: share_keep.c.
  */
 #include "daemon/runtime.h"
 
@@ -30,6 +31,8 @@
 #include <systemd/sd-daemon.h>
 
 #include "base/fd.h"
+#include "base/log.h"
+#include "daemon/share.h"
 #include "proto/env.h"
 
 #define LISTEN_BACKLOG 128
@@ -170,14 +173,34 @@ static int adopt(struct ob_daemon *daemon, int fd, struct ob_error *err)
 	return 0;
 }
 
-int ob_runtime_listen(struct ob_daemon *daemon, struct ob_error *err)
+/* Sockets, and what was kept. */
+static int take_passed(struct ob_daemon *daemon, struct ob_error *err)
 {
-	int n = sd_listen_fds(1), r = 0;
+	char **names = NULL;
+	int n = sd_listen_fds_with_names(1, &names), r = 0;
+	unsigned taken = 0;
 
 	if (n < 0)
 		return ob_error_sys(err, -n, "cannot take the sockets that were passed");
-	for (int fd = SD_LISTEN_FDS_START; r == 0 && fd < SD_LISTEN_FDS_START + n; fd++)
-		r = adopt(daemon, fd, err);
+	for (int i = 0; i < n; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+
+		if (ob_share_is_kept(names[i]))
+			taken += ob_share_take(daemon, fd, names[i]);
+		else if (r == 0)
+			r = adopt(daemon, fd, err);
+		free(names[i]);
+	}
+	free(names);
+	if (taken)
+		ob_log(OB_LOG_INFO, "%u extents of shared pages of before are here", taken);
+	return r;
+}
+
+int ob_runtime_listen(struct ob_daemon *daemon, struct ob_error *err)
+{
+	int r = take_passed(daemon, err);
+
 	if (r == 0 && daemon->agents_fd < 0)
 		r = listen_on(daemon->agents_path, SOCK_SEQPACKET, &daemon->agents_fd, err);
 	if (r == 0 && daemon->clients_fd < 0)

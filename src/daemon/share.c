@@ -5,14 +5,14 @@
  * A machine becomes a sharer with its first HELLO and stays one until its process has ended, whatever becomes of its connection:
  * its page tables name slots, so its holds stand, until it says itself on the next one what has become of them. It gets a new
  * staging memory with each connection. A domain exists while it has machines; then nothing of its store is held any more, and it
- * goes.
+ * goes. Those of which there are extents from before exist from the start on, for as long as their machines are awaited (share_keep.c).
  *
- * The hash's key is drawn once, the same for all domains: it tells nothing of pages, and each domain has its own index.
+ * The hash's key is drawn once, by each overbookd, the same for all domains: it tells nothing of pages, and each domain has its own index.
  *
  * Memory. What the stores take comes out of the budget. The arbiter grants it in steps (budget.h), before it is needed: a slot that was
  * never filled is filled only within what is granted, so a page more in a store never takes the sum above the budget, and the
  * two copies that go are a gain on top. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
- * on with slots that have become free. Extents of a former overbookd are counted once each, whole, for as long as any
+ * on with slots that have become free. Extents of a former overbookd that were not kept are counted once each, whole, for as long as any
  * machine holds something of them: who else has them mapped, and how much of them is filled, is not known any more.
  */
 #include "daemon/share.h"
@@ -89,23 +89,24 @@ static struct ob_index *index_new(unsigned subpages)
 	return subpages ? ob_index_new(&ob_index_cmd_subpage, 1u << subpages) : ob_index_new(&ob_index_hash, 1);
 }
 
-/* The domain of a machine, made if it is new. NULL when memory is short. */
-static struct ob_domain *domain_get(struct ob_share *share, const struct ob_machine *machine)
+struct ob_domain *ob_domain_get(struct ob_share *share, bool solo, const char *name, uint32_t pid)
 {
-	bool solo = !*machine->domain;
-	const char *name = solo ? machine->name : machine->domain;
+	static const struct ob_store_events events = { on_freed, ob_keep_opened, ob_keep_gone };
+	char label[OB_STORE_LABEL_MAX + 1];
 	struct ob_domain *domain;
 
 	for (domain = share->domains; domain; domain = domain->next)
-		if (domain->solo == solo && !strcmp(domain->name, name))
+		if (domain->solo == solo && domain->pid == pid && !strcmp(domain->name, name))
 			return domain;
 	domain = calloc(1, sizeof(*domain));
 	if (!domain)
 		return NULL;
 	domain->share = share;
 	domain->solo = solo;
+	domain->pid = pid;
 	memcpy(domain->name, name, strlen(name) + 1);
-	domain->store = ob_store_new(on_freed, domain);
+	ob_keep_label(domain, label);
+	domain->store = ob_store_new(label, &events, domain);
 	domain->subpages = share->daemon->share_subpages;
 	domain->index = index_new(domain->subpages);
 	if (!domain->store || !domain->index) {
@@ -117,9 +118,22 @@ static struct ob_domain *domain_get(struct ob_share *share, const struct ob_mach
 	return domain;
 }
 
+void ob_domain_put(struct ob_domain *domain)
+{
+	if (!domain->count && !ob_store_is_awaited(domain->store))
+		domain_free(domain);
+}
+
+static struct ob_domain *domain_of(const struct ob_machine *machine)
+{
+	bool solo = !*machine->domain;
+
+	return ob_domain_get(machine->daemon->share, solo, solo ? machine->name : machine->domain, solo ? machine->pid : 0);
+}
+
 static struct ob_sharer *sharer_new(struct ob_machine *machine)
 {
-	struct ob_domain *domain = domain_get(machine->daemon->share, machine);
+	struct ob_domain *domain = domain_of(machine);
 	struct ob_sharer *sharer = domain ? calloc(1, sizeof(*sharer)) : NULL;
 	unsigned number = 0;
 
@@ -127,8 +141,8 @@ static struct ob_sharer *sharer_new(struct ob_machine *machine)
 		number++;
 	if (!sharer || number == OB_STORE_MEMBERS) {
 		free(sharer);
-		if (domain && !domain->count)
-			domain_free(domain);
+		if (domain)
+			ob_domain_put(domain);
 		return NULL;
 	}
 	sharer->machine = machine;
@@ -179,6 +193,8 @@ static bool wants_on(const struct ob_sharer *sharer)
 void ob_share_connected(struct ob_machine *machine)
 {
 	struct ob_sharer *sharer = machine->sharer;
+	uint32_t place = 0;
+	uint64_t id;
 	int r;
 
 	if (!sharer)
@@ -193,8 +209,9 @@ void ob_share_connected(struct ob_machine *machine)
 			       strerror(-r));
 	ob_store_reconnected(sharer->domain->store, sharer->number);
 	sharer->on = sharer->may_map_wanted = false;
-	/* By the key an agent knows that this is the overbookd whose slots it holds, and can drop them. */
-	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds;
+	sharer->kept_told = false;
+	/* By the key an agent knows whose slots it holds, and can drop them: this overbookd's, or those that it has of a former one. */
+	sharer->switch_wanted = wants_on(sharer) || sharer->holder.holds || ob_store_next_restored(sharer->domain->store, &place, &id);
 	/* A new agent knows nothing of what was asked of the last one. */
 	sharer->unshare_wanted = sharer->unsharing = false;
 	ob_link_flush(machine);
@@ -247,7 +264,7 @@ void ob_share_machine_gone(struct ob_machine *machine)
 	if (--domain->count)
 		ob_match_pump(domain);
 	else
-		domain_free(domain);
+		ob_domain_put(domain);
 	count_orphans(machine->daemon->share);
 	ob_arbiter_kick(machine->daemon);
 }
@@ -283,6 +300,9 @@ static int send_switch(struct ob_sharer *sharer)
 		if (r < 0)
 			return r;
 	}
+	r = ob_keep_send(sharer);
+	if (r < 0)
+		return r;
 	msg.share.flags = on ? OB_WIRE_SHARE_ON : 0;
 	msg.share.cpu_permille = scan_permille(sharer);
 	memcpy(msg.share.key, sharer->domain->share->key, sizeof(msg.share.key));
@@ -342,7 +362,7 @@ static int send_extents(struct ob_sharer *sharer)
 	int r = 0;
 
 	while (r >= 0 && sharer->on && ob_store_next_unsent(sharer->domain->store, sharer->number, &slot))
-		r = ob_match_send_extent(sharer, slot);
+		r = ob_store_is_drained(sharer->domain->store, slot) ? ob_keep_send_drain(sharer, slot) : ob_match_send_extent(sharer, slot);
 	return r;
 }
 
@@ -573,6 +593,7 @@ void ob_share_tick(struct ob_daemon *daemon)
 {
 	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
 		ob_match_expire(domain);
+	ob_keep_tick(daemon->share);
 }
 
 /* --- memory --- */

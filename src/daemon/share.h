@@ -4,6 +4,7 @@
  *
  *     share.c        domains and their machines: switches, what agents are sent, what the stores take, the budget's part
  *     share_match.c  what becomes of an offer
+ *     share_keep.c   what outlives overbookd
  *     share_api.c    how it looks in JSON
  *     store.h        the canonical store of a domain; share/index.h: where equal pages are looked for
  *
@@ -25,6 +26,14 @@ struct ob_sharer;
 int ob_share_init(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
 /* After the last machine has gone. */
 void ob_share_close(struct ob_daemon *daemon);
+
+/* Before machines go because overbookd ends: systemd is to keep what it has of the stores. */
+void ob_share_outlive(struct ob_daemon *daemon);
+
+/* Whether this is the name of a descriptor that systemd has kept of the stores. */
+bool ob_share_is_kept(const char *name);
+/* Takes it, or closes it and says why. Returns whether it was taken. */
+bool ob_share_take(struct ob_daemon *daemon, int fd, const char *name);
 
 /* daemon->sharing, share_cpu_permille or share_subpages has changed: tells all agents. */
 void ob_share_reconfigure(struct ob_daemon *daemon);

@@ -75,6 +75,7 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	add_number(object, "store_bytes", store);
 	add_number(object, "slots_used_bytes", ob_store_used_pages(domain->store) * OB_STORE_PAGE);
 	add_number(object, "worn_bytes", ob_store_worn_pages(domain->store) * OB_STORE_PAGE);
+	add_number(object, "restored_bytes", ob_store_restored_pages(domain->store) * OB_STORE_PAGE);
 	add_number(object, "extents", ob_store_extents(domain->store));
 	add_number(object, "saved_bytes", saved);
 	add_number(object, "tables_bytes", tables);

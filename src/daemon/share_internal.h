@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What share.c, share_match.c and share_api.c know of each other. */
+/* What share.c, share_keep.c, share_match.c and share_api.c know of each other. */
 #ifndef OB_DAEMON_SHARE_INTERNAL_H
 #define OB_DAEMON_SHARE_INTERNAL_H
 
@@ -57,6 +57,7 @@ struct ob_sharer {
 	bool on;                  /* it was told last that sharing is on, on this connection */
 	uint32_t cpu_told; /* with the last switch */
 	bool switch_wanted, unshare_wanted, unsharing;
+	bool kept_told;           /* KEPT was sent, on this connection */
 	bool maps;                /* it may have mapped what it holds, or held */
 	bool may_map_wanted;      /* it is to be told that it may */
 	uint32_t unshare_sequence;
@@ -82,7 +83,8 @@ struct ob_domain {
 	struct ob_domain *next;
 	struct ob_share *share;
 	char name[OB_NAME_MAX + 1];
-	bool solo; /* the domain of the one machine of that name */
+	bool solo;    /* the domain of the one machine of that name, */
+	uint32_t pid; /* and of this process; else 0 */
 	struct ob_store *store;
 	struct ob_index *index;
 	unsigned subpages; /* that its classes tell of; 0: it has none */
@@ -97,6 +99,8 @@ struct ob_share {
 	struct ob_domain *domains;
 	unsigned planned; /* FETCHes that may fill a slot */
 	uint64_t allowed_bytes, orphan_bytes, hungry_until_ns;
+	uint64_t await_until_ns; /* machines that have extents of before are awaited; 0: none */
+	bool ends;               /* overbookd ends: what goes is to be kept */
 };
 
 /* --- share.c --- */
@@ -105,6 +109,23 @@ bool ob_share_has_room(const struct ob_share *share);
 bool ob_share_may_open(const struct ob_share *share);
 /* There was none: asks the arbiter. */
 void ob_share_want_room(struct ob_share *share);
+
+/* The domain, made if it is new. NULL when memory is short. */
+struct ob_domain *ob_domain_get(struct ob_share *share, bool solo, const char *name, uint32_t pid);
+/* Frees it, if it has no machines and awaits none. */
+void ob_domain_put(struct ob_domain *domain);
+
+/* --- share_keep.c --- */
+void ob_keep_label(const struct ob_domain *domain, char label[OB_STORE_LABEL_MAX + 1]);
+void ob_keep_opened(void *context, uint64_t id, int fd);
+void ob_keep_gone(void *context, uint64_t id);
+/* Tells which extents are kept, unless it was told on this connection. Returns 0 or -errno. */
+int ob_keep_send(struct ob_sharer *sharer) OB_MUST_CHECK;
+/* HOLDS names a slot of a restored extent: holds it so often. */
+int ob_keep_claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struct ob_error *err) OB_MUST_CHECK;
+/* Sends DRAIN for the extent that a slot is in. Returns 0 or -errno. */
+int ob_keep_send_drain(struct ob_sharer *sharer, uint32_t slot) OB_MUST_CHECK;
+void ob_keep_tick(struct ob_share *share);
 
 /* --- share_match.c --- */
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;

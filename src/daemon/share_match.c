@@ -32,7 +32,8 @@
  * before it: they are no part of what it tells, and stay as they are. What is left out is let go of, as worn if the machine maps.
  * More than what is counted breaks the rules: so an agent can free nothing but what it was given, and can keep nothing that it was
  * not given. While it tells it is asked nothing. If it never comes to an end, or begins anew, it harms itself alone. Agents that do
- * not know HOLDS keep what was lost until their process ends.
+ * not know HOLDS keep what was lost until their process ends. Of extents of before overbookd's start HOLDS tells what nobody has
+ * counted (share_keep.c).
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
@@ -223,7 +224,7 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 	if (!sharer->pending)
 		sharer->pending = malloc(OB_SHARE_PENDING_MAX * sizeof(*sharer->pending));
 	if (!is_usable(sharer) || !sharer->pending || sharer->pending_count == OB_SHARE_PENDING_MAX ||
-	    ob_store_hold(sharer->domain->store, &sharer->holder, slot) < 0) {
+	    ob_store_hold(sharer->domain->store, &sharer->holder, slot, 1) < 0) {
 		sharer->counters.missed++;
 		remember(sharer, offered);
 		return;
@@ -502,10 +503,16 @@ static void set_quota(struct ob_sharer *sharer)
 	sharer->quota = quota;
 }
 
+/* Whether it may have pages that are to move to another extent. */
+static bool is_elsewhere(const struct ob_sharer *sharer)
+{
+	return sharer->orphan_count || ob_store_drains(sharer->domain->store);
+}
+
 static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *item)
 {
 	struct ob_offered offered = { item->page, item->lo, item->hi, ob_wire_class_changed(item->class),
-				      sharer->orphan_count && (item->class & OB_WIRE_CLASS_KIND) == OB_WIRE_CLASS_ORPHAN };
+				      is_elsewhere(sharer) && (item->class & OB_WIRE_CLASS_KIND) == OB_WIRE_CLASS_ORPHAN };
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
 	struct ob_search_counters *searches = &sharer->domain->searches;
@@ -613,15 +620,20 @@ static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, s
 		return ob_error_set(err, EPROTO, "DROPPED between HOLDS");
 	for (uint32_t i = 0; i < msg->dropped.n; i++) {
 		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot;
+		uint32_t slot, count = item->count;
+		bool is_restored;
 
 		/* A slot of a former overbookd's: ORPHANS tells how much of it is left. */
 		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
 			continue;
-		if (ob_store_find(store, item->extent, item->index, &slot) < 0 ||
-		    ob_store_let_go(store, &sharer->holder, slot, item->count) < 0)
+		/* What was held of an extent of before is known from HOLDS, which some have not said. */
+		is_restored = ob_store_find_restored(store, item->extent, item->index, &slot) == 0;
+		if (is_restored)
+			count = OB_MIN(count, ob_holder_count(&sharer->holder, slot));
+		if ((!is_restored && ob_store_find(store, item->extent, item->index, &slot) < 0) ||
+		    ob_store_let_go(store, &sharer->holder, slot, count) < 0)
 			return ob_error_set(err, EPROTO, "DROPPED for a slot that it does not hold so often");
-		sharer->counters.dropped += item->count;
+		sharer->counters.dropped += count;
 	}
 	return 0;
 }
@@ -636,6 +648,8 @@ static int on_worn(struct ob_sharer *sharer, const struct ob_wire_msg *msg, stru
 		uint32_t slot;
 
 		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
+			continue;
+		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
 			continue;
 		if (!sharer->maps || ob_store_find(store, item->extent, item->index, &slot) < 0 ||
 		    !ob_holder_count(&sharer->holder, slot))
@@ -671,6 +685,8 @@ static int settle(struct ob_sharer *sharer, struct ob_error *err)
 		       sharer->machine->name, (unsigned long long)lost);
 	ob_claim_clear(&sharer->claim);
 	sharer->claims = false;
+	ob_store_has_claimed(sharer->domain->store, sharer->number);
+	ob_link_flush(sharer->machine);
 	return 0;
 }
 
@@ -687,9 +703,12 @@ static int on_holds(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 		/* A former overbookd's are told in ORPHANS. */
 		if (!ob_store_has(store, item->extent))
 			continue;
-		if (ob_store_find(store, item->extent, item->index, &slot) < 0)
-			return ob_error_set(err, EPROTO, "HOLDS of a slot that is free");
-		r = claim(sharer, slot, item->count, err);
+		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
+			r = ob_keep_claim(sharer, slot, item->count, err);
+		else if (ob_store_find(store, item->extent, item->index, &slot) < 0)
+			r = ob_error_set(err, EPROTO, "HOLDS of a slot that is free");
+		if (r == 0)
+			r = claim(sharer, slot, item->count, err);
 	}
 	return r < 0 || msg->dropped.n ? r : settle(sharer, err);
 }

@@ -7,10 +7,10 @@
  * free slots if those make a run worth having (RUN_WORTH), else into a new one; and when the store may not grow, into whatever
  * slot is free and was filled before.
  */
-#include "daemon/store.h"
+#include "daemon/store_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,57 +24,28 @@
 #endif
 
 #define RUN_WORTH    512u /* free slots of an extent that make it worth going on in it */
-#define NONE         UINT32_MAX
+#define NONE         OB_STORE_NO_PLACE
 #define HOLDER_FIRST 64u
-#define BITS(n)      (((n) + 63) / 64)
-
-struct slot {
-	uint64_t lo, hi;
-	uint32_t refs; /* holds and pins; 0: free */
-	bool filled;   /* ever: takes memory */
-	bool worn;     /* is not filled again */
-};
-
-struct extent {
-	uint64_t id;
-	uint8_t *base;
-	int fd;
-	uint32_t used, filled, cursor;
-	uint32_t spent; /* slots that are worn and free */
-	bool closed;
-	uint64_t told[BITS(OB_STORE_MEMBERS)]; /* machines that may have mapped it */
-	uint64_t sent[BITS(OB_STORE_MEMBERS)]; /* those that have been sent it on the connection that they have now */
-	struct slot slot[OB_STORE_SLOTS];
-};
-
-struct ob_store {
-	ob_store_freed *freed;
-	void *context;
-	struct extent **extents; /* NULL: a free place */
-	uint32_t places, count;
-	uint32_t current;        /* the extent that is being filled, or NONE */
-	uint32_t found;          /* the place of the extent that was found last by its id: the next is most often the same */
-	uint64_t used, filled, spent;
-};
 
 /* An entry of a holder's table; key is the slot's number plus 1, 0 where nothing ever was. */
 struct ob_hold {
 	uint32_t key, count;
 };
 
-struct ob_store *ob_store_new(ob_store_freed *freed, void *context)
+struct ob_store *ob_store_new(const char *label, const struct ob_store_events *events, void *context)
 {
 	struct ob_store *store = calloc(1, sizeof(*store));
 
 	if (store) {
-		store->freed = freed;
+		snprintf(store->label, sizeof(store->label), "%s", label);
+		store->events = events;
 		store->context = context;
 		store->current = NONE;
 	}
 	return store;
 }
 
-static void extent_free(struct extent *extent)
+static void extent_free(struct ob_store_extent *extent)
 {
 	if (!extent)
 		return;
@@ -84,7 +55,7 @@ static void extent_free(struct extent *extent)
 	free(extent);
 }
 
-static void extent_free_pointer(struct extent **extent)
+static void extent_free_pointer(struct ob_store_extent **extent)
 {
 	extent_free(*extent);
 }
@@ -94,26 +65,34 @@ void ob_store_free(struct ob_store *store)
 	if (!store)
 		return;
 	for (uint32_t i = 0; i < store->places; i++)
-		extent_free(store->extents[i]);
+		if (store->extents[i]) {
+			store->events->gone(store->context, store->extents[i]->id);
+			extent_free(store->extents[i]);
+		}
 	free(store->extents);
 	free(store);
 }
 
-/* The seals come after the mapping, which stays writable. */
-static int make_memory(struct extent *extent)
+/*
+ * The seals come after the mapping, which stays writable. F_SEAL_SEAL is not among them: who restores the extent adds F_SEAL_WRITE. Others
+ * cannot do that before, while this mapping is there.
+ */
+static int make_memory(struct ob_store_extent *extent, const char *label)
 {
+	char name[sizeof(OB_STORE_FILE) + 17 + OB_STORE_LABEL_MAX];
 	void *base;
 
-	extent->fd = memfd_create("overbook-store", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+	snprintf(name, sizeof(name), OB_STORE_FILE "%016llx:%s", (unsigned long long)extent->id, label);
+	extent->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
 	if (extent->fd < 0 && errno == EINVAL)
-		extent->fd = memfd_create("overbook-store", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		extent->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (extent->fd < 0 || ftruncate(extent->fd, (off_t)OB_STORE_EXTENT) < 0)
 		return -errno;
 	base = mmap(NULL, OB_STORE_EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED, extent->fd, 0);
 	if (base == MAP_FAILED)
 		return -errno;
 	extent->base = base;
-	if (fcntl(extent->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0)
+	if (fcntl(extent->fd, F_ADD_SEALS, OB_STORE_SIZE_SEALS | F_SEAL_FUTURE_WRITE) < 0)
 		return -errno;
 	/* A dump of overbookd holds no guest's memory. */
 	(void)madvise(base, OB_STORE_EXTENT, MADV_DONTDUMP);
@@ -131,10 +110,9 @@ static int draw_id(struct ob_store *store, uint64_t *ret_id)
 	return 0;
 }
 
-/* A free place in the table, or -errno. */
-static int find_place(struct ob_store *store, uint32_t *ret_place)
+int ob_store_find_place(struct ob_store *store, uint32_t *ret_place)
 {
-	struct extent **grown;
+	struct ob_store_extent **grown;
 	uint32_t place;
 
 	for (place = 0; place < store->places && store->extents[place]; place++)
@@ -142,7 +120,7 @@ static int find_place(struct ob_store *store, uint32_t *ret_place)
 	if (place >= OB_STORE_EXTENTS_MAX)
 		return -ENOSPC;
 	if (place == store->places) {
-		grown = realloc(store->extents, (place + 1) * sizeof(struct extent *));
+		grown = realloc(store->extents, (place + 1) * sizeof(struct ob_store_extent *));
 		if (!grown)
 			return -ENOMEM;
 		store->extents = grown;
@@ -154,7 +132,7 @@ static int find_place(struct ob_store *store, uint32_t *ret_place)
 
 static int open_extent(struct ob_store *store)
 {
-	struct extent *extent OB_CLEANUP(extent_free_pointer) = calloc(1, sizeof(*extent));
+	struct ob_store_extent *extent OB_CLEANUP(extent_free_pointer) = calloc(1, sizeof(*extent));
 	uint32_t place;
 	int r;
 
@@ -163,11 +141,12 @@ static int open_extent(struct ob_store *store)
 	extent->fd = -1;
 	r = draw_id(store, &extent->id);
 	if (r >= 0)
-		r = make_memory(extent);
+		r = make_memory(extent, store->label);
 	if (r >= 0)
-		r = find_place(store, &place);
+		r = ob_store_find_place(store, &place);
 	if (r < 0)
 		return r;
+	store->events->opened(store->context, extent->id, extent->fd);
 	store->extents[place] = extent;
 	extent = NULL;
 	store->count++;
@@ -176,7 +155,7 @@ static int open_extent(struct ob_store *store)
 }
 
 /* A free slot of an extent, from its cursor on and around; NONE when there is none. */
-static uint32_t free_slot(const struct extent *extent, bool filled_only, bool around)
+static uint32_t free_slot(const struct ob_store_extent *extent, bool filled_only, bool around)
 {
 	uint32_t last = around ? OB_STORE_SLOTS : OB_STORE_SLOTS - extent->cursor;
 
@@ -195,8 +174,9 @@ static uint32_t emptiest(const struct ob_store *store, bool filled_only, uint32_
 	uint32_t best = NONE, most = least - 1;
 
 	for (uint32_t place = 0; place < store->places; place++) {
-		const struct extent *extent = store->extents[place];
-		uint32_t there = extent && !extent->closed ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent : 0;
+		const struct ob_store_extent *extent = store->extents[place];
+		bool is_open = extent && !extent->closed && !extent->restored;
+		uint32_t there = is_open ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent : 0;
 
 		if (there > most) {
 			most = there;
@@ -237,8 +217,8 @@ static int choose_slot(struct ob_store *store, bool may_grow, bool may_open, uin
 int ob_store_fill(struct ob_store *store, const void *page, uint64_t lo, uint64_t hi, bool may_grow, bool may_open,
 		  uint32_t *ret_slot)
 {
-	struct extent *extent;
-	struct slot *slot;
+	struct ob_store_extent *extent;
+	struct ob_store_slot *slot;
 	uint32_t place, index;
 	int r = choose_slot(store, may_grow, may_open, &place, &index);
 
@@ -251,7 +231,7 @@ int ob_store_fill(struct ob_store *store, const void *page, uint64_t lo, uint64_
 		extent->filled++;
 		store->filled++;
 	}
-	*slot = (struct slot){ .lo = lo, .hi = hi, .refs = 1, .filled = true };
+	*slot = (struct ob_store_slot){ .lo = lo, .hi = hi, .refs = 1, .filled = true };
 	extent->cursor = (index + 1) % OB_STORE_SLOTS;
 	if (!extent->cursor)
 		store->current = NONE;
@@ -261,35 +241,44 @@ int ob_store_fill(struct ob_store *store, const void *page, uint64_t lo, uint64_
 	return 0;
 }
 
-static struct extent *extent_of(const struct ob_store *store, uint32_t slot)
+static struct ob_store_extent *extent_of(const struct ob_store *store, uint32_t slot)
 {
 	return store->extents[slot / OB_STORE_SLOTS];
 }
 
-static struct slot *slot_of(const struct ob_store *store, uint32_t slot)
+static struct ob_store_slot *slot_of(const struct ob_store *store, uint32_t slot)
 {
 	return &extent_of(store, slot)->slot[slot % OB_STORE_SLOTS];
 }
 
-/* A closed extent that nobody has mapped any more goes. */
-static void reap(struct ob_store *store, uint32_t place)
+void ob_store_reap(struct ob_store *store, uint32_t place)
 {
-	struct extent *extent = store->extents[place];
+	struct ob_store_extent *extent = store->extents[place];
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(extent->told); i++)
-		if (extent->told[i])
+		if (extent->told[i] || extent->named[i])
 			return;
+	store->events->gone(store->context, extent->id);
 	store->filled -= extent->filled;
 	store->spent -= extent->spent;
 	store->count--;
+	store->drained -= extent->drained;
 	store->extents[place] = NULL;
 	extent_free(extent);
 }
 
+void ob_store_close_extent(struct ob_store *store, uint32_t place)
+{
+	store->extents[place]->closed = true;
+	if (store->current == place)
+		store->current = NONE;
+	ob_store_reap(store, place);
+}
+
 static void take_back(struct ob_store *store, uint32_t number, uint32_t count)
 {
-	struct extent *extent = extent_of(store, number);
-	struct slot *slot = slot_of(store, number);
+	struct ob_store_extent *extent = extent_of(store, number);
+	struct ob_store_slot *slot = slot_of(store, number);
 
 	slot->refs -= count;
 	if (slot->refs)
@@ -298,13 +287,9 @@ static void take_back(struct ob_store *store, uint32_t number, uint32_t count)
 	store->used--;
 	extent->spent += slot->worn;
 	store->spent += slot->worn;
-	store->freed(store->context, number, slot->lo, slot->hi);
-	if (extent->used)
-		return;
-	extent->closed = true;
-	if (store->current == number / OB_STORE_SLOTS)
-		store->current = NONE;
-	reap(store, number / OB_STORE_SLOTS);
+	store->events->freed(store->context, number, slot->lo, slot->hi);
+	if (!extent->used && !extent->awaited)
+		ob_store_close_extent(store, number / OB_STORE_SLOTS);
 }
 
 void ob_store_pin(struct ob_store *store, uint32_t slot)
@@ -355,21 +340,27 @@ static int holder_reserve(struct ob_holder *holder)
 	return 0;
 }
 
-int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slot)
+int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count)
 {
+	struct ob_store_extent *extent = extent_of(store, slot);
+	struct ob_store_slot *at = slot_of(store, slot);
 	struct ob_hold *hold;
 	int r = holder_reserve(holder);
 
 	if (r < 0)
 		return r;
 	hold = find_hold(holder, slot);
-	if (hold->count == UINT32_MAX || slot_of(store, slot)->refs == UINT32_MAX)
+	if (count > UINT32_MAX - hold->count || count > UINT32_MAX - at->refs)
 		return -ENOMEM;
 	holder->used += !hold->key;
 	hold->key = slot + 1;
-	hold->count++;
-	holder->holds++;
-	slot_of(store, slot)->refs++;
+	hold->count += count;
+	holder->holds += count;
+	/* Only one that is restored can have been free. */
+	extent->used += !at->refs;
+	store->used += !at->refs;
+	extent->closed = false;
+	at->refs += count;
 	return 0;
 }
 
@@ -392,7 +383,8 @@ int ob_store_let_go(struct ob_store *store, struct ob_holder *holder, uint32_t s
 
 void ob_store_wear(struct ob_store *store, uint32_t slot)
 {
-	slot_of(store, slot)->worn = true;
+	/* A restored one is never filled again anyhow. */
+	slot_of(store, slot)->worn = !extent_of(store, slot)->restored;
 }
 
 void ob_store_wear_all(struct ob_store *store, const struct ob_holder *holder)
@@ -458,7 +450,7 @@ void ob_claim_clear(struct ob_holder *claim)
 	*claim = (struct ob_holder){ 0 };
 }
 
-static const struct extent *find_extent(struct ob_store *store, uint64_t id, uint32_t *ret_place)
+struct ob_store_extent *ob_store_find_extent(struct ob_store *store, uint64_t id, uint32_t *ret_place)
 {
 	for (uint32_t i = 0; i < store->places; i++) {
 		uint32_t place = (store->found + i) % store->places;
@@ -475,13 +467,13 @@ bool ob_store_has(struct ob_store *store, uint64_t id)
 {
 	uint32_t place;
 
-	return find_extent(store, id, &place) != NULL;
+	return ob_store_find_extent(store, id, &place) != NULL;
 }
 
 int ob_store_find(struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot)
 {
 	uint32_t place;
-	const struct extent *extent = index < OB_STORE_SLOTS ? find_extent(store, id, &place) : NULL;
+	const struct ob_store_extent *extent = index < OB_STORE_SLOTS ? ob_store_find_extent(store, id, &place) : NULL;
 
 	if (!extent || !extent->slot[index].refs)
 		return -ENOENT;
@@ -506,28 +498,28 @@ int ob_store_fd(const struct ob_store *store, uint32_t slot)
 
 bool ob_store_is_told(const struct ob_store *store, uint32_t slot, unsigned member)
 {
-	return extent_of(store, slot)->sent[member / 64] >> (member % 64) & 1;
+	return ob_store_has_member(extent_of(store, slot)->sent, member);
 }
 
 void ob_store_set_told(struct ob_store *store, uint32_t slot, unsigned member)
 {
-	extent_of(store, slot)->told[member / 64] |= 1ull << (member % 64);
-	extent_of(store, slot)->sent[member / 64] |= 1ull << (member % 64);
+	ob_store_set_claimed(store, slot, member);
+	ob_store_add_member(extent_of(store, slot)->sent, member);
 }
 
 void ob_store_reconnected(struct ob_store *store, unsigned member)
 {
 	for (uint32_t place = 0; place < store->places; place++)
 		if (store->extents[place])
-			store->extents[place]->sent[member / 64] &= ~(1ull << (member % 64));
+			ob_store_remove_member(store->extents[place]->sent, member);
 }
 
 bool ob_store_next_unsent(const struct ob_store *store, unsigned member, uint32_t *ret_slot)
 {
 	for (uint32_t place = 0; place < store->places; place++) {
-		const struct extent *extent = store->extents[place];
+		const struct ob_store_extent *extent = store->extents[place];
 
-		if (extent && !extent->closed && (extent->told[member / 64] & ~extent->sent[member / 64]) >> (member % 64) & 1) {
+		if (extent && !extent->closed && ob_store_has_member(extent->has, member) && !ob_store_has_member(extent->sent, member)) {
 			*ret_slot = place * OB_STORE_SLOTS;
 			return true;
 		}
@@ -538,9 +530,9 @@ bool ob_store_next_unsent(const struct ob_store *store, unsigned member, uint32_
 bool ob_store_next_closed(const struct ob_store *store, unsigned member, uint64_t *ret_id)
 {
 	for (uint32_t place = 0; place < store->places; place++) {
-		const struct extent *extent = store->extents[place];
+		const struct ob_store_extent *extent = store->extents[place];
 
-		if (extent && extent->closed && extent->told[member / 64] >> (member % 64) & 1) {
+		if (extent && extent->closed && ob_store_has_member(extent->told, member) && !ob_store_has_member(extent->named, member)) {
 			*ret_id = extent->id;
 			return true;
 		}
@@ -551,23 +543,25 @@ bool ob_store_next_closed(const struct ob_store *store, unsigned member, uint64_
 void ob_store_forget_told(struct ob_store *store, unsigned member, uint64_t id)
 {
 	for (uint32_t place = 0; place < store->places; place++) {
-		struct extent *extent = store->extents[place];
+		struct ob_store_extent *extent = store->extents[place];
 
 		if (!extent || (id && extent->id != id))
 			continue;
-		extent->told[member / 64] &= ~(1ull << (member % 64));
-		extent->sent[member / 64] &= ~(1ull << (member % 64));
+		ob_store_remove_member(extent->told, member);
+		ob_store_remove_member(extent->has, member);
+		ob_store_remove_member(extent->sent, member);
+		ob_store_remove_member(extent->named, member);
 		if (extent->closed)
-			reap(store, place);
+			ob_store_reap(store, place);
 	}
 }
 
 bool ob_store_next_used(const struct ob_store *store, uint32_t *slot, uint64_t *ret_lo, uint64_t *ret_hi)
 {
 	for (; *slot / OB_STORE_SLOTS < store->places; ++*slot) {
-		const struct extent *extent = store->extents[*slot / OB_STORE_SLOTS];
+		const struct ob_store_extent *extent = store->extents[*slot / OB_STORE_SLOTS];
 
-		if (!extent || !extent->slot[*slot % OB_STORE_SLOTS].refs)
+		if (!extent || extent->drained || !extent->slot[*slot % OB_STORE_SLOTS].refs)
 			continue;
 		*ret_lo = extent->slot[*slot % OB_STORE_SLOTS].lo;
 		*ret_hi = extent->slot[*slot % OB_STORE_SLOTS].hi;
@@ -606,5 +600,5 @@ uint32_t ob_store_extents(const struct ob_store *store)
 
 uint64_t ob_store_tables_bytes(const struct ob_store *store)
 {
-	return sizeof(*store) + store->places * sizeof(struct extent *) + (uint64_t)store->count * sizeof(struct extent);
+	return sizeof(*store) + store->places * sizeof(struct ob_store_extent *) + (uint64_t)store->count * sizeof(struct ob_store_extent);
 }

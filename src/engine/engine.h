@@ -151,6 +151,8 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
  * the engine's. Returns 0, -ENOENT, -EEXIST, or -ENOTSUP (the engine maps none).
  */
 int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd) OB_MUST_CHECK;
+/* Whether its pages are to be offered anew, for other slots (the class of these offers is OB_SHARE_ORPHAN). */
+void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan);
 /* Unmaps it. Returns 0, -EBUSY (something is held, or a drop has not been taken yet), or -ENOENT. */
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);
 

@@ -208,7 +208,7 @@ static int return_around(struct ob_engine *engine, struct ob_place *place)
 	int n;
 
 	if (ob_chunk_is_whole(place->chunk)) {
-		n = ob_lift_return(engine, place, place->chunk_first, OB_CHUNK_PAGES);
+		n = ob_lift_return_whole(engine, place);
 		ob_count(engine, large_whole_returns, n == OB_CHUNK_PAGES);
 		ob_large_came_back(place->chunk);
 		if (n > 0 && ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_BENCHED)

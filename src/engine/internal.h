@@ -215,6 +215,7 @@ struct ob_large {
 	struct ob_large_orders orders;
 	int is_ordered;      /* there are orders */
 	int is_forbidden;    /* the kernel is to make no new large pages */
+	int is_short;        /* atomic: the state is not high */
 	int look_at_all;     /* atomic: in the next round no chunk is passed over */
 	int64_t chunks;      /* atomic: that are large pages */
 	pthread_mutex_t lock; /* a leaf: the next two */
@@ -382,11 +383,16 @@ static inline int ob_chunk_is_whole(const struct ob_chunk *chunk)
 
 enum ob_large_visit {
 	OB_VISIT_LEAVE, /* it stays where it is */
+	OB_VISIT_SAMPLE, /* so does it, for now: a sample of it has been offered */
 	OB_VISIT_WHOLE, /* it is lifted as a large page */
 	OB_VISIT_PAGES  /* it is lifted like any other chunk */
 };
 /* These want regions_lock and the chunk's lock. The scanner has come by a tracked chunk that is in nobody's hands. */
 enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *place);
+/* Its pages have gone back. If it is a large page that came back by itself, and such are to be broken, offers a sample of it. Returns whether it did. */
+int ob_large_sample_hot(struct ob_engine *engine, struct ob_place *place);
+/* What was asked for of the sample has been asked for. Returns whether the chunk is broken for it, which is to be lifted as small pages then. */
+int ob_large_sampled(struct ob_engine *engine, struct ob_place *place);
 /* A fault has brought it back whole. */
 void ob_large_came_back(struct ob_chunk *chunk);
 /* Somebody has an equal of this benched page, or it is zeros. Returns whether it may be taken out of its chunk, which is broken for it if it has to be. */
@@ -401,6 +407,8 @@ void ob_large_settle(struct ob_engine *engine, struct ob_place *place, unsigned 
 void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, int is_hot);
 /* Whether it is a large page now. */
 void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
+/* Whether memory is short on the host, as far as is known; takes no lock. */
+int ob_large_is_short(const struct ob_engine *engine);
 /* Whether no chunk is to be passed over in the round that begins now. */
 int ob_large_look_at_all(struct ob_engine *engine);
 /* Tells the kernel whether it may make large pages of a region's small ones; regions_lock is held for writing. */
@@ -438,6 +446,10 @@ int ob_lift_io_inflight(const struct ob_chunk *chunk);
 int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n);
 /* Chunk locked. Moves everything of the chunk that is benched back; what does not move stays. */
 void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place);
+/* The same for a chunk of which everything is benched, and which is to come back as a large page. */
+int ob_lift_return_whole(struct ob_engine *engine, struct ob_place *place);
+/* Chunk locked, and nothing of it benched. Makes the bench fit for a large page. */
+void ob_lift_clear_bench(const struct ob_engine *engine, const struct ob_place *place);
 /* Chunk locked. Empties the bench below n pages. 0 or -errno. */
 int ob_lift_drop(const struct ob_place *place, uint64_t page, unsigned n) OB_MUST_CHECK;
 /*

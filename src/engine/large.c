@@ -13,9 +13,10 @@
  *                           overbookd asks for (somebody has an equal), count as shareable, and are refused at first. As soon as
  *                           there are enough it is broken: it is WHOLE no more, and what is found after that is dropped, adopted,
  *                           and comes back, page by page like any other. What was refused before is looked at once more
- *     it came back          it is hot. If hot ones are to be broken too, 16 random pages of it are offered where they are, the next
- *                           time 16 more, until what was asked for of them tells enough (estimate.h). To break it is to lift it and
- *                           have it lie there as small pages: what is touched comes back, what is not is shared
+ *     it came back          it is hot. If hot ones are to be broken too, 64 random pages of it are offered where they are, as soon as it is
+ *                           settled, or the hand comes by; what was asked for of them a second later tells how much is
+ *                           shareable (estimate.h). To break it is to lift it and have it lie there as small pages: what is touched
+ *                           comes back, what is not is shared
  *     settled               a chunk that was broken and gave nothing was broken in vain, which is remembered. One that is all
  *                           there, in small pages, and hot, is made whole (collapse.c) where memory is plenty
  *
@@ -68,6 +69,7 @@ void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *ord
 		ob_store(&large->look_at_all, 1);
 	large->orders = *orders;
 	large->is_ordered = 1;
+	ob_store(&large->is_short, orders->state != OB_LARGE_HIGH);
 	if (large->is_forbidden != !orders->may_make) {
 		large->is_forbidden = !orders->may_make;
 		for (unsigned i = 0; i < OB_REGIONS_MAX; i++)
@@ -75,6 +77,11 @@ void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *ord
 				ob_large_advise(&engine->region[i], orders->may_make);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+int ob_large_is_short(const struct ob_engine *engine)
+{
+	return ob_load(&engine->large.is_short);
 }
 
 int ob_large_look_at_all(struct ob_engine *engine)
@@ -112,8 +119,9 @@ static int take(struct ob_engine *engine, enum rate which)
 static int look(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	int is_large = chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
-		       ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1;
+	uint64_t ram = ob_place_ram(place, place->chunk_first);
+	int is_large = chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES && ram % OB_CHUNK_SIZE == 0 &&
+		       ob_pagemap_is_large(engine->pagemap, ram) == 1;
 
 	ob_large_note(engine, chunk, is_large);
 	return is_large;
@@ -174,13 +182,13 @@ static uint64_t seed_of(const struct ob_place *place)
 	return (place->chunk_first << 8 | place->chunk->large_seed) * 0x9e3779b97f4a7c15ull + place->region_index;
 }
 
-static void sample_more(struct ob_engine *engine, struct ob_place *place)
+/* All at once: a visit is dearer than what the estimate would save by stopping early. */
+static void sample(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned to = chunk->large_sampled + OB_LARGE_SAMPLE_STEP, n;
-	uint16_t numbers[OB_LARGE_SAMPLE_STEP];
+	uint16_t numbers[OB_LARGE_SAMPLE_MAX];
+	unsigned n = ob_large_sample_pages(seed_of(place), OB_CHUNK_PAGES, 0, OB_LARGE_SAMPLE_MAX, numbers);
 
-	n = ob_large_sample_pages(seed_of(place), OB_CHUNK_PAGES, chunk->large_sampled, to, numbers);
 	for (unsigned i = 0; i < n; i++) {
 		/* It is there: the kernel has just said so, and the chunk is locked. The guest may be writing it: the hash is a hint. */
 		const void *bytes = (const void *)(uintptr_t)ob_place_ram(place, place->chunk_first + numbers[i]);
@@ -190,7 +198,7 @@ static void sample_more(struct ob_engine *engine, struct ob_place *place)
 		else
 			ob_share_offer(engine, place, place->chunk_first + numbers[i], bytes, OB_SHARE_COLD);
 	}
-	chunk->large_sampled = (uint8_t)to;
+	chunk->large_sampled = (uint8_t)n;
 }
 
 static int is_sampled(const struct ob_place *place, unsigned number)
@@ -216,36 +224,43 @@ void ob_large_wanted(const struct ob_place *place)
 static enum ob_large_visit visit_hot(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned sampled = chunk->large_sampled, found = found_count(chunk);
-	enum ob_large_visit visit = OB_VISIT_LEAVE;
 
 	/* Whether it is hot has to be found out anew, some time. */
-	if (!could_break(engine, chunk, 1)) {
-		chunk->large_hot = 0;
-		forget_found(chunk);
+	chunk->large_hot = 0;
+	if (!could_break(engine, chunk, 1))
+		return OB_VISIT_LEAVE;
+	if (!take(engine, RATE_LOOKS)) {
+		chunk->large_hot = 1;
 		return OB_VISIT_LEAVE;
 	}
-	switch (judge(engine, chunk, sampled, found, 1).action) {
-	case OB_LARGE_SAMPLE:
-		if (take(engine, RATE_LOOKS))
-			sample_more(engine, place);
-		return OB_VISIT_LEAVE;
-	case OB_LARGE_BREAK:
-		if (!take(engine, RATE_BREAKS))
-			return OB_VISIT_LEAVE;
-		ob_count(engine, large_broken_chunks, 1);
-		chunk->large_broken = 1;
-		visit = OB_VISIT_PAGES;
-		break;
-	default:
-		ob_count(engine, large_kept_chunks, 1);
-	}
+	forget_found(chunk);
+	chunk->large_seed++;
+	sample(engine, place);
+	return OB_VISIT_SAMPLE;
+}
+
+int ob_large_sample_hot(struct ob_engine *engine, struct ob_place *place)
+{
+	return place->chunk->large_hot && has_rules(engine) && could_break(engine, place->chunk, 1) && look(engine, place) &&
+	       visit_hot(engine, place) == OB_VISIT_SAMPLE;
+}
+
+int ob_large_sampled(struct ob_engine *engine, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	unsigned sampled = chunk->large_sampled, found = found_count(chunk);
+	int is_broken;
+
+	forget_found(chunk);
+	if (!sampled || !has_rules(engine) || !look(engine, place))
+		return 0;
 	count_looked_at(engine, sampled, found);
 	chunk->large_likely = (uint16_t)(found * OB_CHUNK_PAGES / sampled);
-	chunk->large_hot = 0;
-	chunk->large_seed++;
-	forget_found(chunk);
-	return visit;
+	is_broken = judge(engine, chunk, sampled, found, 1).action == OB_LARGE_BREAK && take(engine, RATE_BREAKS);
+	ob_count(engine, large_broken_chunks, is_broken);
+	ob_count(engine, large_kept_chunks, !is_broken);
+	chunk->large_broken = (uint8_t)is_broken;
+	return is_broken;
 }
 
 /* --- cold ones, on the bench --- */
@@ -271,6 +286,7 @@ enum ob_large_visit ob_large_visit(struct ob_engine *engine, struct ob_place *pl
 	if (!could_break(engine, chunk, 0) && !could_break(engine, chunk, 1))
 		return OB_VISIT_LEAVE;
 	forget_found(chunk);
+	ob_lift_clear_bench(engine, place);
 	return OB_VISIT_WHOLE;
 }
 

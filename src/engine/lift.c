@@ -8,6 +8,10 @@
  * mark in io_inflight; the mark is looked at again after the move, since I/O that began before it has marked by then, and
  * I/O that begins later finds the hole and waits in the fault handler.
  *
+ * A large page moves as one onto nothing: where there is a page table, be it empty, the kernel breaks it first. The bench has one after
+ * single pages have lain there, and guest RAM after a fault that found nothing, where the kernel may make no large page (MADV_NOHUGEPAGE)
+ * or had none. Dropping all 2 MiB, where nothing is, frees it on kernels with CONFIG_PT_RECLAIM; on others the large page is lost.
+ *
  * A move that says EEXIST or ENOENT may have been done all the same: since its moves are batched (6.18), the kernel that has
  * had to try again for a moment (the page was being aged, locked, split) forgets that it then succeeded, tries the same
  * page once more and finds its place taken. So where pages are after such an answer is looked up, in both places.
@@ -204,6 +208,29 @@ unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 	static const uint64_t none[OB_CHUNK_PAGES / 64];
 
 	return ob_lift_chunk_but(engine, place, none);
+}
+
+/*
+ * Frees the page table of 2 MiB in which nothing should be. The words say so, but a page may lie where its word does not look for it, when
+ * the kernel has denied a move and then not said what is where: only what it says is empty is dropped.
+ */
+static void free_page_table(const struct ob_engine *engine, uint64_t at)
+{
+	uint64_t pages = 1;
+
+	if (ob_pagemap_count(engine->pagemap, at, OB_CHUNK_SIZE, &pages) == 0 && !pages)
+		(void)!ob_memory_drop((void *)(uintptr_t)at, OB_CHUNK_SIZE);
+}
+
+void ob_lift_clear_bench(const struct ob_engine *engine, const struct ob_place *place)
+{
+	free_page_table(engine, (uint64_t)(uintptr_t)ob_place_bench(place, place->chunk_first));
+}
+
+int ob_lift_return_whole(struct ob_engine *engine, struct ob_place *place)
+{
+	free_page_table(engine, ob_place_ram(place, place->chunk_first));
+	return ob_lift_return(engine, place, place->chunk_first, OB_CHUNK_PAGES);
 }
 
 static int is_wanted(const struct ob_place *place, uint64_t page, const uint64_t *left)

@@ -34,7 +34,8 @@
  * What it takes from the guest is bounded:
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
- *     memory       at most 1/16 of the RAM, 1/4 in the first round, is on the bench for its sake at any time (but one chunk always may be)
+ *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
+ *                  time (but one chunk always may be)
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: its chunk's turn is in the next round
@@ -71,7 +72,7 @@
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
 #define FRACTION         16u   /* of RAM that may be lifted at a time */
-#define FRACTION_FIRST   4u    /* in the first round: it finds nearly all that there is */
+#define FRACTION_SHORT   4u    /* in the first round, which finds nearly all that there is, and where the host's memory is short */
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -334,43 +335,6 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 	put(&scan->judged, entry);
 }
 
-/* What is due of a chunk is over; its lock is held. */
-static void settle_chunk(struct ob_engine *engine, struct ob_place *place, const struct ob_scanned *entry)
-{
-	place->chunk->watched = 0;
-	adapt_backoff(place->chunk, entry);
-	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
-	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
-	if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
-		put_back(engine, place, entry);
-	else if (place->chunk->count[OB_PAGE_BENCHED])
-		ob_clock_push(engine, place);
-	ob_large_consider_collapse(engine, place, entry->all_judged && came_back(entry));
-}
-
-/* Or is to be judged once more. */
-static void settle(struct ob_engine *engine, struct ob_scan *scan, struct ob_scanned *entry, int is_on)
-{
-	struct ob_place place;
-	int once_more = 0;
-
-	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (ob_clock_place(engine, entry->id, &place) == 0) {
-		ob_chunk_lock_background(place.chunk);
-		once_more = is_on && ob_large_look_once_more(place.chunk);
-		if (!once_more)
-			settle_chunk(engine, &place, entry);
-		ob_chunk_unlock(place.chunk);
-	}
-	pthread_rwlock_unlock(&engine->regions_lock);
-	if (once_more) {
-		entry->cold = 0;
-		judge(engine, scan, entry);
-	} else {
-		scan->lifted_pages -= entry->lifted;
-	}
-}
-
 /* --- lifting --- */
 
 void ob_scan_wanted(struct ob_place *place)
@@ -404,8 +368,8 @@ static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
 {
 	int hot = ob_chunk_is_hot(chunk);
 
-	/* Without a limit the clock does not come round. */
-	if (!ob_load(&engine->limit_bytes))
+	/* While there is nothing to reclaim the clock does not come round. */
+	if (!ob_cost_over(engine, ob_cost_high(engine)))
 		chunk->heat /= 2;
 	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk);
 }
@@ -416,25 +380,14 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 	return chunk->count[OB_PAGE_BENCHED] || (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
 }
 
-static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+/* Lifts a chunk, whose lock is held, and watches it. */
+static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int whole)
 {
 	struct ob_chunk *chunk = place->chunk;
-	enum ob_large_visit visit;
-	unsigned lifted;
+	unsigned lifted = lift_changed(engine, scan, place);
 
-	ob_chunk_lock_background(chunk);
-	ob_mapped_consider(engine, place);
-	if (is_left_alone(engine, chunk) || (chunk->open && ob_chunk_track(engine, place) < 0)) {
-		ob_chunk_unlock(chunk);
-		return;
-	}
-	visit = ob_large_visit(engine, place);
-	if (visit == OB_VISIT_LEAVE) {
-		ob_chunk_unlock(chunk);
-		return;
-	}
-	lifted = lift_changed(engine, scan, place);
-	chunk->whole = visit == OB_VISIT_WHOLE && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
+	chunk->whole = whole && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
+	ob_count(engine, scan_pages, lifted);
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
@@ -448,8 +401,84 @@ static void lift(struct ob_engine *engine, struct ob_scan *scan, struct ob_place
 		if (ob_load(&engine->limit_bytes) && chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, place);
 	}
+}
+
+/* It stays where it is until what has been offered of it can have been asked for. */
+static void wait_for_sample(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	const struct ob_scanned entry = {
+		.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
+		.in_place = 1, .due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE,
+	};
+
+	place->chunk->watched = 1;
+	put(&scan->judged, &entry);
+}
+
+static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+
+	ob_chunk_lock_background(chunk);
+	ob_mapped_consider(engine, place);
+	if (!is_left_alone(engine, chunk) && (!chunk->open || ob_chunk_track(engine, place) == 0)) {
+		enum ob_large_visit how = ob_large_visit(engine, place);
+
+		if (how == OB_VISIT_SAMPLE)
+			wait_for_sample(engine, scan, place);
+		else if (how != OB_VISIT_LEAVE)
+			lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE);
+	}
 	ob_chunk_unlock(chunk);
-	ob_count(engine, scan_pages, lifted);
+}
+
+/* What is due of a chunk is over; its lock is held. */
+static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const struct ob_scanned *entry)
+{
+	place->chunk->watched = 0;
+	adapt_backoff(place->chunk, entry);
+	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
+	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
+	if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
+		put_back(engine, place, entry);
+	else if (place->chunk->count[OB_PAGE_BENCHED])
+		ob_clock_push(engine, place);
+	ob_large_consider_collapse(engine, place, entry->all_judged && came_back(entry));
+	if (entry->all_judged && may_scan(engine) && ob_large_sample_hot(engine, place))
+		wait_for_sample(engine, scan, place);
+}
+
+/* Nothing of it was lifted; it is now, if the sample says so. */
+static void settle_sample(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int is_on)
+{
+	place->chunk->watched = 0;
+	if (is_on && may_scan(engine) && !is_left_alone(engine, place->chunk) && ob_large_sampled(engine, place))
+		lift_and_watch(engine, scan, place, 0);
+}
+
+/* Or is to be judged once more. */
+static void settle(struct ob_engine *engine, struct ob_scan *scan, struct ob_scanned *entry, int is_on)
+{
+	struct ob_place place;
+	int once_more = 0;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_clock_place(engine, entry->id, &place) == 0) {
+		ob_chunk_lock_background(place.chunk);
+		once_more = is_on && !entry->in_place && ob_large_look_once_more(place.chunk);
+		if (entry->in_place)
+			settle_sample(engine, scan, &place, is_on);
+		else if (!once_more)
+			settle_chunk(engine, scan, &place, entry);
+		ob_chunk_unlock(place.chunk);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	if (once_more) {
+		entry->cold = 0;
+		judge(engine, scan, entry);
+	} else {
+		scan->lifted_pages -= entry->lifted;
+	}
 }
 
 /* Advances the hand to the next chunk whose turn it is in this round. Returns whether there is one before the round ends, or a pause is due. */
@@ -491,7 +520,7 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 /* Whether one more chunk may be lifted. */
 static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
 {
-	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool ? FRACTION_FIRST : FRACTION);
+	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION);
 
 	return scan->tick_lifts && scan->watched.count + scan->judged.count < OB_SCANNED_MAX &&
 	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) && ob_share_has_room(engine);
@@ -533,7 +562,7 @@ static int lift_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t no
 		found = next_chunk(engine, scan, &place);
 		if (found) {
 			scan->tick_lifts--;
-			lift(engine, scan, &place);
+			visit(engine, scan, &place);
 		}
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);

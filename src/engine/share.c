@@ -24,8 +24,9 @@
  * Offers are hints, kept in a ring; when it is full the oldest goes.
  *
  * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
- * were there belong to an overbookd that has gone, until somebody announces them again. Their pages stay what they are, and scan.c offers them once more; an adoption then moves the
- * word from one slot to another.
+ * were there belong to an overbookd that has gone, until somebody announces them again, or says that he has them. Their pages
+ * stay what they are, and scan.c offers them once more; an adoption then moves the word from one slot to another. An extent can
+ * also be made an orphan by who owns it, to get rid of it so; its holds' ends are told as ever.
  *
  * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for
  * each number of an extent that is used first, which is kept for the next extent of that number.
@@ -233,6 +234,22 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 	syscall(SYS_madvise, base, pages * OB_PAGE_SIZE, MADV_DONTFORK);
 	syscall(SYS_madvise, base, pages * OB_PAGE_SIZE, MADV_DONTDUMP);
 	return 0;
+}
+
+void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan)
+{
+	struct ob_share *share = share_of(engine);
+	struct ob_extent *extent;
+
+	if (!share)
+		return;
+	pthread_mutex_lock(&share->lock);
+	extent = find_extent(share, id);
+	if (extent)
+		ob_store(&extent->is_orphan, is_orphan);
+	pthread_mutex_unlock(&share->lock);
+	if (is_orphan)
+		ob_scan_kick(engine);
 }
 
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)

@@ -37,6 +37,7 @@ struct ob_scanned {
 	uint16_t cold;        /* that were on the bench still when it was judged */
 	uint16_t with_pool;
 	uint16_t all_judged;  /* no part of it was left out */
+	uint16_t in_place;    /* it has not been lifted: a sample was offered */
 	uint64_t due_ns;
 };
 

@@ -239,6 +239,12 @@ static void put_adopted(struct writer *w, const struct ob_wire_msg *msg, uint32_
 	put(w, 0, 4);
 }
 
+static void put_one_kept(struct writer *w, const struct ob_wire_msg *msg, uint32_t i)
+{
+	refuse(w, !msg->kept.item[i]);
+	put(w, msg->kept.item[i], 8);
+}
+
 static void put_offer(struct writer *w, const struct ob_wire_msg *msg)
 {
 	put_list(w, msg, put_offered);
@@ -272,6 +278,11 @@ static void put_fetch(struct writer *w, const struct ob_wire_msg *msg)
 static void put_adopt(struct writer *w, const struct ob_wire_msg *msg)
 {
 	put_list(w, msg, put_adopted);
+}
+
+static void put_kept(struct writer *w, const struct ob_wire_msg *msg)
+{
+	put_list(w, msg, put_one_kept);
 }
 
 static int is_subpages(uint32_t n)
@@ -617,6 +628,11 @@ static void get_adopted(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
 	get_zero(r);
 }
 
+static void get_one_kept(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
+{
+	msg->kept.item[i] = get_extent_id(r);
+}
+
 static void get_offer(struct reader *r, struct ob_wire_msg *msg)
 {
 	get_list(r, msg, get_offered);
@@ -650,6 +666,11 @@ static void get_fetch(struct reader *r, struct ob_wire_msg *msg)
 static void get_adopt(struct reader *r, struct ob_wire_msg *msg)
 {
 	get_list(r, msg, get_adopted);
+}
+
+static void get_kept(struct reader *r, struct ob_wire_msg *msg)
+{
+	get_list(r, msg, get_one_kept);
 }
 
 static void get_share(struct reader *r, struct ob_wire_msg *msg)
@@ -757,6 +778,8 @@ static const struct kind kinds[] = {
 	[OB_WIRE_UNSHARE] = { "UNSHARE", put_nothing, get_nothing },
 	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
 	[OB_WIRE_MAY_MAP] = { "MAY_MAP", put_nothing, get_nothing },
+	[OB_WIRE_KEPT] = { "KEPT", put_kept, get_kept },
+	[OB_WIRE_DRAIN] = { "DRAIN", put_drop_extent, get_drop_extent },
 	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
 	[OB_WIRE_LARGE] = { "LARGE", put_large, get_large },
 	[OB_WIRE_BALLOON] = { "BALLOON", put_balloon, get_balloon },

@@ -45,6 +45,9 @@
  * DROP_EXTENT (overbookd)   u64 extent: nobody holds anything of it
  * MAY_MAP (overbookd)       empty: pages of extents that are sent from now on may be mapped; what the machine holds when it ends counts as
  *                           worn
+ * KEPT (overbookd)          u32 n, n x { u64 extent }, before the first SHARE of a connection, in any number of messages: extents of a former
+ *                           overbookd that this one has: from that SHARE on they are as if it had sent them
+ * DRAIN (overbookd)         u64 extent: offer its pages anew, as those of an extent that ORPHANS names: they are to move to another one
  * SUBPAGES (overbookd)      u32 1, 2, 4 or 8, before SHARE: from that SHARE to the next an offer's class tells which of so many parts of the
  *                           page have changed since it was looked at before (those who do not know this tell of none)
  * LARGE (overbookd)         u32 policy, u32 state, u32 hot pages, u32 cold pages, u32 flags (1: new large pages may come about), u32 looks,
@@ -122,7 +125,9 @@ enum ob_wire_type {
 	OB_WIRE_DROP_EXTENT = 24,
 	OB_WIRE_MAY_MAP = 25,
 	OB_WIRE_SUBPAGES = 26,
-	OB_WIRE_LARGE = 27,
+	OB_WIRE_KEPT = 27,
+	OB_WIRE_DRAIN = 28,
+	OB_WIRE_LARGE = 29,
 	OB_WIRE_BALLOON = 30,
 };
 
@@ -273,7 +278,11 @@ struct ob_wire_msg {
 		} extent;
 		struct {
 			uint64_t id;
-		} drop_extent;
+		} drop_extent; /* of DRAIN too */
+		struct {
+			uint32_t n;
+			uint64_t item[OB_WIRE_SHARES_MAX];
+		} kept;
 	};
 };
 

@@ -100,6 +100,7 @@ static void what_nobody_wants_goes_back(void **state)
 		for (uint32_t page = 0; page < RAM_PAGES; page++)
 			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
 	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
 	ob_engine_share_off(bed->engine);
@@ -189,6 +190,79 @@ static void orphans_find_a_new_home(void **state)
 			assert_int_equal(ob_engine_share_drop_extent(bed->engine, keeper.extent[i].id), 0);
 	assert_int_equal(share_held(), keeper_held(&successor));
 	share_check_all();
+}
+
+struct leaving {
+	unsigned char seen[RAMS][RAM_PAGES];
+	unsigned pages, least; /* that are to leave their slots; how many are waited for */
+	uint64_t scan_pages;
+};
+
+static int some_leave(void *context)
+{
+	struct ob_share_offer offers[256];
+	struct leaving *leaving = context;
+	unsigned n;
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++) {
+			unsigned char *seen = &leaving->seen[offers[i].page >> OB_SHARE_REGION_SHIFT][offers[i].page % RAM_PAGES];
+
+			leaving->pages += offers[i].class == OB_SHARE_ORPHAN && !*seen;
+			*seen |= offers[i].class == OB_SHARE_ORPHAN;
+		}
+	return leaving->pages >= leaving->least && bed_stats(bed).scan_pages >= leaving->scan_pages;
+}
+
+static unsigned held_of(uint64_t id)
+{
+	struct ob_share_held held[KEEPER_EXTENTS];
+	unsigned n = ob_engine_share_held(bed->engine, held, KEEPER_EXTENTS);
+
+	for (unsigned i = 0; i < n && i < KEEPER_EXTENTS; i++)
+		if (held[i].extent == id)
+			return held[i].held;
+	return 0;
+}
+
+/* Another overbookd that has its extents: nothing moves, until it wants one of them to be left. */
+static void what_is_kept_is_no_orphan(void **state)
+{
+	static struct leaving leaving;
+	uint64_t shared, scanned;
+
+	write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	shared = bed_stats(bed).shared_bytes;
+	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
+	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
+		if (keeper.extent[i].id)
+			ob_engine_share_orphan(bed->engine, keeper.extent[i].id, 0);
+	ob_engine_share_orphan(bed->engine, 0x777777, 1); /* there is none */
+	/* What was begun before that. */
+	scanned = bed_stats(bed).scan_pages;
+	leaving = (struct leaving){ .scan_pages = scanned + 1 };
+	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
+	leaving = (struct leaving){ .scan_pages = scanned + RAMS * RAM_PAGES };
+	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
+	assert_int_equal(leaving.pages, 0);
+	leaving = (struct leaving){ .least = held_of(keeper.extent[0].id) };
+	assert_true(leaving.least > 0);
+	ob_engine_share_orphan(bed->engine, keeper.extent[0].id, 1);
+	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
+	assert_int_equal(leaving.pages, leaving.least);
+	ob_engine_share_orphan(bed->engine, keeper.extent[0].id, 0);
+	assert_int_equal(bed_stats(bed).shared_bytes, shared);
+	assert_int_equal(bed_stats(bed).faults_shared, 0);
+	assert_int_equal(share_held(), keeper_held(&keeper));
+	/* The ends of holds are told as ever. */
+	share_check_all();
+	share_settle();
+	keeper_serve(&keeper);
+	assert_int_equal(share_held(), keeper_held(&keeper));
 }
 
 #define TWINS 8u /* in each chunk: too few to keep it in every round */
@@ -571,9 +645,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(scanning_shares_equal_pages_without_a_limit, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, share_tear_down),
-		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_has_not_been_written_is_not_read_again, set_up_quick_scanner, share_tear_down),

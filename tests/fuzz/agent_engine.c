@@ -66,6 +66,8 @@ void played_reset(void)
 
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context), void *context)
 {
+	for (unsigned i = 0; memcmp(played.key, key192, sizeof(played.key)) && i < PLAYED_EXTENTS; i++)
+		played.extent[i].is_orphan = 1;
 	memcpy(played.key, key192, sizeof(played.key));
 	played.cpu_permille = cpu_permille;
 	call_ready = ready;
@@ -74,6 +76,14 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 		return -ENOMEM;
 	played.on = 1;
 	return 0;
+}
+
+void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan)
+{
+	struct played_extent *extent = played_find(id);
+
+	if (extent)
+		extent->is_orphan = is_orphan;
 }
 
 int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages)
@@ -159,14 +169,17 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 	FUZZ_CHECK(id && pages && pages <= PLAYED_SLOTS && base, "extent %llu of %u pages", (unsigned long long)id, pages);
 	/* All of it can be read. */
 	FUZZ_CHECK(*((volatile char *)base + pages * OB_PAGE_SIZE - 1) == 0, "the extent's last byte");
-	if (played_find(id))
+	if (played_find(id)) {
+		played_find(id)->is_orphan = 0;
 		return -EEXIST;
+	}
 	for (unsigned i = 0; i < PLAYED_EXTENTS; i++) {
 		if (played.extent[i].id)
 			continue;
 		played.extent[i].id = id;
 		played.extent[i].base = base;
 		played.extent[i].pages = pages;
+		played.extent[i].is_orphan = 0;
 		return 0;
 	}
 	return -ENOSPC;

@@ -19,6 +19,7 @@ struct played_extent {
 	void *base;
 	uint32_t pages, held;
 	uint32_t holds[PLAYED_SLOTS], dropped[PLAYED_SLOTS]; /* dropped: not taken yet */
+	int is_orphan;
 	int file; /* 0: none, and nothing is mapped; else what is dropped of even slots was */
 	unsigned char told_mapped[PLAYED_SLOTS];
 };

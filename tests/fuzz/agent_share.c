@@ -20,6 +20,9 @@
 /* An extent that was sent, and what its slots count as held. */
 struct sent {
 	uint64_t id;
+	int kept;    /* KEPT has named it: what is held of it is known when HOLDS has told */
+	int drained;
+	int early;   /* sent while sharing is off, which no overbookd does: the engine may hear the key later, and then it is an orphan */
 	int unclear; /* DROP_EXTENT came too early, by which overbookd has only itself to blame */
 	unsigned char worn[PLAYED_SLOTS];
 	uint32_t holds[PLAYED_SLOTS], claims[PLAYED_SLOTS]; /* claims: what HOLDS has named so far */
@@ -35,7 +38,17 @@ static struct {
 	unsigned answers; /* STAGED and HELD */
 	struct ob_wire_msg order, orphans, more; /* more: a list that has no end yet */
 	unsigned char *staging;
+	unsigned kept;            /* named by KEPT, for the next SHARE */
+	uint64_t kept_id[PLAYED_EXTENTS];
 } peer;
+
+/* The memory of extents, which outlives those who speak. */
+static struct {
+	uint64_t id;
+	uint32_t pages;
+	int fd;
+} memories[SENT_MAX];
+static unsigned memory_count;
 
 static struct sent *find_sent(uint64_t id)
 {
@@ -49,6 +62,7 @@ void peer_met(int same)
 {
 	peer.known = !same;
 	peer.on = peer.may_map = peer.met = peer.claiming = peer.deaf = 0;
+	peer.kept = 0;
 	for (unsigned i = 0; i < peer.n; i++)
 		memset(peer.sent[i].claims, 0, sizeof(peer.sent[i].claims));
 	peer.more.orphans.n = 0;
@@ -64,6 +78,8 @@ void peer_reset(void)
 	if (peer.staging)
 		munmap(peer.staging, STAGING);
 	memset(&peer, 0, sizeof(peer));
+	while (memory_count)
+		ob_fd_close(&memories[--memory_count].fd);
 }
 
 static void heard_staged(const struct ob_wire_msg *msg)
@@ -131,8 +147,10 @@ static void heard_dropped(const struct ob_wire_msg *msg)
 static void settle(void)
 {
 	peer.claiming = 0;
-	for (unsigned i = 0; i < peer.n; i++)
+	for (unsigned i = 0; i < peer.n; i++) {
 		memcpy(peer.sent[i].holds, peer.sent[i].claims, sizeof(peer.sent[i].holds));
+		peer.sent[i].kept = 0;
+	}
 }
 
 static void heard_holds(const struct ob_wire_msg *msg)
@@ -144,7 +162,7 @@ static void heard_holds(const struct ob_wire_msg *msg)
 
 		if (!sent)
 			continue;
-		FUZZ_CHECK(sent->unclear || sent->holds[item->index] - sent->claims[item->index] >= item->count,
+		FUZZ_CHECK(sent->unclear || sent->kept || sent->holds[item->index] - sent->claims[item->index] >= item->count,
 			   "HOLDS of a slot that is held %u times: %u", sent->holds[item->index], item->count);
 		sent->claims[item->index] += item->count;
 	}
@@ -210,6 +228,7 @@ void peer_check(void)
 		if (!extent->id)
 			continue;
 		FUZZ_CHECK(told_orphan(extent->id) == (sent ? 0 : extent->held), "ORPHANS: %u, not %u", told_orphan(extent->id), extent->held);
+		FUZZ_CHECK(!sent || sent->unclear || sent->early || extent->is_orphan == sent->drained, "an extent that is%s to go", sent->drained ? "" : " not");
 		FUZZ_CHECK(sent || extent->held, "an extent of an earlier overbookd is kept for nothing");
 		for (uint32_t slot = 0; sent && !sent->unclear && slot < extent->pages; slot++)
 			FUZZ_CHECK(sent->holds[slot] == extent->holds[slot], "slot %u is held %u times, overbookd believes %u", slot,
@@ -253,11 +272,37 @@ static void meet_once(void)
 	peer.met = 1;
 }
 
+/* It was sent, or said to be here. NULL when it is known already, or there are too many. */
+static struct sent *add_sent(uint64_t id)
+{
+	if (find_sent(id) || peer.n == SENT_MAX)
+		return NULL;
+	memset(&peer.sent[peer.n], 0, sizeof(peer.sent[0]));
+	peer.sent[peer.n].id = id;
+	return &peer.sent[peer.n++];
+}
+
+/* What KEPT has named. Later than with the first SHARE nobody tells what is held of it. */
+static void have_kept(void)
+{
+	for (unsigned i = 0; i < peer.kept; i++) {
+		struct sent *sent = played_find(peer.kept_id[i]) ? add_sent(peer.kept_id[i]) : NULL;
+
+		if (sent) {
+			sent->kept = !peer.met;
+			sent->unclear = peer.met;
+		} else if (find_sent(peer.kept_id[i])) {
+			find_sent(peer.kept_id[i])->drained = 0;
+		}
+	}
+}
+
 /* The agent will know by this key who it is that speaks. */
 static void be(const uint8_t *key)
 {
 	if (!peer.has_key || memcmp(peer.key, key, sizeof(peer.key)))
 		peer.n = 0;
+	have_kept();
 	memcpy(peer.key, key, sizeof(peer.key));
 	peer.has_key = peer.known = 1;
 	meet_once();
@@ -273,6 +318,7 @@ static void step_off(char *const *words, int n)
 	else
 		memcpy(msg.share.key, peer.key, sizeof(msg.share.key));
 	be(msg.share.key);
+	peer.kept = 0;
 	peer.on = 0;
 	(void)agent_tell(&msg, NULL, 0);
 	FUZZ_CHECK(!played.on, "sharing is on");
@@ -301,6 +347,7 @@ static void step_share(char *const *words, int n)
 		be(msg.share.key);
 		peer.on = msg.share.cpu_permille != 999;
 	}
+	peer.kept = 0;
 	if (tell_with_file(&msg, fds, count) < 0)
 		return;
 	FUZZ_CHECK(played.on == peer.on, "the engine's sharing is %d, not %d", played.on, peer.on);
@@ -309,11 +356,73 @@ static void step_share(char *const *words, int n)
 		   "another key or part of a processor");
 }
 
+static void step_kept(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_KEPT, .kept = { .n = 1 } };
+
+	msg.kept.item[0] = fuzz_number(words, n, 1);
+	if (!msg.kept.item[0] || peer.kept == PLAYED_EXTENTS)
+		return;
+	if (played_find(msg.kept.item[0]))
+		peer.kept_id[peer.kept++] = msg.kept.item[0];
+	(void)agent_tell(&msg, NULL, 0);
+}
+
+static void step_drain(char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_DRAIN };
+
+	msg.drop_extent.id = fuzz_number(words, n, 1);
+	if (!msg.drop_extent.id)
+		return;
+	if (find_sent(msg.drop_extent.id))
+		find_sent(msg.drop_extent.id)->drained = 1;
+	(void)agent_tell(&msg, NULL, 0);
+}
+
+static int find_memory(uint64_t id)
+{
+	for (unsigned i = 0; i < memory_count; i++)
+		if (memories[i].id == id)
+			return (int)i;
+	return -1;
+}
+
+/* The memory of an extent that the agent has, whoever sends it, or another one in its place; *ret_same: it is as it must be. */
+static int send_again(unsigned kind, uint64_t id, uint32_t pages, int *fds, int *ret_same)
+{
+	int at = find_memory(id);
+
+	*ret_same = at >= 0 && kind == 0 && memories[at].pages == pages;
+	if (at < 0 || kind != 0)
+		return make_file(kind, pages * OB_PAGE_SIZE, 0, fds);
+	fds[0] = dup(memories[at].fd);
+	return 1;
+}
+
+/* That of one that it does not have. */
+static int send_new(unsigned kind, uint64_t id, uint32_t pages, int *fds)
+{
+	int count = make_file(kind, pages * OB_PAGE_SIZE, 0, fds), at = find_memory(id);
+
+	if (count && at < 0 && memory_count < SENT_MAX) {
+		at = (int)memory_count++;
+		memories[at].fd = -1;
+	}
+	if (count && at >= 0) {
+		ob_fd_close(&memories[at].fd);
+		memories[at].id = id;
+		memories[at].pages = pages;
+		memories[at].fd = fcntl(fds[0], F_DUPFD_CLOEXEC, 3);
+	}
+	return count;
+}
+
 static void step_extent(char *const *words, int n)
 {
 	struct ob_wire_msg msg = { .type = OB_WIRE_EXTENT };
 	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7;
-	int fds[2] = { -1, -1 }, count, had, had_file, free = 0, good;
+	int fds[2] = { -1, -1 }, count, had, had_file, free = 0, same = 0, good;
 
 	msg.extent.id = fuzz_number(words, n, 1);
 	msg.extent.pages = (uint32_t)fuzz_number(words, n, 2);
@@ -324,13 +433,14 @@ static void step_extent(char *const *words, int n)
 		return;
 	for (unsigned i = 0; i < PLAYED_EXTENTS; i++)
 		free += !played.extent[i].id;
-	count = make_file(kind, msg.extent.pages * OB_PAGE_SIZE, 0, fds);
-	good = (kind == 0 || kind == 4) && (free || had) && peer.known;
-	if (good && !find_sent(msg.extent.id)) {
-		memset(&peer.sent[peer.n], 0, sizeof(peer.sent[0]));
-		/* What it sends that another one has sent, it cannot know the holds of. */
-		peer.sent[peer.n].unclear = had;
-		peer.sent[peer.n++].id = msg.extent.id;
+	count = had ? send_again(kind, msg.extent.id, msg.extent.pages, fds, &same) : send_new(kind, msg.extent.id, msg.extent.pages, fds);
+	good = (kind == 0 || kind == 4) && (had ? same : free) && peer.known;
+	/* What it sends that another one has sent, it cannot know the holds of. */
+	if (good && !find_sent(msg.extent.id))
+		add_sent(msg.extent.id)->unclear = had;
+	if (good) {
+		find_sent(msg.extent.id)->drained = 0;
+		find_sent(msg.extent.id)->early = !peer.on;
 	}
 	(void)tell_with_file(&msg, fds, count);
 	FUZZ_CHECK(had || good == !!played_find(msg.extent.id), "the extent is %s", good ? "refused" : "taken");
@@ -418,6 +528,12 @@ int peer_step(char letter, char *const *words, int n)
 		break;
 	case 'd':
 		step_drop_extent(words, n);
+		break;
+	case 'y':
+		step_kept(words, n);
+		break;
+	case 'r':
+		step_drain(words, n);
 		break;
 	case 'g':
 		step_fetch(words, n);

@@ -5,6 +5,8 @@
  *     s KEY CPU KIND           SHARE on
  *     z                        SHARE off
  *     e ID PAGES KIND          EXTENT
+ *     y ID                     KEPT, for the next SHARE
+ *     r ID                     DRAIN
  *     d ID                     DROP_EXTENT
  *     g PAGE STAGING N         FETCH of N pages; every third by a hash that it does not have
  *     a PAGE ID INDEX N        ADOPT of N pages, by slots from INDEX on; even pages are equal to their slot
@@ -14,7 +16,8 @@
  *     m                        the machine would map pages, and MAY_MAP; what is dropped of even slots of extents that come then was mapped
  *     n                        what the agent says of sharing is lost from now on, until it connects again
  *
- * KIND: 0 the descriptor is what it must be, 1 not sealed, 2 too small, 3 there is none, 4 there are two, 5 a pipe, 6 too large.
+ * KIND: 0 the descriptor is what it must be (an extent has one memory, whoever sends it), 1 not sealed, 2 too small, 3 there is none,
+ * 4 there are two (of another memory), 5 a pipe, 6 too large.
  *
  * What must hold: an overbookd, known by its key, is told exactly once of each hold that ends, and of no other; what it was not told
  * since it was lost it knows after HOLDS, which comes first and never names more than it believes; what is held of

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -442,6 +443,43 @@ void bed_set_balloons(struct bed *bed, int is_auto, uint64_t floor_bytes)
 	bed_run(bed);
 }
 
+static void on_freed(void *context, uint32_t slot, uint64_t lo, uint64_t hi)
+{
+}
+
+static void on_opened(void *context, uint64_t id, int fd)
+{
+}
+
+static void on_gone(void *context, uint64_t id)
+{
+}
+
+void bed_keep(struct bed *bed, unsigned index, const char *domain, unsigned pages)
+{
+	static const struct ob_store_events events = { on_freed, on_opened, on_gone };
+	char label[OB_STORE_LABEL_MAX], name[32];
+	uint8_t page[OB_SHARE_PAGE];
+	struct ob_store *store;
+	uint32_t slot = 0;
+	int fd = -1;
+
+	snprintf(label, sizeof(label), "domain:%.63s", domain);
+	store = ob_store_new(label, &events, NULL);
+	for (unsigned i = 0; i < pages; i++) {
+		memset(page, (int)i, sizeof(page));
+		FUZZ_CHECK(ob_store_fill(store, page, i, i, true, true, &slot) == 0, "no memory");
+		bed->agent[index].held = (struct ob_wire_adopt){ .extent = ob_store_id(store, slot) };
+	}
+	if (pages)
+		fd = fcntl(ob_store_fd(store, slot), F_DUPFD_CLOEXEC, 3);
+	ob_store_free(store);
+	snprintf(name, sizeof(name), "extent-%016llx", (unsigned long long)bed->agent[index].held.extent);
+	if (fd >= 0)
+		(void)ob_share_take(&bed->daemon, fd, name);
+	bed_run(bed);
+}
+
 void bed_empty(struct bed *bed)
 {
 	struct ob_daemon *daemon = &bed->daemon;
@@ -457,6 +495,8 @@ void bed_empty(struct bed *bed)
 	ob_registry_clear(daemon);
 	bed_run(bed);
 	FUZZ_CHECK(!daemon->machine_count, "%u machines stay", daemon->machine_count);
+	/* Nobody is awaited any more. */
+	bed_pass(bed, 60);
 	FUZZ_CHECK(!daemon->share->domains && !daemon->share->planned && !ob_share_orphan_bytes(daemon), "something of sharing stays");
 	daemon->share_subpages = 0;
 	daemon->stirred_ns = 0;

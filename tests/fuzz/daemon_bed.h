@@ -65,6 +65,8 @@ void bed_run(struct bed *bed);
 void bed_pass(struct bed *bed, uint64_t seconds);
 
 /* overbookd has an index of so many sub-pages from now on (0: without classes), until bed_empty(). */
+/* systemd has kept an extent of a domain's, with so many pages in one slot each; the agent knows its name. */
+void bed_keep(struct bed *bed, unsigned index, const char *domain, unsigned pages);
 void bed_set_subpages(struct bed *bed, unsigned subpages);
 
 /* Other settings for large pages, until bed_empty(). */

@@ -358,7 +358,7 @@ static void tell_raw(const uint8_t *packet, size_t size)
 {
 	static struct ob_wire_msg msg;
 
-	if (ob_wire_decode(packet, size, &msg, NULL) < 0 || msg.type < OB_WIRE_SHARE || msg.type > OB_WIRE_SUBPAGES)
+	if (ob_wire_decode(packet, size, &msg, NULL) < 0 || msg.type < OB_WIRE_SHARE || msg.type > OB_WIRE_DRAIN)
 		(void)tell_with(packet, size, NULL, 0);
 }
 

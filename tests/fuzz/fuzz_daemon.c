@@ -16,6 +16,7 @@
  *     D N TIMES INDEX             DROPPED of the slot that it was to adopt last, moved by INDEX
  *     H N TIMES INDEX             HOLDS of the same; TIMES 0: the last of them
  *     P N EXTENT HELD             ORPHANS; M: MORE_ORPHANS, 512 from EXTENT on
+ *     K N DOMAIN PAGES            systemd has kept an extent of DOMAIN, of which so many slots were filled; D and H of N are of its slots
  *     u N STATUS TEXT             REPLY to the last UNSHARE
  *     w N HEX                     any packet
  *     q N                         agent N closes
@@ -221,6 +222,8 @@ static void sharing_step(struct bed *bed, unsigned who, char letter, char *const
 		say_staged(bed, who, words, n);
 	else if (letter == 'A')
 		say_held(bed, who, words, n);
+	else if (letter == 'K')
+		bed_keep(bed, who, fuzz_word(words, n, 2), (unsigned)(fuzz_number(words, n, 3) % 50));
 	else
 		say_dropped(bed, who, letter, words, n);
 }
@@ -367,7 +370,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int steps = 0; steps < STEPS_MAX && at && (n = fuzz_step(&at, words, words_of(*at))) >= 0; steps++) {
 		unsigned who = (unsigned)fuzz_number(words, n, 1) % OB_MIN(BED_AGENTS, BED_CLIENTS);
 
-		if (n && strchr("OFADPHM", *words[0]))
+		if (n && strchr("OFADPHMK", *words[0]))
 			sharing_step(bed, who, *words[0], words, n);
 		else if (n && strchr("ahsgxreuwqBS", *words[0]))
 			agent_step(bed, who, *words[0], words, n);

@@ -39,6 +39,27 @@ def pss_by_kind(pid, ranges):
     return sums
 
 
+def large_bytes(pid, ranges):
+    """What lies in large pages, of the mappings that have a part in address ranges [(kind, start, end)]."""
+    return sum(int(line.split()[1]) * 1024 for line in lines_of(pid, ranges, b"AnonHugePages:"))
+
+
+def flags(pid, ranges):
+    """The kernel's flags (two letters each) that all of these mappings have."""
+    return set.intersection(*(set(line.decode().split()[1:]) for line in lines_of(pid, ranges, b"VmFlags:")))
+
+
+def lines_of(pid, ranges, field):
+    inside = False
+    with open(f"/proc/{pid}/smaps", "rb") as smaps:
+        for line in smaps:
+            area = AREA.match(line)
+            if area:
+                inside = any(a < int(area.group(2), 16) and int(area.group(1), 16) < b for _, a, b in ranges)
+            elif inside and line.startswith(field):
+                yield line
+
+
 def state_of(path):
     try:
         with open(path, "rb") as file:

@@ -19,13 +19,16 @@ names; a Meter samples it from a thread of its own and remembers the worst.
 import collections
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -94,6 +97,64 @@ def tail(path, lines=40):
         return ""
 
 
+class Keeper:
+    """What systemd does for overbookd: listens on its sockets, and keeps descriptors for the next one."""
+
+    HIGH = 500  # descriptors are kept above that, in nobody's way
+    # What becomes overbookd: NAMES, the descriptors' numbers, and the command.
+    STARTER = """
+import os, sys
+numbers = [int(word) for word in sys.argv[2].split(",")]
+for target, number in enumerate(numbers, 3):
+    os.dup2(number, target)
+    os.close(number)
+os.environ.update(LISTEN_FDS=str(len(numbers)), LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES=sys.argv[1])
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+    def __init__(self, directory):
+        self.sockets, self.kept = [], {}
+        for name, kind in (("agents.sock", socket.SOCK_SEQPACKET), ("overbookd.sock", socket.SOCK_STREAM)):
+            listener = socket.socket(socket.AF_UNIX, kind)
+            listener.bind(os.path.join(directory, name))
+            listener.listen(128)
+            self.sockets.append(self.high(listener.fileno()))
+            listener.close()
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.path = os.path.join(directory, "notify")
+        self.notify.bind(self.path)
+        self.lock = threading.Lock()
+        threading.Thread(target=self.hear, daemon=True).start()
+
+    def high(self, descriptor):
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, self.HIGH)
+
+    def hear(self):
+        while True:
+            data, descriptors, _, _ = socket.recv_fds(self.notify, 4096, 4)
+            lines = dict(line.split("=", 1) for line in data.decode().split("\n") if "=" in line)
+            with self.lock:
+                if lines.get("FDSTORE") == "1":
+                    self.kept[lines["FDNAME"]] = self.high(descriptors[0])
+                elif lines.get("FDSTOREREMOVE") == "1" and lines["FDNAME"] in self.kept:
+                    os.close(self.kept.pop(lines["FDNAME"]))
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def activate(self, command, environment):
+        with self.lock:
+            names = ["overbookd.socket"] * 2 + list(self.kept)
+            descriptors = self.sockets + list(self.kept.values())
+        words = [sys.executable, "-c", self.STARTER, ":".join(names), ",".join(map(str, descriptors)), *command]
+        return words, descriptors, {**environment, "NOTIFY_SOCKET": self.path}
+
+    def close(self):
+        with self.lock:
+            for descriptor in self.sockets + list(self.kept.values()):
+                os.close(descriptor)
+            self.sockets, self.kept = [], {}
+
+
 class Host:
     def __init__(self, paths):
         self.paths = paths
@@ -107,6 +168,7 @@ class Host:
         os.mkdir(self.swap, 0o700)
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("OVERBOOK_")}
         self.environment["OVERBOOK_RUNDIR"] = self.rundir
+        self.keeper = None
 
     def __enter__(self):
         return self
@@ -121,6 +183,8 @@ class Host:
         for machine in self.machines:
             machine.kill()
         self.kill_daemon()
+        if self.keeper:
+            self.keeper.close()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     # --- overbookd and the CLI ---
@@ -128,8 +192,11 @@ class Host:
     def start_daemon(self, *options):
         self.daemons += 1
         with open(self.path(f"overbookd-{self.daemons}.log"), "wb") as log:
-            self.daemon = subprocess.Popen([self.paths.overbookd, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                           env=self.environment, start_new_session=True, preexec_fn=die_with_parent)
+            command, passed, environment = [self.paths.overbookd, *options], (), self.environment
+            if self.keeper:
+                command, passed, environment = self.keeper.activate(command, environment)
+            self.daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, pass_fds=passed,
+                                           start_new_session=True, preexec_fn=die_with_parent)
 
         def answers():
             if self.daemon.poll() is not None:
@@ -142,6 +209,10 @@ class Host:
             self.daemon.send_signal(signal_number)
             self.daemon.wait(PATIENCE)
         self.daemon = None
+
+    def keep(self):
+        """overbookd is started as by systemd from now on."""
+        self.keeper = Keeper(self.rundir)
 
     def run(self, *words, check=True, environment=None, timeout=PATIENCE):
         """Runs `overbook WORDS`; with check, a status other than 0 is an error that shows what it said."""

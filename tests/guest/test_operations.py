@@ -203,6 +203,20 @@ def free_page_reporting(host):
     machine.check()
 
 
+def filling(host):
+    """The witness holds more or less of its memory when it is told to, and works on what it holds alone"""
+    machine = start_roomy(host, witness=dict(anon=ANON_MIB, fill=20, rate=2000))
+    pages = ANON_MIB * 256
+    assert machine.check() == pages
+    for percent in (60, 100, 30, 100, 0, 80):
+        held = int(machine.ask(f"fill {percent}", "filled").values["touched_bytes"])
+        assert held == pages * percent // 100 * 4096, f"{held} bytes are held at {percent}%"
+        if percent:
+            machine.wait_progress(1000)
+        assert machine.check() == pages
+        assert int(machine.ask("check", "checked").values["touched_bytes"]) == held
+
+
 def expect_refused(machine, action, reason):
     try:
         action()
@@ -307,5 +321,5 @@ def vhost_user_later(host):
 
 
 sys.exit(tap.main([stop_and_continue, read_from_outside, snapshots, resets, snapshot_and_sandbox, daemonized, ends, hot_plug,
-                   balloon, free_page_reporting, capabilities, without_ram,
+                   balloon, free_page_reporting, filling, capabilities, without_ram,
                    checkpoint_restart, vhost_user_later]))

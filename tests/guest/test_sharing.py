@@ -19,7 +19,8 @@ ANON, SAME, NEARLY, ZERO = 96 * MIB, 70, 10, 5
 EQUAL = ANON * SAME // 100 * (100 - ZERO) // 100
 CALM = dict(anon=ANON // MIB, same=SAME, nearly=NEARLY, zero=ZERO, rate=1000, hot=3, hotness=97, sequential=1, writes=20)
 # Half of a processor a machine for looking at pages: a test is not to wait for the usual leisure.
-QUICK = ("--share-cpu", "500")
+# Memory is plenty here, in which large pages in use are kept whole by default: test_large.py.
+QUICK = ("--share-cpu", "500", "--large-pages", "off")
 
 
 def pss(pid):
@@ -62,7 +63,8 @@ def check_all(machines):
 def store(host):
     """What overbookd says of its stores, all domains together."""
     answer = host.json("share")
-    return {key: sum(domain[key] for domain in answer["domains"]) for key in ("shared_bytes", "slots_used_bytes", "extents")} | {
+    keys = ("shared_bytes", "slots_used_bytes", "restored_bytes", "extents")
+    return {key: sum(domain[key] for domain in answer["domains"]) for key in keys} | {
         "orphan_bytes": answer["orphan_bytes"], "store_bytes": answer["store_bytes"]}
 
 
@@ -129,6 +131,44 @@ def daemon_killed(host):
     check_all(machines)
 
 
+def daemon_restarted(host):
+    """Where systemd keeps the store's memory the next overbookd copies nothing: the same slots are held, and memory does not grow"""
+    host.keep()
+    host.start_daemon(*QUICK)
+    machines = start(host, "both", "both")
+    wait_shared(machines)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        before, memory = store(host), total(host)
+        host.kill_daemon(number)
+        for machine in machines:
+            machine.wait_progress(500)
+        host.start_daemon(*QUICK)
+        worst = 0
+
+        def has_all(now):
+            nonlocal worst
+            worst = max(worst, total(host))
+            assert now["orphan_bytes"] == 0, now
+            return now["shared_bytes"] > before["shared_bytes"] * 8 // 10
+        after = wait_store(host, has_all, "what was shared is known again")
+        new = after["store_bytes"] - after["restored_bytes"]
+        tap.comment(f"before {before}, then {after}: {new >> 10} KiB are new; all memory: {memory / MIB:.1f} MiB, then at most "
+                    f"{worst / MIB:.1f} MiB")
+        assert after["restored_bytes"] > before["store_bytes"] * 8 // 10, (before, after)
+        assert new < before["store_bytes"] // 5, (before, after)
+        assert worst < memory + before["store_bytes"] // 2, (memory, worst)
+        for machine in machines:
+            machine.wait_progress(500)
+    # All of it is read, and shared again, in the same slots and in new ones.
+    check_all(machines)
+    wait_shared(machines, EQUAL // 4)
+    check_all(machines)
+    for machine in machines:
+        machine.signal(signal.SIGKILL)
+        machine.wait_end()
+    harness.wait_until(lambda: not host.keeper.kept, "nothing is kept for machines that have ended")
+
+
 def switched_off(host):
     """overbook share --off brings a machine's shared pages back, and the store goes with the last of them"""
     host.start_daemon(*QUICK)
@@ -189,6 +229,7 @@ def by_class(host):
 
 def mapped(host):
     """Shared pages that are read again and again are mapped: reads are no faults, writes and discards take pages out, nothing is lost"""
+    host.keep()
     host.start_daemon(*QUICK)
     for seed in (1, 2):
         host.machine(f"guest-{seed}", memory=208, witness={**CALM, "same": 100, "nearly": 0, "zero": 0, "direct": 8, "seed": seed},
@@ -214,6 +255,15 @@ def mapped(host):
     tap.comment(f"after all was written: {[s['mapped_bytes'] >> 10 for s in after]} KiB mapped, {[s['map_breaks'] for s in after]} breaks, "
                 f"{[s['map_taken_out_pages'] for s in after]} of {[s['map_pages'] for s in after]} pages were taken out; "
                 f"worn: {host.json('share')['domains'][0]['worn_bytes'] >> 10} KiB")
+    # The next overbookd has the extents that are mapped, and more is mapped of them.
+    wait_shared(machines)
+    host.kill_daemon()
+    host.start_daemon(*QUICK)
+    known = wait_store(host, lambda s: s["shared_bytes"] > EQUAL and s["orphan_bytes"] == 0, "what is shared is known again")
+    assert known["restored_bytes"] > EQUAL // 2, known
+    check_all(machines)
+    wait_shared(machines)
+    check_all(machines)
     host.run("share", "--off", machines[0].name)
     assert machines[0].stats()["stats"]["mapped_bytes"] == 0
     # Nobody is there to ask; what is mapped stays right.
@@ -225,4 +275,4 @@ def mapped(host):
     machines[0].check()
 
 
-sys.exit(tap.main([equal_memory, by_class, other_domains, daemon_killed, switched_off, guest_killed, mapped]))
+sys.exit(tap.main([equal_memory, by_class, other_domains, daemon_killed, daemon_restarted, switched_off, guest_killed, mapped]))

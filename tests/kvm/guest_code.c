@@ -84,12 +84,24 @@ GUEST static void play(struct guest_vcpu *vcpu)
 	}
 }
 
+/* From pointer to pointer. */
+GUEST static void chase(struct guest_vcpu *vcpu)
+{
+	uint64_t at = vcpu->chased;
+
+	for (uint64_t op = 0; op < vcpu->operations; op++)
+		at = *(const volatile uint64_t *)at;
+	vcpu->chased = at;
+}
+
 GUEST void guest_main(struct guest_vcpu *vcpu)
 {
 	if (vcpu->job == GUEST_WALK)
 		walk(vcpu);
-	else
+	else if (vcpu->job == GUEST_PLAY)
 		play(vcpu);
+	else
+		chase(vcpu);
 	__atomic_store_n(&vcpu->done, vcpu->done + 1, __ATOMIC_RELEASE);
 	for (;;)
 		*(volatile uint8_t *)vcpu->exit_address = 1;

@@ -13,7 +13,7 @@
 #define GUEST_VCPUS   2u
 #define GUEST_COUNTERS 512u /* shared counters, one a page */
 
-enum guest_job { GUEST_WALK, GUEST_PLAY };
+enum guest_job { GUEST_WALK, GUEST_PLAY, GUEST_CHASE };
 
 /* Everything of one processor; nothing is written by both sides at a time. */
 struct guest_vcpu {
@@ -24,6 +24,7 @@ struct guest_vcpu {
 	uint64_t pages;
 	uint64_t versions, counters;
 	uint64_t exit_address;  /* a store here ends the run */
+	uint64_t chased;        /* GUEST_CHASE: a pointer to begin with; in the end, the one that it has come to */
 	/* the guest's words */
 	uint64_t done, checked, wrong;
 	uint64_t wrong_page, wrong_word, wrong_seen, wrong_expected;

@@ -24,7 +24,7 @@
 #define OWN_PDPT   1u
 #define OWN_PD_LOW 2u
 #define OWN_PD_RAM 3u
-#define OWN_PT     8u   /* page tables of the memory under test */
+#define OWN_PT     8u   /* page tables of every other 2 MiB of the memory under test */
 #define OWN_CODE   400u
 #define OWN_STACK  420u /* 8 pages a processor */
 
@@ -65,16 +65,25 @@ static void build_page_tables(struct vm *vm)
 	/* Every other 2 MiB is mapped by 4 KiB pages, as Linux guests map by both. */
 	for (uint64_t chunk = 0; chunk < pages / 512; chunk++) {
 		uint64_t gpa = VM_RAM_GPA + (chunk << 21);
-		uint64_t *table = own_page(vm, OWN_PT + (unsigned)chunk);
+		unsigned own = OWN_PT + (unsigned)chunk / 2;
+		uint64_t *table = own_page(vm, own);
 
 		if (chunk % 2) {
 			ram[chunk] = gpa | PTE_LARGE;
 			continue;
 		}
-		ram[chunk] = own_gpa(vm, OWN_PT + (unsigned)chunk) | PTE_TABLE;
+		ram[chunk] = own_gpa(vm, own) | PTE_TABLE;
 		for (unsigned i = 0; i < 512; i++)
 			table[i] = (gpa + i * GUEST_PAGE) | PTE_TABLE;
 	}
+}
+
+void vm_map_large(struct vm *vm)
+{
+	uint64_t *ram = own_page(vm, OWN_PD_RAM);
+
+	for (uint64_t chunk = 0; chunk < vm->ram_bytes >> 21; chunk++)
+		ram[chunk] = (VM_RAM_GPA + (chunk << 21)) | PTE_LARGE;
 }
 
 static int map_slot(struct vm *vm, unsigned slot, uint64_t gpa, void *memory, size_t bytes, struct ob_error *err)
@@ -181,7 +190,7 @@ int vm_create(struct vm *vm, uint8_t *ram, size_t ram_bytes, unsigned vcpus, str
 	*vm = (struct vm){ .kvm_fd = -1, .vm_fd = -1, .vcpus = vcpus, .ram = ram, .ram_bytes = ram_bytes };
 	for (unsigned i = 0; i < GUEST_VCPUS; i++)
 		vm->vcpu_fds[i] = -1;
-	if (code_bytes > (OWN_STACK - OWN_CODE) * (size_t)GUEST_PAGE || ram_bytes >> 21 > OWN_CODE - OWN_PT ||
+	if (code_bytes > (OWN_STACK - OWN_CODE) * (size_t)GUEST_PAGE || ram_bytes > VM_RAM_MAX ||
 	    vcpus > GUEST_VCPUS)
 		return ob_error_sys(err, E2BIG, "the guest does not fit");
 	r = make_machine(vm, err);

@@ -5,7 +5,7 @@
  *
  * Guest-physical memory: 2 MiB of plain memory (descriptor tables, the shared pages) from 0, and the memory under test from
  * VM_RAM_GPA. Page tables, code and stacks lie at the end of the memory under test, so that the walk of the page tables,
- * instruction fetches and pushes also meet pages that are not there. Addresses are mapped one to one by 4 KiB and 2 MiB pages.
+ * instruction fetches and pushes also meet pages that are not there. Addresses are mapped one to one by 4 KiB and 2 MiB pages, by turns.
  */
 #ifndef OB_TESTS_KVM_VM_H
 #define OB_TESTS_KVM_VM_H
@@ -19,6 +19,7 @@
 #define VM_RAM_GPA     (1ull << 30)
 #define VM_OWN_PAGES   512u /* at the end of the memory under test, the machine's own */
 #define VM_LOW_BYTES   (4ull << 20)
+#define VM_RAM_MAX     (1ull << 30)
 
 struct vm {
 	int kvm_fd, vm_fd, vcpu_fds[GUEST_VCPUS];
@@ -35,6 +36,9 @@ struct vm {
 /* Makes a machine. Returns 0, or -errno with the cause; -ENOTSUP when this host cannot run one at all. */
 int vm_create(struct vm *vm, uint8_t *ram, size_t ram_bytes, unsigned vcpus, struct ob_error *err) OB_MUST_CHECK;
 void vm_destroy(struct vm *vm);
+
+/* Maps all of it by 2 MiB pages from now on, as a guest that has large pages too; no processor may have run yet. */
+void vm_map_large(struct vm *vm);
 
 /* Pages that the guest plays with, after GUEST_COUNTERS pages of counters. */
 uint64_t vm_guest_pages(const struct vm *vm);

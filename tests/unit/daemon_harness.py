@@ -29,7 +29,7 @@ MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
 
 HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS, BALLOON_SET = range(1, 16)
-SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, LARGE = range(16, 28)
+SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, KEPT, DRAIN, LARGE = range(16, 30)
 BALLOON = 30
 EINPROGRESS = 115
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -174,7 +174,7 @@ class Agent:
             self.released = sequence
         elif kind == POLL:
             self.polls.append(struct.unpack("<I", payload)[0])
-        elif SHARE <= kind <= SUBPAGES:
+        elif SHARE <= kind <= DRAIN:
             self.obey_share(kind, sequence, payload)
         elif kind == LARGE:
             self.large.append(struct.unpack("<8I", payload))
@@ -256,18 +256,31 @@ def listener(path, kind):
     return high
 
 
-def activate(command, descriptors, pid="$$", **options):
-    """Runs a command with descriptors passed as systemd does: from 3 on, with LISTEN_FDS and LISTEN_PID."""
+def activate(command, descriptors, pid="$$", names=None, **options):
+    """Runs a command with descriptors passed as systemd does: from 3 on, with LISTEN_FDS, LISTEN_PID and, unless it is an old one,
+    LISTEN_FDNAMES."""
     def place():
         for number, descriptor in enumerate(descriptors, 3):
             os.dup2(descriptor, number)
+    # What Popen opens for itself must not be where they go.
+    spare = [os.open("/dev/null", os.O_RDONLY)]
+    while spare[-1] < 3 + len(descriptors):
+        spare.append(os.dup(spare[0]))
     shell = "export LISTEN_FDS=%d LISTEN_PID=%s; exec \"$@\"" % (len(descriptors), pid)
-    return subprocess.Popen(["sh", "-c", shell, "sh", *command], preexec_fn=place, pass_fds=range(3, 3 + len(descriptors)), **options)
+    if names is not None:
+        shell = "export LISTEN_FDNAMES='%s'; " % ":".join(names) + shell
+    try:
+        return subprocess.Popen(["sh", "-c", shell, "sh", *command], preexec_fn=place, pass_fds=range(3, 3 + len(descriptors)), **options)
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
 
 
 class Daemon:
-    def __init__(self, *args, directory=None, sockets=()):
-        """sockets: names of those that are passed to it, in this order."""
+    def __init__(self, *args, directory=None, sockets=(), keeps=None):
+        """sockets: names of those that are passed to it, in this order. keeps: how many descriptors are kept for the next one as
+        systemd does; None: it is an old systemd, or another one's."""
+        self.keeps, self.kept = keeps, {}
         self.args, self.agents, self.budget, self.told, self.heard = args, [], None, "", 0
         self.dir = directory or tempfile.mkdtemp(prefix="overbookd-")
         self.peak, self.reserved, self.process = 0, {}, None
@@ -285,7 +298,9 @@ class Daemon:
         self.notify.settimeout(20)
         command = [OVERBOOKD, "--socket-dir", self.dir, *self.args]
         options = dict(stderr=self.log, env=dict(os.environ, NOTIFY_SOCKET=path, OVERBOOK_LOG="debug", **environment))
-        self.process = activate(command, self.passed, **options) if self.passed else subprocess.Popen(command, **options)
+        names = ["overbookd.socket"] * len(self.passed) + list(self.kept) if self.keeps is not None else None
+        descriptors = self.passed + list(self.kept.values())
+        self.process = activate(command, descriptors, names=names, **options) if descriptors else subprocess.Popen(command, **options)
         try:
             self.until_told("READY=1")
         except BaseException:
@@ -295,12 +310,32 @@ class Daemon:
     def until_told(self, what):
         """Waits until overbookd has told systemd so, after what was waited for last. All that it has told is in self.told."""
         while what not in self.told[self.heard:]:
-            self.told += self.notify.recv(4096).decode() + "\n"
+            self.hear()
         self.heard = len(self.told)
+
+    def hear(self):
+        """Takes in what systemd is told."""
+        data, descriptors, _, _ = socket.recv_fds(self.notify, 4096, 4)
+        lines = data.decode().split("\n")
+        self.told += data.decode() + "\n"
+        name = next((line[7:] for line in lines if line.startswith("FDNAME=")), None)
+        if "FDSTORE=1" in lines and self.keeps is not None and len(self.kept) < self.keeps:
+            assert name not in self.kept and len(descriptors) == 1
+            self.kept[name] = fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, 200)
+        if "FDSTOREREMOVE=1" in lines and name in self.kept:
+            os.close(self.kept.pop(name))
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def hear_all(self):
+        # overbookd waits when systemd does not read what it is told.
+        while self.notify.fileno() >= 0 and select.select([self.notify], [], [], 0)[0]:
+            self.hear()
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
         self.process.wait()
+        self.hear_all()
         self.notify.close()
 
     def stop(self):
@@ -322,7 +357,7 @@ class Daemon:
         self.close()
 
     def close(self):
-        for descriptor in self.passed:
+        for descriptor in self.passed + list(self.kept.values()):
             os.close(descriptor)
         self.log.close()
         shutil.rmtree(self.dir)
@@ -335,9 +370,7 @@ class Daemon:
         """Lets agents read, answer and report once; watches the budget at each step."""
         live = [agent for agent in self.agents if agent.sock and not agent.closed]
         select.select([agent.sock for agent in live if not agent.deaf] + list(extra), [], [], seconds)
-        # overbookd waits when systemd does not read what it is told.
-        while self.notify.fileno() >= 0 and select.select([self.notify], [], [], 0)[0]:
-            self.told += self.notify.recv(4096).decode() + "\n"
+        self.hear_all()
         for agent in random.sample(live, len(live)):
             agent.pump()
             self.watch()

@@ -8,8 +8,8 @@ import os
 import struct
 from collections import Counter
 
-from daemon_harness import (ADOPT, DROP_EXTENT, DROPPED, EXTENT, FETCH, HELD, HOLDS, MAPS, MAY_MAP, OFFER, ORPHANS, SHARE, STAGED, SUBPAGES,
-                            UNSHARE, WORN, FIELDS, Agent, hello, message)
+from daemon_harness import (ADOPT, DRAIN, DROP_EXTENT, DROPPED, EXTENT, FETCH, FIELDS, HELD, HOLDS, KEPT, MAPS, MAY_MAP, OFFER, ORPHANS, SHARE,
+                            STAGED, SUBPAGES, UNSHARE, WORN, Agent, hello, message)
 
 PAGE, STAGING = 4096, 64
 ESTALE, ENOENT = 116, 2
@@ -53,6 +53,9 @@ class Sharer(Agent):
         self.questions = []  # of FETCH, without an answer yet
         self.fetched, self.refused = 0, 0
         self.tells, self.told = True, False  # an agent that knows HOLDS; it has said them on this connection
+        self.keeps = True  # an agent that knows KEPT and DRAIN
+        self.named, self.all_named = set(), set()  # by KEPT, on this connection; ever
+        self.foreign, self.drained = set(), set()  # extents of another overbookd's; those that DRAIN has named
         self.numbers = {}
         super().__init__(daemon, name, **options)
 
@@ -62,6 +65,7 @@ class Sharer(Agent):
         values.update(other)
         self.send(hello(self.name, values.pop("pid", self.pid), **values))
         self.told = False
+        self.named = set()
         if self.maps:
             self.send(message(MAPS))
 
@@ -76,6 +80,8 @@ class Sharer(Agent):
             flags, self.permille = struct.unpack("<II", payload[:8])
             self.on = bool(flags)
             self.subpages, self.next_subpages = self.next_subpages, 0
+            if self.key != payload[8:]:
+                self.foreign = set(self.extents) - self.named
             self.key = payload[8:]
             assert len(self.key) == 192
             if self.on:
@@ -99,9 +105,19 @@ class Sharer(Agent):
             self.may_map = True
         elif kind == UNSHARE:
             self.unshare = sequence
+        elif kind == KEPT:
+            named = [extent for extent, in struct.iter_unpack("<Q", payload[4:])]
+            assert len(named) == struct.unpack("<I", payload[:4])[0] and 0 not in named
+            self.named |= set(named) if self.keeps else set()
+            self.all_named |= set(named)
+        elif kind == DRAIN:
+            self.drained.add(struct.unpack("<Q", payload)[0])
         elif kind == DROP_EXTENT:
             extent, = struct.unpack("<Q", payload)
-            assert extent in self.extents and extent not in [slot[0] for slot in self.held.values()]
+            assert extent in self.extents or extent in self.all_named
+            assert extent in self.foreign or extent not in [slot[0] for slot in self.held.values()]
+            if extent in self.foreign:
+                return
             self.forget_extent(extent)
             self.dropped_extents.append(extent)
 
@@ -113,6 +129,7 @@ class Sharer(Agent):
         assert len(self.descriptors) == 1 and extent and pages == 4096
         known = Sharer.domains.setdefault(extent, (self.domain, "" if self.domain else self.name))
         assert known == (self.domain, "" if self.domain else self.name), "an extent of %s came to %s" % (known, self.name)
+        self.foreign.discard(extent)
         self.forget_extent(extent)
         descriptor = os.dup(self.descriptors[0])
         self.extents[extent] = (descriptor, mmap.mmap(descriptor, pages * PAGE, prot=mmap.PROT_READ))
@@ -142,7 +159,8 @@ class Sharer(Agent):
     def adopt(self, wanted):
         answers, dropped = [], []
         for page, extent, index, _ in wanted:
-            good = extent in self.extents and page not in self.in_use and self.pages.get(page) == self.bytes_of((extent, index))
+            good = (extent in self.extents and extent not in self.foreign and page not in self.in_use and
+                    self.pages.get(page) == self.bytes_of((extent, index)))
             self.refused += not good
             answers.append((page, extent, index, 0 if good else -ESTALE))
             if good and page in self.held:
@@ -161,7 +179,7 @@ class Sharer(Agent):
         self.told = True
 
     def tell_dropped(self, slots):
-        slots = [slot for slot in slots if slot[0] in self.extents]
+        slots = [slot for slot in slots if slot[0] in self.extents and slot[0] not in self.foreign]
         if slots:
             self.send(entries(DROPPED, "<QII", [(extent, index, 1) for extent, index in slots]))
 
@@ -175,11 +193,11 @@ class Sharer(Agent):
                 self.tell_dropped([slot])
         self.pages[page] = data
 
-    def offer(self, *pages, hash=None, changed=0):
-        """changed: sub-pages that have, a bit each."""
+    def offer(self, *pages, hash=None, changed=0, kind=0):
+        """changed: sub-pages that have, a bit each; kind: 2: they lie in an extent that is to go."""
         pages = pages or list(self.pages)
         for start in range(0, len(pages), 512):
-            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), changed << 8, 0)
+            self.send(entries(OFFER, "<QQQII", [(page, *(hash or page_hash(self.key, self.pages[page])), changed << 8 | kind, 0)
                                                for page in pages[start:start + 512]]))
 
     def orphans(self):
@@ -237,3 +255,10 @@ def a_page_anew(daemon, agents, page, number):
         agent.offer(page)
     daemon.until(lambda: all(page in agent.held for agent in agents))
     return agents[0].held[page]
+
+
+def check(*agents):
+    """Every slot that they hold has the bytes of their page."""
+    for agent in agents:
+        for page, slot in agent.held.items():
+            assert agent.bytes_of(slot) == agent.pages[page], "page %d of %s is another one" % (page, agent.name)

@@ -62,7 +62,12 @@ static void sample_of_sharing(struct ob_wire_msg *msg)
 		msg->extent.id = extent;
 		msg->extent.pages = OB_WIRE_EXTENT_MAX;
 		break;
+	case OB_WIRE_KEPT:
+		for (msg->kept.n = n; n--;)
+			msg->kept.item[n] = extent + n;
+		break;
 	case OB_WIRE_DROP_EXTENT:
+	case OB_WIRE_DRAIN:
 		msg->drop_extent.id = extent;
 		break;
 	}
@@ -142,7 +147,8 @@ static const uint16_t types[] = {
 	OB_WIRE_HELLO, OB_WIRE_STATS, OB_WIRE_RANGES, OB_WIRE_STOPPED, OB_WIRE_REPLY, OB_WIRE_SET_LIMIT, OB_WIRE_RELEASE, OB_WIRE_POLL,
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
-	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES, OB_WIRE_LARGE, OB_WIRE_BALLOON_SET, OB_WIRE_BALLOON,
+	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES, OB_WIRE_KEPT, OB_WIRE_DRAIN, OB_WIRE_LARGE,
+	OB_WIRE_BALLOON_SET, OB_WIRE_BALLOON,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -329,7 +335,7 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	enum { PAYLOAD = OB_WIRE_HEADER_SIZE, ITEM = PAYLOAD + 4 };
 	static const uint16_t lists[] = {
 		OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_FETCH, OB_WIRE_ADOPT,
-		OB_WIRE_WORN, OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS,
+		OB_WIRE_WORN, OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_KEPT,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(lists); i++) {
@@ -363,6 +369,8 @@ static void wild_fields_about_sharing_are_refused(void **state)
 	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 8, OB_WIRE_EXTENT_MAX + 1, 4, EPROTO, "4096 pages");
 	expect_refusal(OB_WIRE_EXTENT, PAYLOAD + 12, 1, 4, EPROTO, "reserved");
 	expect_refusal(OB_WIRE_DROP_EXTENT, PAYLOAD, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_DRAIN, PAYLOAD, 0, 8, EPROTO, "name is 0");
+	expect_refusal(OB_WIRE_KEPT, ITEM, 0, 8, EPROTO, "name is 0");
 }
 
 static void put32(size_t offset, uint32_t value)

@@ -172,9 +172,27 @@ void area_write_pages(struct area *area, size_t first, size_t count, struct io_b
 	}
 }
 
+size_t area_fill_pages(struct area *area, size_t first, size_t count, struct io_buffer *buffers)
+{
+	size_t filled = 0;
+
+	for (size_t page = first; page < first + count; page++) {
+		if (area->version[page])
+			continue;
+		area_write_pages(area, page, 1, buffers);
+		filled++;
+	}
+	return filled;
+}
+
+int area_is_anonymous(const struct area *area)
+{
+	return area->kind == AREA_ANON || area->kind == AREA_GROWN;
+}
+
 size_t area_free_pages(struct area *area, size_t first, size_t count)
 {
-	if ((area->kind != AREA_ANON && area->kind != AREA_GROWN) || !count)
+	if (!area_is_anonymous(area) || !count)
 		return 0;
 	if (madvise(area->map + first * PAGE_BYTES, count * PAGE_BYTES, MADV_DONTNEED) < 0) {
 		io_failed(area, "madvise", first, -1);

@@ -8,6 +8,7 @@
  *
  *     seed        1    content follows from it; give each machine its own
  *     anon        0    MiB of anonymous memory
+ *     fill      100    percent of anon (and grown) that is filled; the rest is not touched before an order "fill N"
  *     fork        0    MiB of anonymous memory that forked children check (costs up to twice as much meanwhile)
  *     tmpfs       0    MiB of a file in tmpfs, half of it through mmap
  *     cache       0    MiB of the first disk (/dev/vda, else sda) through the page cache. THE DISK IS OVERWRITTEN.
@@ -33,7 +34,7 @@
  *     start     threads= processors= memory_bytes= boot=     it runs; filling begins. boot is another (hexadecimal) at each boot
  *               of the guest, and comes back with the memory of a snapshot or a migration
  *     refused   what= ...                                     parameters cannot be met; the guest goes down
- *     ready     touched_bytes= seconds=                       all pages are filled
+ *     ready     touched_bytes= seconds=                       all pages are filled that are to be
  *     status    boot= seconds= filled= pages_checked= pages_written= pages_wrong= io_errors= forks= direct_pages= net_bytes= slowest_us=
  *               once a second from the start; totals, except slowest_us: the slowest step since the last status line;
  *               filled=0 until ready
@@ -43,6 +44,8 @@
  *     checked   pages= wrong= touched_bytes=                  answers "check": every page has been read once
  *     touched   pages= wrong= touched_bytes=                  answers "touch": every page has been written once
  *     freed     pages= wrong= touched_bytes=                  answers "free N": N percent of anon (and grown) given back to the kernel
+ *     filled    pages= wrong= touched_bytes=                  answers "fill N": N percent of anon (and grown) are held from then on: what
+ *               was missing of them has been written (pages), what is beyond given back to the kernel
  *     grown     pages= wrong= touched_bytes=                  answers "grow N": N MiB of anonymous memory more, filled; once a boot.
  *               "refused what=grow" where that cannot be
  *     corrupted area= page= offset=                           answers "corrupt": a byte was made wrong on purpose (tests of
@@ -54,8 +57,8 @@
  *               the last line; the guest then powers off ("stop", "seconds") or resets ("reboot")
  *     exit      status=                                       printed by init: 0 orderly, else the witness died
  *
- * INPUT, lines on the console: check, touch, free N, grow N, corrupt, rate N, stop, reboot. One order at a time: one that comes
- * while another is being carried out, or before ready, waits (at most 8 are kept; more are answered by unknown).
+ * INPUT, lines on the console: check, touch, free N, fill N, grow N, corrupt, rate N, stop, reboot. One order at a time: one
+ * that comes while another is being carried out, or before ready, waits (at most 8 are kept; more are answered by unknown).
  */
 #include "witness.h"
 
@@ -77,7 +80,7 @@
 
 struct params params = {
 	.mix = { .seed = 1 },
-	.random = 60, .zero = 5, .writes = 30, .hot = 10, .hotness = 90, .sequential = 10,
+	.fill = 100, .random = 60, .zero = 5, .writes = 30, .hot = 10, .hotness = 90, .sequential = 10,
 };
 struct counters *counters;
 static uint64_t initial_rate = RATE_MAX;
@@ -89,7 +92,8 @@ static const struct key {
 	uint64_t max;
 } keys[] = {
 	{ "seed", &params.mix.seed, UINT64_MAX },  { "anon", &params.anon_mib, 1 << 20 },
-	{ "fork", &params.fork_mib, 1 << 20 },     { "tmpfs", &params.tmpfs_mib, 1 << 20 },
+	{ "fill", &params.fill, 100 },             { "fork", &params.fork_mib, 1 << 20 },
+	{ "tmpfs", &params.tmpfs_mib, 1 << 20 },
 	{ "cache", &params.cache_mib, 1 << 20 },   { "direct", &params.direct_mib, 1 << 20 },
 	{ "net", &params.net, 1 },                 { "random", &params.random, 100 },
 	{ "zero", &params.zero, 100 },             { "rate", &initial_rate, UINT64_MAX },
@@ -254,6 +258,9 @@ static void obey(struct session *s, const char *line)
 		give_order(s, ORDER_STOP, 100);
 	} else if (!strncmp(line, "free ", 5) && !number(line + 5, &n) && n <= 100) {
 		give_order(s, ORDER_FREE, (unsigned)n);
+	} else if (!strncmp(line, "fill ", 5) && !number(line + 5, &n) && n <= 100) {
+		params.fill = n;
+		give_order(s, ORDER_FILL, (unsigned)n);
 	} else if (!strncmp(line, "grow ", 5) && !number(line + 5, &n) && n <= 1 << 20) {
 		if (area_grow(n) < 0)
 			report("refused what=grow mib=%llu", (unsigned long long)n);
@@ -300,7 +307,7 @@ static void read_input(struct session *s)
 static int finish_order(struct session *s)
 {
 	static const char *const words[] = {
-		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_GROW] = "grown",
+		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_FILL] = "filled", [ORDER_GROW] = "grown",
 		[ORDER_CORRUPT] = "corrupted-done",
 	};
 	uint64_t pages, wrong;

@@ -20,7 +20,7 @@ struct params {
 	_Atomic uint64_t rate; /* pages a second of all threads together; RATE_MAX: as fast as it goes */
 	uint64_t threads;      /* 0: as many as processors */
 	uint64_t seconds;      /* 0: until told to stop */
-	uint64_t random, zero, same, nearly, writes, hot, hotness, sequential, scatter, drift, net;
+	uint64_t fill, random, zero, same, nearly, writes, hot, hotness, sequential, scatter, drift, net;
 };
 #define RATE_MAX UINT64_MAX
 
@@ -64,6 +64,10 @@ struct io_buffer;
 void area_check_pages(struct area *area, size_t first, size_t count, struct io_buffer *buffers);
 /* Writes the next version of each. */
 void area_write_pages(struct area *area, size_t first, size_t count, struct io_buffer *buffers);
+/* Writes those that are of version 0: never written, or given back. Returns how many. */
+size_t area_fill_pages(struct area *area, size_t first, size_t count, struct io_buffer *buffers);
+/* Whether pages of it can be given back. */
+int area_is_anonymous(const struct area *area);
 /* Gives pages [first, first + count) of an anonymous area back to the kernel; others stay as they are. Returns how many. */
 size_t area_free_pages(struct area *area, size_t first, size_t count);
 /* Pages of written data that lie in the guest's memory at present. */
@@ -72,7 +76,7 @@ uint64_t areas_touched_bytes(void);
 struct io_buffer *io_buffer_create(void);
 
 /* Orders to all workers; one at a time. */
-enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_GROW, ORDER_CORRUPT, ORDER_STOP };
+enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_FILL, ORDER_GROW, ORDER_CORRUPT, ORDER_STOP };
 
 /* Starts the workers: they fill their pages, then play. Returns 0 or -1. */
 int workers_start(void);

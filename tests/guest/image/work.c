@@ -8,6 +8,8 @@
  * anywhere. The hot set is contiguous, or every n-th page with `scatter`, and moves on by its size every `drift`
  * seconds. Each step checks the page, and `writes` percent of the steps write its next version.
  *
+ * Of anonymous memory that is to be filled in part only, the steps stay in that part, and the hot set is a share of it.
+ *
  * The fork area is played differently: twice a second its owner forks a child, which checks the whole slice as it was
  * at the fork, rewrites a third of it and checks that, while the parent goes on rewriting its own copy.
  *
@@ -31,7 +33,7 @@
 
 struct slice {
 	struct area *area;
-	size_t first, count, cursor;
+	size_t first, count, held, cursor; /* held: the first so many of them are played with */
 };
 
 struct worker {
@@ -75,18 +77,18 @@ static void tell_reporter(void)
 
 static size_t choose_page(struct worker *w, struct slice *s)
 {
-	size_t hot = s->count * params.hot / 100, page;
+	size_t hot = s->held * params.hot / 100, page;
 
 	if (percent(w, params.sequential)) {
-		s->cursor = (s->cursor + 1) % s->count;
+		s->cursor = (s->cursor + 1) % s->held;
 		return s->first + s->cursor;
 	}
 	if (!hot || !percent(w, params.hotness))
-		return s->first + draw(w) % s->count;
+		return s->first + draw(w) % s->held;
 	page = draw(w) % hot;
 	if (params.scatter)
-		page *= s->count / hot;
-	return s->first + (page + w->drifted * hot) % s->count;
+		page *= s->held / hot;
+	return s->first + (page + w->drifted * hot) % s->held;
 }
 
 /* In the child: everything of the slice must be as it was at the fork, whatever the parent does meanwhile. */
@@ -139,6 +141,8 @@ static void step(struct worker *w)
 		w->fork_ns = now_ns() + FORK_INTERVAL_NS;
 		return;
 	}
+	if (!s->held)
+		return;
 	page = choose_page(w, s);
 	area_check_pages(s->area, page, 1, w->buffers);
 	if (percent(w, params.writes))
@@ -149,12 +153,20 @@ static void step(struct worker *w)
 		;
 }
 
+/* How many pages of a slice are held, if a share of anonymous memory is. */
+static size_t held_pages(const struct slice *s, uint64_t of_percent)
+{
+	return area_is_anonymous(s->area) ? s->count * of_percent / 100 : s->count;
+}
+
 static void cut_slice(struct worker *w, struct area *area)
 {
-	size_t share = area->pages / params.threads;
+	struct slice s = { .area = area, .count = area->pages / params.threads };
 
-	if (share)
-		w->slice[w->slices++] = (struct slice){ .area = area, .first = w->index * share, .count = share };
+	s.first = w->index * s.count;
+	s.held = held_pages(&s, params.fill);
+	if (s.count)
+		w->slice[w->slices++] = s;
 }
 
 /* Takes its part of the newest area, and fills it. */
@@ -166,8 +178,18 @@ static uint64_t grow(struct worker *w)
 	cut_slice(w, &areas[area_count - 1]);
 	if (w->slices == before)
 		return 0;
-	area_write_pages(s->area, s->first, s->count, w->buffers);
-	return s->count;
+	area_write_pages(s->area, s->first, s->held, w->buffers);
+	return s->held;
+}
+
+/* Holds another share of anonymous memory than before: writes what is missing, gives back what is too much. */
+static uint64_t fill(struct worker *w, struct slice *s)
+{
+	if (!area_is_anonymous(s->area))
+		return 0;
+	s->held = held_pages(s, order_percent);
+	area_free_pages(s->area, s->first + s->held, s->count - s->held);
+	return area_fill_pages(s->area, s->first, s->held, w->buffers);
 }
 
 /* Flips one bit behind the witness's back: it must find it itself. */
@@ -196,8 +218,10 @@ static uint64_t carry_out_on(struct worker *w, struct slice *s)
 		area_check_pages(s->area, s->first, s->count, w->buffers);
 		return s->count;
 	case ORDER_TOUCH:
-		area_write_pages(s->area, s->first, s->count, w->buffers);
-		return s->count;
+		area_write_pages(s->area, s->first, s->held, w->buffers);
+		return s->held;
+	case ORDER_FILL:
+		return fill(w, s);
 	case ORDER_FREE:
 		return area_free_pages(s->area, s->first + s->count - part, part);
 	default:
@@ -250,7 +274,7 @@ static void *worker_main(void *context)
 	struct worker *w = context;
 
 	for (unsigned i = 0; i < w->slices; i++)
-		area_write_pages(w->slice[i].area, w->slice[i].first, w->slice[i].count, w->buffers);
+		area_write_pages(w->slice[i].area, w->slice[i].first, w->slice[i].held, w->buffers);
 	atomic_fetch_add(&workers_filled, 1);
 	tell_reporter();
 	for (;;) {
