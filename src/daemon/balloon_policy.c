@@ -272,9 +272,9 @@ uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t h
 
 	if (entitled_bytes == OB_BUDGET_NONE)
 		return 0;
-	/* Reclaim begins a little below the limit. */
+	/* Reclaim begins a little below the limit. What is held may have been looked at before the cost: no reason to turn round. */
 	if (cost_bytes > entitled_bytes)
-		return held_bytes + (cost_bytes - entitled_bytes) + entitled_bytes / 32;
+		return OB_MAX(policy->target_bytes, held_bytes + (cost_bytes - entitled_bytes) + entitled_bytes / 32);
 	slack = clamp(entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);
 	demand = cost_bytes + away_bytes;
 	if (demand + slack < entitled_bytes)

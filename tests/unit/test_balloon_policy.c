@@ -457,6 +457,12 @@ static void goal_follows_the_cost(void **state)
 	assert_int_equal(g.policy.eased + g.policy.stuck, 0);
 	assert_true(g.reversals <= 1);
 	assert_int_equal(ob_balloon_auto_goal(&g.policy, g.held, UINT64_MAX / 4, 0, OB_BUDGET_NONE), 0);
+	/* What is held is of a moment ago, what it costs of now. */
+	g.policy.target_bytes = 500 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, 400 * OB_MIB, 650 * OB_MIB, 0, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 650 * OB_MIB, 0, 640 * OB_MIB), 530 * OB_MIB);
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 640 * OB_MIB, 0, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 400 * OB_MIB, 100 * OB_MIB, 640 * OB_MIB), 440 * OB_MIB);
 }
 
 int main(void)
