@@ -15,7 +15,7 @@ _overbook_run_program() {
 	for ((i = 2; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--) echo $((i + 1)); return ;;
-		--name | --limit | --reservation | --shares | --domain | --swap) i=$((i + 1)) ;;
+		--name | --limit | --reservation | --shares | --domain | --swap | --balloon) i=$((i + 1)) ;;
 		-*) ;;
 		*) echo "$i"; return ;;
 		esac
@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit release share doctor demo version --help' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release share doctor demo version --help' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -55,6 +55,10 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -c -- "${cur:-qemu-system-}" | sort -u)
 		return
 		;;
+	--balloon)
+		mapfile -t COMPREPLY < <(compgen -W 'auto off' -- "$cur")
+		return
+		;;
 	--accel)
 		mapfile -t COMPREPLY < <(compgen -W 'tcg kvm' -- "$cur")
 		return
@@ -62,10 +66,11 @@ _overbook() {
 	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --budget | --seconds) return ;;
 	esac
 	case $command in
-	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --require --dry-run --json --help --' ;;
+	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --balloon --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;
+	balloon) words="auto off --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
 	share) words="--on --off --json --help $(_overbook_machines)" ;;
 	doctor) words='--json --swap --qemu --help' ;;

@@ -2,8 +2,8 @@
 /*
  * Looks into JSON where it lies: what QEMU's monitor answers. No allocation, no copy; a value is the span of its text.
  *
- * A span that a caller is given is a whole value, nested at most OB_JSON_DEPTH deep. Texts are compared as they are written: one
- * with a backslash in it equals nothing.
+ * A span that a caller is given is a whole value, nested at most OB_JSON_DEPTH deep. Texts are compared as they are
+ * written: one with a backslash in it equals nothing.
  */
 #ifndef OB_AGENT_JSON_H
 #define OB_AGENT_JSON_H

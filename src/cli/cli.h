@@ -24,6 +24,7 @@ struct ob_command {
 int ob_cmd_run(int argc, char **argv);
 int ob_cmd_ps(int argc, char **argv);
 int ob_cmd_stats(int argc, char **argv);
+int ob_cmd_balloon(int argc, char **argv);
 int ob_cmd_limit(int argc, char **argv);
 int ob_cmd_release(int argc, char **argv);
 int ob_cmd_share(int argc, char **argv);

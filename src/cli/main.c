@@ -12,6 +12,7 @@ static const struct ob_command commands[] = {
 	{ "ps", "list the machines that run", ob_cmd_ps },
 	{ "stats", "show what a machine's memory is made of", ob_cmd_stats },
 	{ "limit", "change what a machine may cost", ob_cmd_limit },
+	{ "balloon", "drive a machine's balloon, or leave it alone", ob_cmd_balloon },
 	{ "release", "bring a machine's memory back and let it go", ob_cmd_release },
 	{ "share", "show what machines have in common, or switch that off", ob_cmd_share },
 	{ "doctor", "check whether this host is fit for it", ob_cmd_doctor },

@@ -5,7 +5,8 @@
  *
  * Any monitor option makes QEMU leave its default monitor out (on a graphical console, or on stdio with -nographic), which
  * would take Ctrl-A c and Ctrl-A x from the user; so where he would have had it, it is written out. A balloon or port that
- * is there already is used: the balloon is given free-page-reporting=on unless the user has said otherwise.
+ * is there already is used: the balloon is given free-page-reporting=on unless the user has said otherwise. Ours also
+ * has deflate-on-oom=on: a guest that suddenly needs what it has given takes it back before it kills.
  */
 #include <string.h>
 
@@ -79,8 +80,8 @@ static void add_balloon(struct ob_qemu_planner *planner)
 	struct ob_qemu_option *balloon = find_device(planner, BALLOON, NULL);
 
 	if (!balloon)
-		ob_qemu_append(planner, "-device", BALLOON "%s,id=" OB_QEMU_ID_PREFIX "balloon,free-page-reporting=on",
-			       bus_suffix[planner->machine.bus]);
+		ob_qemu_append(planner, "-device", BALLOON "%s,id=" OB_QEMU_ID_PREFIX "balloon,free-page-reporting=on,"
+			       "deflate-on-oom=on", bus_suffix[planner->machine.bus]);
 	else if (ob_qemu_option_has(balloon, "free-page-reporting"))
 		return;
 	else if (balloon->file)

@@ -17,6 +17,7 @@ static const struct option long_options[] = {
 	{ "domain", required_argument, NULL, 'd' }, { "swap", required_argument, NULL, 'w' },
 	{ "no-swap", no_argument, NULL, 'W' },      { "require", no_argument, NULL, 'R' },
 	{ "share-mapped", no_argument, NULL, 'm' },
+	{ "balloon", required_argument, NULL, 'b' },
 	{ "dry-run", no_argument, NULL, 'D' },      { "json", no_argument, NULL, 'j' },
 	{ "help", no_argument, NULL, 'h' },         { 0 },
 };
@@ -33,6 +34,7 @@ void ob_run_options_print_help(void)
 	       "  --swap DIR          where evicted pages are written (default: see overbook-run(1))\n"
 	       "  --no-swap           keep evicted pages in compressed memory alone\n"
 	       "  --share-mapped      map shared pages that are read again and again (try it first)\n"
+	       "  --balloon auto|off  whether its balloon takes what it costs above its limit (default: overbookd's setting)\n"
 	       "  --require           do not run at all when the host cannot do it\n"
 	       "  --dry-run           print the command line that would be run, and touch nothing\n"
 	       "  --json              with --dry-run: print an object\n"
@@ -76,6 +78,14 @@ static int parse_shares(const char *option, const char *text, uint32_t *ret_shar
 	return 0;
 }
 
+static int parse_balloon(const char *option, const char *text, const char **ret_balloon, struct ob_error *err)
+{
+	if (strcmp(text, "auto") && strcmp(text, "off"))
+		return ob_error_set(err, EINVAL, "%s: \"%s\" is neither \"auto\" nor \"off\"", option, text);
+	*ret_balloon = text;
+	return 0;
+}
+
 int ob_run_options_set(struct ob_run_options *options, const char *option, const char *value, struct ob_error *err)
 {
 	const char *key = option + strspn(option, "-");
@@ -88,6 +98,8 @@ int ob_run_options_set(struct ob_run_options *options, const char *option, const
 		return parse_size(option, value, OB_LIMIT_MIN, &options->limit_bytes, err);
 	if (!strcmp(key, "reservation"))
 		return parse_size(option, value, 1, &options->reservation_bytes, err);
+	if (!strcmp(key, "balloon"))
+		return parse_balloon(option, value, &options->balloon, err);
 	if (!strcmp(key, "shares"))
 		return parse_shares(option, value, &options->shares, err);
 	if (strcmp(key, "swap"))
@@ -109,6 +121,8 @@ static int parse_one(int letter, struct ob_run_options *options, struct ob_error
 		return ob_run_options_set(options, "--reservation", optarg, err);
 	case 's':
 		return ob_run_options_set(options, "--shares", optarg, err);
+	case 'b':
+		return ob_run_options_set(options, "--balloon", optarg, err);
 	case 'w':
 		return ob_run_options_set(options, "--swap", optarg, err);
 	case 'W':

@@ -8,7 +8,7 @@
 #include "base/error.h"
 
 struct ob_run_options {
-	const char *name, *domain, *swap; /* NULL: not given */
+	const char *name, *domain, *swap, *balloon; /* NULL: not given */
 	uint64_t limit_bytes, reservation_bytes; /* 0: not given */
 	uint32_t shares;
 	int no_swap, share_mapped, require, dry_run, json, help;

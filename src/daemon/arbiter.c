@@ -22,6 +22,8 @@
  * it up, in the way that a machine's growth is.
  *
  * Without a budget a machine's limit is the maximum that its user set.
+ *
+ * A cut is not made at once where the machine's balloon has a chance to take what is above it (balloon.c).
  */
 #include "daemon/arbiter.h"
 
@@ -33,6 +35,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "daemon/api.h"
+#include "daemon/balloon.h"
 #include "daemon/link.h"
 #include "daemon/notify.h"
 #include "daemon/runtime.h"
@@ -194,7 +197,7 @@ static void run_without_budget(struct ob_daemon *daemon)
 			ob_registry_start(machine, machine->maximum_bytes);
 			ob_api_admitted(machine);
 		} else if (is_orderable(machine)) {
-			apply(machine, machine->maximum_bytes);
+			apply(machine, ob_balloon_soften(machine, machine->maximum_bytes));
 		}
 	}
 }
@@ -220,7 +223,7 @@ static void run_with_budget(struct ob_daemon *daemon)
 				ob_api_machine_changed(machine);
 			}
 		} else if (is_orderable(machine)) {
-			apply(machine, grant);
+			apply(machine, ob_balloon_soften(machine, grant));
 		}
 	}
 }
@@ -240,8 +243,8 @@ static bool is_moving(const struct ob_machine *machine)
 {
 	if (!machine->link || machine->release != OB_RELEASE_NO)
 		return false;
-	return !machine->stats_seen || machine->order != OB_ORDER_NONE || machine->stats.cost_bytes > machine->limit_bytes ||
-	       machine->limit_bytes < machine->target_bytes;
+	return !machine->stats_seen || machine->balloon.grace_ns || machine->order != OB_ORDER_NONE ||
+	       machine->stats.cost_bytes > machine->limit_bytes || machine->limit_bytes < machine->target_bytes;
 }
 
 static void set_pace(struct ob_daemon *daemon)
@@ -382,6 +385,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 
 	ob_arbiter_run(daemon);
 	ob_large_step(daemon);
+	ob_balloon_step(daemon);
 	ob_share_tick(daemon);
 	ob_api_tick(daemon);
 	ob_notify_machines(daemon);

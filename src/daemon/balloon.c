@@ -1,21 +1,172 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A machine's balloon: what overbookd orders its agent to do about it (BALLOON), and what is shown of it.
+ * Machines' balloons: whose, in what mode, towards what goal. How a guest is led to the goal is balloon_policy.h's
+ * matter; that QEMU is told by the machine's agent, and why, the matter of agent/balloon.c.
  *
- * It is looked at every LOOK_IDLE_MS, which tells whether the guest reports the pages that it frees. Nothing is sent to an
- * agent that has not said BALLOON_SET, since it would not know what to do with it.
+ * Modes. `off`: the balloon is left alone, once it holds nothing that Overbook has put there: what others have is
+ * theirs. `fixed`: so much is to be left to the guest, if it can do with it. `auto`: as much is taken as the machine
+ * costs above what it is entitled to, and given back when there is room. A machine that has none said goes by
+ * overbookd's setting. An agent says the mode after HELLO and is told it with every order, so that a new overbookd takes
+ * up what it finds: drives on, or deflates.
+ *
+ * In `auto` a cut of the machine's limit is first the balloon's. For GRACE_NS, GRACE_URGENT_NS while a newcomer waits
+ * for room, the limit follows what the machine costs down instead of going ahead of it, so that the guest has the choice
+ * of what to do without; it cannot grow meanwhile. The grace ends before that when nothing more is to be had: no driver,
+ * nothing told, nothing to spare, a guest that suffers. Then the limit goes where it is due, and the engine evicts the
+ * rest; for GRACE_PAUSE_NS the next cut is immediate. To cut later is always safe, since nobody else grows before a cut
+ * is confirmed (arbiter.c).
+ *
+ * Two bounds on what agents say. Numbers are made sane before they are added up. And gone_bytes is the engine's count,
+ * not the guest's: what is ballooned, was never touched, or is zero; memory that the engine does not look after cannot
+ * be checked and counts as gone.
+ *
+ * It is looked at every LOOK_MS while it is driven, seldom while there is nothing to do. While machines of before are
+ * expected back there are no steps, since what anybody is entitled to is not known.
  */
 #include "daemon/balloon.h"
 
+#include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/units.h"
+#include "daemon/arbiter.h"
 #include "daemon/link.h"
 
-#define LOOK_IDLE_MS 10000
+#define GRACE_NS        (10 * OB_NS_PER_SEC)
+#define GRACE_URGENT_NS (3 * OB_NS_PER_SEC)
+#define GRACE_PAUSE_NS  (10 * OB_NS_PER_SEC)
+#define GRACE_CHANCE_NS (3 * OB_NS_PER_SEC) /* before what the balloon does is judged */
+#define GRACE_GRAIN     (4 * OB_MIB)
+#define LOOK_MS         1000
+#define LOOK_IDLE_MS    5000
+#define LOOK_OFF_MS     10000
+#define FLOOR_LEAST     (64 * OB_MIB)
+#define BYTES_SANE      (1ull << 56)
+
+static uint64_t sane(uint64_t bytes)
+{
+	return OB_MIN(bytes, BYTES_SANE);
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+static enum ob_balloon_mode mode_of(const struct ob_machine *machine)
+{
+	if (machine->balloon.mode != OB_BALLOON_DEFAULT)
+		return machine->balloon.mode;
+	return machine->daemon->balloon_auto ? OB_BALLOON_AUTO : OB_BALLOON_OFF;
+}
+
+/* Whether there is something in it that Overbook has put there, or is about to. */
+static bool is_ours(const struct ob_machine *machine)
+{
+	return machine->balloon.policy.target_bytes || machine->stats.balloon_target_bytes;
+}
+
+static uint64_t machine_bytes(const struct ob_machine *machine)
+{
+	return machine->stats.machine_bytes ? sane(machine->stats.machine_bytes) : ob_arbiter_ram(machine);
+}
+
+static uint64_t floor_of(const struct ob_machine *machine)
+{
+	const struct ob_balloon_floor *floor = &machine->daemon->balloon_floor;
+
+	return OB_MAX(floor->percent ? machine_bytes(machine) / 100 * floor->percent : floor->bytes, FLOOR_LEAST);
+}
+
+static uint64_t goal_of(const struct ob_machine *machine)
+{
+	const struct ob_stats *stats = &machine->stats;
+	uint64_t away = sane(stats->swapped_bytes) + less(sane(stats->compressed_bytes), sane(stats->pool_bytes));
+
+	if (mode_of(machine) == OB_BALLOON_FIXED)
+		return less(machine_bytes(machine), machine->balloon.size_bytes);
+	if (mode_of(machine) != OB_BALLOON_AUTO || machine->release != OB_RELEASE_NO)
+		return 0;
+	/* Not divided yet. */
+	if (!machine->target_bytes)
+		return machine->balloon.policy.target_bytes;
+	return ob_balloon_auto_goal(&machine->balloon.policy, sane(stats->balloon_bytes), sane(stats->cost_bytes), away,
+				    machine->target_bytes);
+}
+
+/* An older QEMU does not say whether there is a driver: its guest is taken at its deeds. */
+static bool has_driver(const struct ob_machine *machine)
+{
+	uint64_t flags = machine->stats.balloon_flags;
+
+	return flags & OB_BALLOON_DEVICE && (!(flags & OB_BALLOON_STATUS) || flags & OB_BALLOON_DRIVER);
+}
+
+static struct ob_balloon_view view_of(const struct ob_machine *machine, uint64_t now_ns)
+{
+	const struct ob_stats *stats = &machine->stats;
+	uint64_t size = machine_bytes(machine), unseen = less(size, sane(stats->ram_bytes));
+
+	return (struct ob_balloon_view){
+		.now_ns = now_ns, .machine_bytes = size, .held_bytes = OB_MIN(stats->balloon_bytes, size),
+		.gone_bytes = sane(stats->ballooned_bytes) + sane(stats->absent_bytes) + sane(stats->zero_bytes) + unseen,
+		.floor_bytes = floor_of(machine), .goal_bytes = machine->balloon.goal_bytes, .has_driver = has_driver(machine),
+		.may_be_blind = mode_of(machine) == OB_BALLOON_FIXED, .updates = stats->guest_updates, .known = stats->guest_known,
+		.free_bytes = sane(stats->guest_free_bytes), .available_bytes = sane(stats->guest_available_bytes),
+		.caches_bytes = sane(stats->guest_caches_bytes), .swap_in_bytes = stats->guest_swap_in_bytes,
+		.swap_out_bytes = stats->guest_swap_out_bytes, .major_faults = stats->guest_major_faults,
+	};
+}
+
+static void log_change(const struct ob_machine *machine, enum ob_balloon_state before)
+{
+	const struct ob_balloon_policy *policy = &machine->balloon.policy;
+	char target[16], held[16];
+
+	if (policy->state == before)
+		return;
+	ob_log(OB_LOG_DEBUG, "machine \"%s\": balloon %s -> %s, %s in it, told to hold %s", machine->name,
+	       ob_balloon_state_name(before), ob_balloon_state_name(policy->state),
+	       ob_size_format(held, sizeof(held), machine->stats.balloon_bytes),
+	       ob_size_format(target, sizeof(target), policy->target_bytes));
+}
+
+static void step_machine(struct ob_machine *machine, uint64_t now_ns)
+{
+	struct ob_balloon_machine *balloon = &machine->balloon;
+	enum ob_balloon_state before = balloon->policy.state;
+	struct ob_balloon_view view;
+
+	/* A machine that stands still can give nothing, and takes nothing. */
+	if (!machine->link || !balloon->is_known || machine->state == OB_MACHINE_STOPPED ||
+	    !(machine->stats.balloon_flags & OB_BALLOON_LOOKED))
+		return;
+	balloon->goal_bytes = goal_of(machine);
+	view = view_of(machine, now_ns);
+	if (mode_of(machine) == OB_BALLOON_OFF && !is_ours(machine))
+		balloon->policy = (struct ob_balloon_policy){ .state = OB_BALLOON_EMPTY };
+	else
+		(void)ob_balloon_policy_step(&balloon->policy, &view);
+	log_change(machine, before);
+}
 
 static struct ob_wire_balloon wanted(const struct ob_machine *machine)
 {
-	return (struct ob_wire_balloon){ .mode = OB_BALLOON_DEFAULT, .look_ms = LOOK_IDLE_MS };
+	const struct ob_balloon_machine *balloon = &machine->balloon;
+	struct ob_wire_balloon order = {
+		.mode = balloon->mode, .size_bytes = balloon->size_bytes, .target_bytes = balloon->policy.target_bytes,
+		.look_ms = LOOK_MS,
+	};
+
+	if (mode_of(machine) != OB_BALLOON_OFF || is_ours(machine))
+		order.flags = OB_WIRE_BALLOON_DRIVE;
+	if (!order.flags)
+		order.look_ms = LOOK_OFF_MS;
+	else if (!is_ours(machine) && !balloon->goal_bytes)
+		order.look_ms = LOOK_IDLE_MS;
+	return order;
 }
 
 static bool is_due(const struct ob_machine *machine, const struct ob_wire_balloon *order)
@@ -42,6 +193,24 @@ int ob_balloon_flush(struct ob_machine *machine)
 	return 0;
 }
 
+static void step_and_tell(struct ob_machine *machine)
+{
+	struct ob_wire_balloon order;
+
+	step_machine(machine, ob_now_ns());
+	order = wanted(machine);
+	if (machine->link && is_due(machine, &order))
+		ob_link_flush(machine);
+}
+
+void ob_balloon_step(struct ob_daemon *daemon)
+{
+	if (ob_arbiter_is_settling(daemon))
+		return;
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
+		step_and_tell(machine);
+}
+
 void ob_balloon_connected(struct ob_machine *machine)
 {
 	machine->balloon.is_known = machine->balloon.is_told = false;
@@ -49,8 +218,94 @@ void ob_balloon_connected(struct ob_machine *machine)
 
 void ob_balloon_is_set(struct ob_machine *machine, const struct ob_wire_balloon *set)
 {
-	machine->balloon.is_known = true;
+	struct ob_balloon_machine *balloon = &machine->balloon;
+
+	balloon->is_known = true;
+	if (!balloon->has_mode) {
+		balloon->has_mode = true;
+		balloon->mode = set->mode;
+		balloon->size_bytes = set->size_bytes;
+		balloon->policy.target_bytes = sane(set->target_bytes) / OB_MIB * OB_MIB;
+	}
 	ob_link_flush(machine);
+}
+
+int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64_t size_bytes, struct ob_error *err)
+{
+	uint64_t size = machine_bytes(machine), floor = floor_of(machine);
+	char given[16], has[16], least[16];
+
+	if (!machine->balloon.is_known)
+		return ob_error_set(err, EIO, "machine \"%s\" has an agent that does not drive balloons: it is of an older version, "
+				    "or was not heard yet", machine->name);
+	if (mode != OB_BALLOON_OFF && (machine->stats.balloon_flags & (OB_BALLOON_LOOKED | OB_BALLOON_DEVICE)) == OB_BALLOON_LOOKED)
+		return ob_error_set(err, EPERM, "machine \"%s\" has no virtio-balloon", machine->name);
+	if (mode == OB_BALLOON_FIXED && (size_bytes < floor || size_bytes > size))
+		return ob_error_set(err, EPERM, "%s for the guest of machine \"%s\" is not between %s, below which no balloon is "
+				    "driven, and its %s", ob_size_format(given, sizeof(given), size_bytes), machine->name,
+				    ob_size_format(least, sizeof(least), floor), ob_size_format(has, sizeof(has), size));
+	machine->balloon.has_mode = true;
+	machine->balloon.mode = mode;
+	machine->balloon.size_bytes = mode == OB_BALLOON_FIXED ? size_bytes : 0;
+	step_and_tell(machine);
+	return 0;
+}
+
+static bool is_anybody_waiting(const struct ob_daemon *daemon)
+{
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
+		if (machine->state == OB_MACHINE_WAITING)
+			return true;
+	return false;
+}
+
+/* Whether the balloon of a machine in its grace can be expected to take more. */
+static bool has_prospects(const struct ob_machine *machine, uint64_t now_ns)
+{
+	const struct ob_balloon_machine *balloon = &machine->balloon;
+	uint64_t age_ns = now_ns - balloon->grace_ns;
+
+	if (age_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
+		return false;
+	switch (balloon->policy.state) {
+	case OB_BALLOON_NO_DRIVER:
+	case OB_BALLOON_EASING:
+	case OB_BALLOON_STUCK:
+		return false;
+	case OB_BALLOON_INFLATING:
+		return true;
+	default:
+		return age_ns < GRACE_CHANCE_NS;
+	}
+}
+
+uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
+{
+	struct ob_balloon_machine *balloon = &machine->balloon;
+	uint64_t cost = sane(machine->stats.cost_bytes), now_ns = ob_now_ns();
+
+	/* Without a limit the engine does not count all the time: it may cost what it has. */
+	if (machine->limit_bytes == OB_BUDGET_NONE)
+		cost = OB_MAX(cost, ob_arbiter_ram(machine));
+	if (mode_of(machine) != OB_BALLOON_AUTO || !balloon->is_known || !has_driver(machine) || cost <= grant_bytes ||
+	    grant_bytes >= machine->limit_bytes) {
+		balloon->grace_ns = 0;
+		return grant_bytes;
+	}
+	if (!balloon->grace_ns) {
+		if (now_ns < balloon->no_grace_ns)
+			return grant_bytes;
+		balloon->grace_ns = now_ns;
+		step_and_tell(machine);
+	}
+	if (!has_prospects(machine, now_ns)) {
+		balloon->grace_ns = 0;
+		balloon->no_grace_ns = now_ns + GRACE_PAUSE_NS;
+		return grant_bytes;
+	}
+	/* A little above what it costs: at the limit itself the engine evicts. */
+	cost = (cost + cost / 24 + GRACE_GRAIN - 1) / GRACE_GRAIN * GRACE_GRAIN;
+	return OB_MAX(grant_bytes, OB_MIN(cost, machine->limit_bytes));
 }
 
 /* true, false, or null: not known. */
@@ -63,10 +318,17 @@ static json_t *fact(const struct ob_machine *machine, uint64_t known, uint64_t f
 
 json_t *ob_balloon_render(const struct ob_machine *machine)
 {
+	static const char *const modes[] = { [OB_BALLOON_OFF] = "off", [OB_BALLOON_FIXED] = "fixed", [OB_BALLOON_AUTO] = "auto" };
 	const uint64_t agreed = OB_BALLOON_LOOKED | OB_BALLOON_DEVICE | OB_BALLOON_STATUS;
+	const struct ob_balloon_machine *balloon = &machine->balloon;
+	struct ob_balloon_view view = view_of(machine, 0);
 
-	return json_pack("{s:o, s:o, s:o, s:o, s:o}", "device", fact(machine, OB_BALLOON_LOOKED, OB_BALLOON_DEVICE), "driver",
-			 fact(machine, agreed, OB_BALLOON_DRIVER), "reports_free_pages", fact(machine, agreed, OB_BALLOON_REPORTS),
-			 "takes_reports", fact(machine, agreed, OB_BALLOON_OFFERED), "gives_statistics",
-			 fact(machine, agreed, OB_BALLOON_STATISTICS));
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "mode", modes[mode_of(machine)], "state",
+			 ob_balloon_state_name(balloon->policy.state), "size_bytes", (json_int_t)sane(balloon->size_bytes), "floor_bytes",
+			 (json_int_t)sane(view.floor_bytes), "target_bytes", (json_int_t)balloon->policy.target_bytes, "held_bytes",
+			 (json_int_t)view.held_bytes, "arrived_bytes", (json_int_t)OB_MIN(view.held_bytes, view.gone_bytes), "eased",
+			 (json_int_t)balloon->policy.eased, "stuck", (json_int_t)balloon->policy.stuck, "device",
+			 fact(machine, OB_BALLOON_LOOKED, OB_BALLOON_DEVICE), "driver", fact(machine, agreed, OB_BALLOON_DRIVER),
+			 "reports_free_pages", fact(machine, agreed, OB_BALLOON_REPORTS), "takes_reports",
+			 fact(machine, agreed, OB_BALLOON_OFFERED), "gives_statistics", fact(machine, agreed, OB_BALLOON_STATISTICS));
 }

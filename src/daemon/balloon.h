@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A machine's balloon, overbookd's part: what its agent is told of it, and what the agent has seen. */
+/* Balloons, overbookd's part: what each machine's agent is told about its balloon, and what is known of it. */
 #ifndef OB_DAEMON_BALLOON_H
 #define OB_DAEMON_BALLOON_H
 
@@ -8,18 +8,38 @@
 
 #include <jansson.h>
 
+#include "base/error.h"
+#include "daemon/balloon_policy.h"
 #include "proto/wire.h"
 
+#define OB_BALLOON_FLOOR_PERCENT 25 /* of a machine's memory: left to its guest at least, unless set otherwise */
+
+struct ob_daemon;
 struct ob_machine;
+
+/* What is left to a guest at least: a part of its machine's memory, or so many bytes when percent is 0. */
+struct ob_balloon_floor {
+	unsigned percent;
+	uint64_t bytes;
+};
 
 /* A machine's. */
 struct ob_balloon_machine {
 	bool is_known; /* its agent has said BALLOON_SET on this connection */
 	bool is_told;  /* `told` was sent on it */
+	bool has_mode; /* the next two count: said by its agent once, or by a client */
+	enum ob_balloon_mode mode;
+	uint64_t size_bytes; /* to be left to the guest; OB_BALLOON_FIXED alone */
+	struct ob_balloon_policy policy;
+	uint64_t goal_bytes;
+	uint64_t grace_ns, no_grace_ns; /* since when a cut waits for the balloon, 0: none does; none will before */
 	struct ob_wire_balloon told;
 };
 
-/* The agent's connection has begun or ended. */
+/* Once a second, and when a setting has changed: a step for every machine, and the orders that it changes. */
+void ob_balloon_step(struct ob_daemon *daemon);
+
+/* The agent's connection has begun. */
 void ob_balloon_connected(struct ob_machine *machine);
 
 /* BALLOON_SET. */
@@ -27,6 +47,12 @@ void ob_balloon_is_set(struct ob_machine *machine, const struct ob_wire_balloon 
 
 /* Sends what is wanted of the agent. Returns 0, -EAGAIN when its socket is full, or -errno. */
 int ob_balloon_flush(struct ob_machine *machine);
+
+/* A client's wish. Returns 0, -EPERM, or -EIO: it cannot be said to the agent; each with the reason. */
+int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64_t size_bytes, struct ob_error *err) OB_MUST_CHECK;
+
+/* The limit to order where grant_bytes is due: more than that while the balloon has a chance to take what is above it. */
+uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes);
 
 /* How it looks in JSON. A new reference, NULL when memory is short. */
 json_t *ob_balloon_render(const struct ob_machine *machine);

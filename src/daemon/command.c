@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
+#include "daemon/balloon.h"
 #include "daemon/link.h"
 #include "daemon/share.h"
 
@@ -226,6 +227,39 @@ static void run_release(struct request *request)
 	ob_arbiter_stir(machine->daemon);
 }
 
+static json_t *answer_balloon(const struct ob_machine *machine)
+{
+	return json_pack("{s:s, s:I, s:o}", "name", machine->name, "ram_bytes", (json_int_t)ob_arbiter_ram(machine), "balloon",
+			 ob_balloon_render(machine));
+}
+
+static void run_balloon(struct request *request)
+{
+	static const char *const modes[] = { [OB_BALLOON_OFF] = "off", [OB_BALLOON_FIXED] = "fixed", [OB_BALLOON_AUTO] = "auto" };
+	const json_t *value = json_object_get(request->object, "mode");
+	const char *text = json_string_value(value);
+	enum ob_balloon_mode mode = OB_BALLOON_DEFAULT;
+	uint64_t size = get_number(request, "size_bytes", 0, INT64_MAX, 0);
+	struct ob_machine *machine;
+	int r;
+
+	for (size_t i = OB_BALLOON_OFF; text && i < OB_ARRAY_LEN(modes); i++)
+		if (!strcmp(text, modes[i]))
+			mode = (enum ob_balloon_mode)i;
+	if (value && mode == OB_BALLOON_DEFAULT)
+		complain(request, "mode", "\"auto\", \"off\" or \"fixed\"");
+	if ((size != 0) != (mode == OB_BALLOON_FIXED))
+		complain(request, "size_bytes", "there, and not 0, with mode \"fixed\" alone");
+	machine = get_machine(request);
+	if (!machine || (value && !is_reachable(request, machine)))
+		return;
+	r = value ? ob_balloon_set(machine, mode, size, &request->err) : 0;
+	if (r < 0)
+		ob_client_refuse(request->client, r == -EPERM ? "refused" : "failed", "%s", request->err.text);
+	else
+		ob_client_answer(request->client, answer_balloon(machine));
+}
+
 static void run_share(struct request *request)
 {
 	struct ob_daemon *daemon = ob_client_daemon(request->client);
@@ -347,6 +381,7 @@ static const struct command {
 	{ "stats", run_stats, { "name" } },
 	{ "limit", run_limit, { "name", "maximum_bytes", "wait" } },
 	{ "release", run_release, { "name", "force" } },
+	{ "balloon", run_balloon, { "name", "mode", "size_bytes" } },
 	{ "share", run_share, { "name" } },
 	{ "share-switch", run_share_switch, { "name", "on" } },
 	{ "admit", run_admit, { "name", "domain", "ram_bytes", "reservation_bytes", "maximum_bytes", "shares", "pid" } },

@@ -97,6 +97,41 @@ int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_b
 	return 0;
 }
 
+int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err)
+{
+	if (strcmp(text, "auto") && strcmp(text, "off"))
+		return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"auto\" nor \"off\"", what, text);
+	*ret_auto = !strcmp(text, "auto");
+	return 0;
+}
+
+int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor, struct ob_error *err)
+{
+	unsigned long percent = 0;
+	uint64_t bytes = 0;
+	char *end;
+
+	if (isdigit((unsigned char)*text) && strlen(text) <= 4) {
+		percent = strtoul(text, &end, 10);
+		percent = strcmp(end, "%") || percent > 100 ? 0 : percent;
+	}
+	if (!percent && (ob_size_parse(text, &bytes) < 0 || bytes < 64 * OB_MIB || bytes > INT64_MAX))
+		return ob_error_set(err, EINVAL, "%s \"%s\" is neither from 1%% to 100%% of a machine's memory nor a size of at least 64M",
+				    what, text);
+	*ret_floor = (struct ob_balloon_floor){ .percent = (unsigned)percent, .bytes = bytes };
+	return 0;
+}
+
+static int set_balloon(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_balloon("BALLOON", value, &config->balloon_auto, err);
+}
+
+static int set_balloon_floor(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_balloon_floor("BALLOON_FLOOR", value, &config->balloon_floor, err);
+}
+
 static int set_share(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_share("SHARE", value, &config->sharing, err);
@@ -148,6 +183,8 @@ static const struct {
 	const char *name;
 	int (*set)(struct ob_config *config, const char *value, struct ob_error *err);
 } settings[] = {
+	{ "BALLOON", set_balloon },
+	{ "BALLOON_FLOOR", set_balloon_floor },
 	{ "BUDGET", set_budget },
 	{ "LARGE_PAGES", set_large_pages },
 	{ "LOG", set_log },
@@ -184,8 +221,8 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BUDGET, LARGE_PAGES, LOG, MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are "
-			    "known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, LARGE_PAGES, LOG, MIN_FREE, "
+			    "SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

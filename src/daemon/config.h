@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "daemon/balloon.h"
 #include "largepages/host.h"
 
 #define OB_CONFIG_MAX 16384 /* bytes of the file */
@@ -20,6 +21,8 @@ struct ob_config {
 	unsigned share_subpages;
 	enum ob_large_policy large_policy;
 	uint64_t min_free_bytes; /* 0: by the sliding scale */
+	bool balloon_auto;
+	struct ob_balloon_floor balloon_floor;
 };
 
 /* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */
@@ -33,6 +36,11 @@ int ob_config_parse_share_index(const char *what, const char *text, unsigned *re
 /* What is done with large pages; how much of the budget is to stay free, at least 1M. 0 or -EINVAL. */
 int ob_config_parse_large_pages(const char *what, const char *text, enum ob_large_policy *ret_policy, struct ob_error *err) OB_MUST_CHECK;
 int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err) OB_MUST_CHECK;
+
+/* "auto" or "off"; what is left to guests at least, "25%" or a size of at least 64M. 0 or -EINVAL. */
+int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err) OB_MUST_CHECK;
+int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor,
+				  struct ob_error *err) OB_MUST_CHECK;
 
 /* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;

@@ -10,7 +10,7 @@
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
- *     balloon.c    what is to be done with balloons, and what is known of them
+ *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
  *     large.c      what is to be done with large pages, by largepages/host.h
  *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
@@ -28,6 +28,7 @@
 #include <systemd/sd-event.h>
 
 #include "base/error.h"
+#include "daemon/balloon.h"
 #include "daemon/budget.h"
 #include "daemon/large.h"
 
@@ -64,6 +65,9 @@ struct ob_daemon {
 	enum ob_large_policy large_policy;
 	uint64_t min_free_bytes; /* 0: by the sliding scale */
 	struct ob_large large;
+
+	bool balloon_auto; /* the balloons of machines that say nothing of it */
+	struct ob_balloon_floor balloon_floor;
 
 	sd_event_source *agents_source, *clients_source;
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */

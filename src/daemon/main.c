@@ -33,7 +33,7 @@
 
 enum {
 	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
-	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE,
+	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE, OPTION_BALLOON, OPTION_BALLOON_FLOOR,
 };
 
 static const struct option options[] = {
@@ -45,6 +45,8 @@ static const struct option options[] = {
 	{ "share-index", required_argument, NULL, OPTION_SHARE_INDEX },
 	{ "large-pages", required_argument, NULL, OPTION_LARGE_PAGES },
 	{ "min-free", required_argument, NULL, OPTION_MIN_FREE },
+	{ "balloon", required_argument, NULL, OPTION_BALLOON },
+	{ "balloon-floor", required_argument, NULL, OPTION_BALLOON_FLOOR },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -53,7 +55,7 @@ static const struct option options[] = {
 
 static const char usage[] =
 	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--large-pages POLICY]\n"
-	"                 [--min-free SIZE] [--socket-dir DIR] [--foreground]\n"
+	"                 [--min-free SIZE] [--balloon auto|off] [--balloon-floor SIZE|N%] [--socket-dir DIR] [--foreground]\n"
 	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
@@ -68,8 +70,11 @@ static const char usage[] =
 	"                     is short), late (when it is), never; off: there are none\n"
 	"  --min-free SIZE    memory is short when less of the budget is free; default: 6% of its first 4G, 4% up to 12G, 2% up to\n"
 	"                     28G, 1% of the rest\n"
-	"  --config FILE      lines BUDGET=SIZE, LARGE_PAGES=P, LOG=LEVEL, MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and\n"
-	"                     SHARE_INDEX=I; read at the start and at each SIGHUP\n"
+	"  --balloon auto|off whether the balloons of machines that say nothing of it take what a machine costs above its\n"
+	"                     limit, before that is evicted; default: off\n"
+	"  --balloon-floor F  what balloons leave to a guest at least: a size, or a part of its machine; default: 25%\n"
+	"  --config FILE      lines BALLOON=auto|off, BALLOON_FLOOR=F, BUDGET=SIZE, LARGE_PAGES=P, LOG=LEVEL, MIN_FREE=SIZE,\n"
+	"                     SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -114,6 +119,16 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 				return -EINVAL;
 			given = "--min-free";
 			break;
+		case OPTION_BALLOON:
+			if (ob_config_parse_balloon("--balloon", optarg, &daemon->balloon_auto, err) < 0)
+				return -EINVAL;
+			given = "--balloon";
+			break;
+		case OPTION_BALLOON_FLOOR:
+			if (ob_config_parse_balloon_floor("--balloon-floor", optarg, &daemon->balloon_floor, err) < 0)
+				return -EINVAL;
+			given = "--balloon-floor";
+			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
 			break;
@@ -153,7 +168,10 @@ static void raise_file_limit(void)
 
 static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 {
-	struct ob_config config = { .budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT };
+	struct ob_config config = {
+		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
+		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT,
+	};
 	int r = ob_config_read(daemon->config_path, &config, err);
 	bool is_other;
 
@@ -167,6 +185,8 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 	daemon->share_subpages = config.share_subpages;
 	daemon->large_policy = config.large_policy;
 	daemon->min_free_bytes = config.min_free_bytes;
+	daemon->balloon_auto = config.balloon_auto;
+	daemon->balloon_floor = config.balloon_floor;
 	if (daemon->share && is_other)
 		ob_share_reconfigure(daemon);
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
@@ -187,6 +207,7 @@ static void reload(struct ob_daemon *daemon)
 		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
 	ob_notify_ready(daemon, err.text);
 	ob_large_step(daemon);
+	ob_balloon_step(daemon);
 	ob_arbiter_stir(daemon);
 }
 
@@ -275,7 +296,8 @@ static void announce(const struct ob_daemon *daemon)
 int main(int argc, char **argv)
 {
 	struct ob_daemon daemon = {
-		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
+		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
+		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
 	};
 	struct ob_error err = { 0 };
 	const char *dir = NULL;

@@ -16,7 +16,6 @@
 
 #include <stdbool.h>
 
-#include "daemon/balloon.h"
 #include "daemon/daemon.h"
 #include "proto/wire.h"
 

@@ -71,7 +71,8 @@ static void on_limit(struct ob_client *client, struct ob_wait *wait)
 	uint64_t above = cost > machine->maximum_bytes ? cost - machine->maximum_bytes : 0;
 	char text[16];
 
-	if (!above && machine->order == OB_ORDER_NONE) {
+	/* While a cut waits for the balloon the limit is not there yet. */
+	if (!above && machine->order == OB_ORDER_NONE && machine->limit_bytes <= machine->maximum_bytes) {
 		ob_client_answer(client, ob_render_row(machine));
 		return;
 	}

@@ -288,6 +288,20 @@ static void check_large(const struct ob_daemon *daemon)
 			   "machine \"%s\" has not been told of large pages", machine->name);
 }
 
+/* The same of balloons; and none is told anything that no policy could have told it. */
+static void check_balloons(const struct ob_daemon *daemon)
+{
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
+		const struct ob_balloon_machine *balloon = &machine->balloon;
+
+		FUZZ_CHECK(!machine->link || !balloon->is_known ||
+			   (balloon->is_told && balloon->told.target_bytes == balloon->policy.target_bytes && balloon->told.mode == balloon->mode),
+			   "machine \"%s\" has not been told of its balloon", machine->name);
+		FUZZ_CHECK(balloon->policy.target_bytes % (1 << 20) == 0 && balloon->policy.target_bytes <= 1ull << 56, "a balloon is to hold %llu",
+			   (unsigned long long)balloon->policy.target_bytes);
+	}
+}
+
 /* What a machine has by right or costs, whichever is more; never more than 2^60, so that sums do not wrap. */
 static uint64_t charge(const struct ob_machine *machine)
 {
@@ -336,6 +350,7 @@ void bed_run(struct bed *bed)
 	} while (taken);
 	check_registry(&bed->daemon);
 	check_large(&bed->daemon);
+	check_balloons(&bed->daemon);
 	check_budget(bed, before, n);
 }
 
@@ -399,6 +414,7 @@ void bed_pass(struct bed *bed, uint64_t seconds)
 	now_ns += OB_MIN(seconds, 3600ull) * OB_NS_PER_SEC;
 	ob_arbiter_run(&bed->daemon);
 	ob_large_step(&bed->daemon);
+	ob_balloon_step(&bed->daemon);
 	ob_share_tick(&bed->daemon);
 	ob_api_tick(&bed->daemon);
 	bed_run(bed);
@@ -416,6 +432,14 @@ void bed_set_large(struct bed *bed, unsigned policy, uint64_t min_free_bytes)
 	bed->daemon.large_policy = policy % OB_LARGE_POLICIES;
 	bed->daemon.min_free_bytes = min_free_bytes;
 	ob_large_step(&bed->daemon);
+	bed_run(bed);
+}
+
+void bed_set_balloons(struct bed *bed, int is_auto, uint64_t floor_bytes)
+{
+	bed->daemon.balloon_auto = is_auto;
+	bed->daemon.balloon_floor = (struct ob_balloon_floor){ .percent = floor_bytes ? 0 : 25, .bytes = floor_bytes };
+	ob_balloon_step(&bed->daemon);
 	bed_run(bed);
 }
 

@@ -71,6 +71,7 @@ void bed_set_subpages(struct bed *bed, unsigned subpages);
 
 /* Other settings for large pages, until bed_empty(). */
 void bed_set_large(struct bed *bed, unsigned policy, uint64_t min_free_bytes);
+void bed_set_balloons(struct bed *bed, int is_auto, uint64_t floor_bytes);
 
 /* Everybody reads what there is, and goes; machines are forgotten. */
 void bed_empty(struct bed *bed);

@@ -130,6 +130,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	run(ob_cmd_stats, "web", NULL, NULL);
 	run(ob_cmd_limit, "web", "512M", "--wait");
 	run(ob_cmd_release, "web", NULL, NULL);
+	run(ob_cmd_balloon, "web", NULL, NULL);
+	run(ob_cmd_balloon, "web", "512M", "--json");
 	run(ob_cmd_share, NULL, NULL, NULL);
 	run(ob_cmd_share, "--json", NULL, NULL);
 	run(ob_cmd_share, "--off", "web", NULL);

@@ -30,6 +30,9 @@
  *     t SECONDS                   time passes
  *     i NUMBER                    overbookd has another index: 0: without classes; 1 to 4: by 1, 2, 4 or 8 sub-pages
  *     l POLICY BYTES              other settings for large pages
+ *     B N MODE SIZE TARGET        BALLOON_SET
+ *     S N RAM COST FLAGS HELD AVAILABLE UPDATES   STATS of a guest with a balloon, of which nothing has been evicted
+ *     L AUTO BYTES                other settings for balloons; BYTES 0: the floor is 25%
  */
 #include <errno.h>
 #include <stdio.h>
@@ -88,6 +91,31 @@ static void say_stats(struct bed *bed, unsigned who, char *const *words, int n)
 	stats->degraded = fuzz_number(words, n, 6);
 	for (unsigned i = 0; i < OB_HIST_BUCKETS; i++)
 		msg.stats.hists.count[i % OB_HIST_KINDS][i] = other;
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_balloon_set(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_BALLOON_SET };
+
+	msg.balloon.mode = (uint32_t)(fuzz_number(words, n, 2) % OB_BALLOON_MODES);
+	msg.balloon.size_bytes = msg.balloon.mode == OB_BALLOON_FIXED ? OB_MAX(fuzz_number(words, n, 3), 1ull) : 0;
+	msg.balloon.target_bytes = fuzz_number(words, n, 4);
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_balloon_stats(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_STATS };
+	struct ob_stats *stats = &msg.stats.stats;
+
+	stats->ram_bytes = stats->machine_bytes = fuzz_number(words, n, 2);
+	stats->cost_bytes = fuzz_number(words, n, 3);
+	stats->balloon_flags = fuzz_number(words, n, 4);
+	stats->balloon_bytes = stats->ballooned_bytes = fuzz_number(words, n, 5);
+	stats->guest_available_bytes = fuzz_number(words, n, 6);
+	stats->guest_updates = fuzz_number(words, n, 7);
+	stats->guest_known = 127;
 	bed_agent_say(bed, who, &msg);
 }
 
@@ -246,6 +274,12 @@ static void agent_step(struct bed *bed, unsigned who, char letter, char *const *
 	case 's':
 		say_stats(bed, who, words, n);
 		break;
+	case 'B':
+		say_balloon_set(bed, who, words, n);
+		break;
+	case 'S':
+		say_balloon_stats(bed, who, words, n);
+		break;
 	case 'g':
 		say_ranges(bed, who, words, n);
 		break;
@@ -293,6 +327,9 @@ static void client_step(struct bed *bed, unsigned who, char letter, char *const 
 	case 'i':
 		bed_set_subpages(bed, 1u << fuzz_number(words, n, 1) % 5 >> 1);
 		break;
+	case 'L':
+		bed_set_balloons(bed, fuzz_number(words, n, 1) & 1, fuzz_number(words, n, 2));
+		break;
 	case 'l':
 		bed_set_large(bed, (unsigned)fuzz_number(words, n, 1), fuzz_number(words, n, 2));
 		break;
@@ -335,7 +372,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 		if (n && strchr("OFADPHMK", *words[0]))
 			sharing_step(bed, who, *words[0], words, n);
-		else if (n && strchr("ahsgxreuwq", *words[0]))
+		else if (n && strchr("ahsgxreuwqBS", *words[0]))
 			agent_step(bed, who, *words[0], words, n);
 		else if (n)
 			client_step(bed, who, *words[0], words, n);

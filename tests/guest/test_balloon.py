@@ -28,9 +28,11 @@ def seen(machine):
 
 
 def wait_seen(machine, **expected):
-    """Waits until the balloon is seen to be so."""
-    return harness.wait_until(lambda: all(seen(machine)[key] == value for key, value in expected.items()),
-                              f"the balloon of {machine.name} is seen as {expected}: {seen(machine)}")
+    """Waits until the balloon is seen to be so. A machine that overbookd does not know yet is not seen."""
+    try:
+        harness.wait_until(lambda: machine.name in machine.host.rows() and (found := seen(machine)) and all(found[key] == value for key, value in expected.items()), "")
+    except TimeoutError:
+        raise TimeoutError(f"the balloon of {machine.name} never was {expected}: {seen(machine)}") from None
 
 
 def free_memory_returns(host):
@@ -88,4 +90,160 @@ def what_keeps_free_memory(host):
         host.machines.remove(machines[name])
 
 
-sys.exit(tap.main([free_memory_returns, what_keeps_free_memory]))
+def touched_and_free(host, *daemon, **options):
+    """A guest that has used 140 MiB of its 320 and freed most of that, in a machine that gives nothing back but by its balloon."""
+    machine = start(host, *daemon, **{**dict(memory=320, witness=dict(anon=150, rate=0), arguments=REPORTING_OFF), **options})
+    machine.ask("free 95", "freed")
+    return machine
+
+
+def actual(machine):
+    return machine.qmp.command("query-balloon")["actual"]
+
+
+def a_size_is_reached(host):
+    """A size is reached in steps, memory is back on the host, and off gives it to the guest again"""
+    machine = touched_and_free(host)
+    wait_seen(machine, driver=True, mode="off")
+    before = machine.host_bytes()
+    assert "guest: fixed, 180 MiB for the guest" in host.run("balloon", "guest", "180M").stdout
+    began = time.monotonic()
+    harness.wait_until(lambda: actual(machine) == 180 * MIB, "140 MiB are in the balloon")
+    took = time.monotonic() - began
+    harness.wait_until(lambda: machine.host_bytes() < before - 100 * MIB, "the host has got memory back")
+    wait_seen(machine, state="holding", held_bytes=140 * MIB, arrived_bytes=140 * MIB, eased=0, stuck=0)
+    stats = machine.stats()["stats"]
+    assert stats["guest_known"] == 127 and stats["guest_updates"] > 2 and 60 * MIB < stats["guest_total_bytes"] < 180 * MIB, stats
+    tap.comment(f"140 MiB in the balloon after {took:.1f} s; {(before - machine.host_bytes()) / MIB:.0f} MiB are back on the host")
+    machine.check()
+    host.run("balloon", "guest", "off")
+    harness.wait_until(lambda: actual(machine) == 320 * MIB, "the balloon is empty")
+    wait_seen(machine, mode="off", state="empty", held_bytes=0)
+    machine.ask("touch", "touched")
+    machine.check()
+
+
+def caches_are_given(host):
+    """A guest whose memory is full of caches gives them, and reads what it misses from its disk again"""
+    machine = start(host, memory=320, witness=dict(cache=130, anon=16, rate=0), disk=dict(mib=160), arguments=REPORTING_OFF)
+    machine.check()
+    before = machine.host_bytes()
+    host.run("balloon", "guest", "140M")
+    harness.wait_until(lambda: seen(machine)["held_bytes"] > 130 * MIB, "130 MiB are in the balloon")
+    harness.wait_until(lambda: machine.host_bytes() < before - 50 * MIB, "the host has got memory back")
+    tap.comment(f"{seen(machine)}; {(before - machine.host_bytes()) / MIB:.0f} MiB are back on the host")
+    machine.check()
+    host.run("balloon", "guest", "off")
+    harness.wait_until(lambda: actual(machine) == 320 * MIB, "the balloon is empty")
+    machine.check()
+
+
+def needs_what_it_has_given(machine):
+    """Takes nearly all that the guest has, and then has it use that again. Returns what was in the balloon."""
+    machine.ask("free 95", "freed")
+    machine.host.run("balloon", "guest", "96M")
+    harness.wait_until(lambda: seen(machine)["state"] == "holding" and seen(machine)["held_bytes"] > 100 * MIB, "the balloon has taken what it can")
+    held, stats = seen(machine)["held_bytes"], machine.stats()["stats"]
+    # No more than the guest can do with: what it calls available stays above half of the margin, here 16 MiB.
+    assert stats["guest_available_bytes"] >= 16 * MIB and machine.memory - held >= 96 * MIB, stats
+    machine.ask("touch", "touched")
+    harness.wait_until(lambda: seen(machine)["eased"] >= 1 and seen(machine)["held_bytes"] < held - 20 * MIB, "the guest got memory back")
+    machine.check()
+    return held
+
+
+def a_guest_that_needs_it(host):
+    """A guest that needs what it has given gets it back before its kernel kills"""
+    machine = start(host, witness=dict(anon=110, rate=0))
+    held = needs_what_it_has_given(machine)
+    tap.comment(f"{held / MIB:.0f} MiB were in the balloon, then {seen(machine)['held_bytes'] / MIB:.0f}: {seen(machine)}")
+
+
+def a_guest_that_swaps(host):
+    """One that swaps instead gets it back, too"""
+    swap = host.make_disk("swap.raw", 192)
+    machine = start(host, witness=dict(anon=110, rate=0), append="guest_swap=vda",
+                    arguments=[*REPORTING_OFF, "-drive", f"file={swap},format=raw,if=virtio,cache=writeback"])
+    held = needs_what_it_has_given(machine)
+    harness.wait_until(lambda: machine.stats()["stats"]["guest_swap_out_bytes"] > 0, "the guest has told of its swap")
+    stats = machine.stats()["stats"]
+    tap.comment(f"{held / MIB:.0f} MiB were in the balloon, then {seen(machine)['held_bytes'] / MIB:.0f}; the guest has written "
+                f"{stats['guest_swap_out_bytes'] / MIB:.1f} MiB to its swap and read {stats['guest_swap_in_bytes'] / MIB:.1f}")
+
+
+def a_guest_without_driver(host):
+    """A guest without the driver: it is said, and nothing is waited for"""
+    machine = start(host, limit=200, witness=dict(anon=100, rate=0), append="module_blacklist=virtio_balloon", options=["--balloon", "auto"])
+    wait_seen(machine, driver=False, mode="auto", state="no driver")
+    assert "its guest has no driver for the balloon" in host.run("balloon", "guest").stdout
+    host.run("limit", "guest", "100M", "--wait")
+    machine.check()
+    assert "its guest has no driver for the balloon" in host.run("balloon", "guest", "128M").stdout
+    machine.check()
+
+
+def a_cut_is_the_balloons(host):
+    """auto: a cut of the limit is met by the guest's free memory, nothing is evicted, and room is given back"""
+    machine = touched_and_free(host, options=["--balloon", "auto"])
+    wait_seen(machine, driver=True, mode="auto", state="empty")
+    cost = machine.host_bytes()
+    assert cost > 170 * MIB, cost
+    began = time.monotonic()
+    host.run("limit", "guest", "130M", "--wait")
+    took = time.monotonic() - began
+    stats = machine.stats()["stats"]
+    evicted = stats["compressed_bytes"] + stats["swapped_bytes"]
+    tap.comment(f"from {cost / MIB:.0f} to {stats['cost_bytes'] / MIB:.0f} MiB in {took:.1f} s, {evicted / MIB:.1f} MiB of it evicted, "
+                f"{seen(machine)['held_bytes'] / MIB:.0f} MiB in the balloon")
+    assert stats["limit_bytes"] == 130 * MIB and seen(machine)["held_bytes"] > 40 * MIB and evicted < 20 * MIB, stats
+    machine.check()
+    # overbookd dies: the balloon stays; a new one drives on.
+    held = actual(machine)
+    host.kill_daemon()
+    assert actual(machine) == held
+    machine.check()
+    host.start_daemon()
+    wait_seen(machine, driver=True, mode="auto")
+    assert actual(machine) <= held + 8 * MIB
+    host.run("limit", "guest", "none")
+    harness.wait_until(lambda: actual(machine) == 320 * MIB, "the balloon is empty")
+    machine.ask("touch", "touched")
+    machine.check()
+
+
+def a_new_overbookd_that_drives_none(host):
+    """What a former overbookd's balloon holds comes back when the new one drives none; what others have put there stays"""
+    machine = touched_and_free(host, "--balloon", "auto")
+    wait_seen(machine, driver=True, mode="auto")
+    host.run("limit", "guest", "150M", "--wait")
+    harness.wait_until(lambda: seen(machine)["held_bytes"] > 20 * MIB, "the balloon holds something")
+    host.kill_daemon()
+    host.start_daemon("--balloon", "off")
+    harness.wait_until(lambda: actual(machine) == 320 * MIB, "the balloon is empty")
+    wait_seen(machine, mode="off", state="empty")
+    machine.qmp.command("balloon", value=256 * MIB)
+    harness.wait_until(lambda: actual(machine) == 256 * MIB, "somebody else's 64 MiB are in the balloon")
+    host.kill_daemon()
+    host.start_daemon()
+    wait_seen(machine, mode="off", held_bytes=64 * MIB)
+    assert actual(machine) == 256 * MIB
+    machine.check()
+
+
+def a_reboot_begins_with_all_memory(host):
+    """A guest that starts anew starts with all its memory, and gives what is wanted again"""
+    machine = touched_and_free(host)
+    host.run("balloon", "guest", "200M")
+    harness.wait_until(lambda: actual(machine) == 200 * MIB, "120 MiB are in the balloon")
+    since = machine.console.mark()
+    machine.console.say("reboot")
+    machine.wait_word("start", since)
+    machine.wait_ready(since)
+    machine.check()
+    machine.ask("free 95", "freed")
+    harness.wait_until(lambda: seen(machine)["held_bytes"] == 120 * MIB and actual(machine) == 200 * MIB, "120 MiB are in the balloon again")
+    machine.check()
+
+
+sys.exit(tap.main([free_memory_returns, what_keeps_free_memory, a_size_is_reached, caches_are_given, a_guest_that_needs_it, a_guest_that_swaps,
+                   a_guest_without_driver, a_cut_is_the_balloons, a_new_overbookd_that_drives_none, a_reboot_begins_with_all_memory]))

@@ -82,7 +82,7 @@ static void the_nearer_goes_before_the_farther(void **state)
 {
 	struct ob_machine_settings settings;
 
-	write_file("machines.conf", 0644, "# for all\n\nlimit = 50%\n shares=10 \nswap = /srv/swap\n"
+	write_file("machines.conf", 0644, "# for all\n\nlimit = 50%\n shares=10 \nballoon = auto\nswap = /srv/swap\n"
 		   "require = yes\nrundir = /run/x\n");
 	write_file("machines/web.conf", 0600, "limit = 1.5G\nswap = none\ndomain = a\nname = other\n"
 		   "devices = add\notherwise = plain");
@@ -92,6 +92,7 @@ static void the_nearer_goes_before_the_farther(void **state)
 	assert_string_equal(settings.options.domain, "a");
 	assert_string_equal(settings.options.name, "other");
 	assert_int_equal(settings.options.shares, 10);
+	assert_string_equal(settings.options.balloon, "auto");
 	assert_true(settings.options.require && settings.add_devices && settings.plain);
 	settings = read_for("db");
 	assert_int_equal(settings.limit_percent, 50);
@@ -145,6 +146,7 @@ static void wrong_ones_are_told_with_their_line(void **state)
 		{ "swap = here\n", "must be an absolute path" },
 		{ "emulator = qemu-system-x86_64\n", "must be an absolute path" },
 		{ "shares = 0\n", "from 1 to 1000000" },
+		{ "balloon = on\n", "neither \"auto\" nor \"off\"" },
 		{ "name = a b\n", "is not a name" },
 		{ "dry-run = yes\n", "is not a setting" },
 	};

@@ -11,7 +11,7 @@
 #define RAM(id, bytes)     " -object " FILE_AT(id, bytes) ",x-use-canonical-path-for-ramblock-id=off -machine memory-backend=" id
 #define VC                 " -monitor vc:80Cx24C"
 #define QMP                " -chardev socket,id=overbook-qmp,path=" TEST_DIR "/qmp.sock,server=on,wait=off -mon chardev=overbook-qmp,mode=control"
-#define BALLOON(bus)       " -device virtio-balloon-" bus ",id=overbook-balloon,free-page-reporting=on"
+#define BALLOON(bus)       " -device virtio-balloon-" bus ",id=overbook-balloon,free-page-reporting=on,deflate-on-oom=on"
 #define PORT(bus)                                                                                                   \
 	" -chardev socket,id=overbook-guest,path=" TEST_DIR "/guest.sock,server=on,wait=off"                       \
 	" -device virtio-serial-" bus ",id=overbook-serial,max_ports=2"                                             \

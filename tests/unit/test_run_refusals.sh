@@ -70,6 +70,7 @@ expect 2 1 'more than the machine' run --limit 2G --dry-run -- "$qemu" -m 1G
 expect 2 1 'more than the machine' run --reservation 2G --dry-run -- "$qemu" -m 1G
 expect 2 1 'is more than --limit' run --reservation 512M --limit 256M -- "$qemu" -m 1G
 expect 2 1 'from 1 to 1000000' run --shares 0 -- "$qemu" -m 1G
+expect 2 1 'neither "auto" nor "off"' run --balloon 1G -- "$qemu" -m 1G
 expect 2 1 'from 1 to 1000000' run --shares -5 -- "$qemu" -m 1G
 expect 2 1 'is not a name' run --name ../x -- "$qemu" -m 1G
 expect 2 1 'is not a name' run --domain 'a b' -- "$qemu" -m 1G

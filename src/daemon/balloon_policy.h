@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a balloon is told to hold next, from what the guest says of its memory and what has arrived. Pure functions: no
+ * clock, no I/O; the state is the caller's. One step a second or so, for each machine.
+ *
+ * A balloon takes memory blindly: the guest's kernel gives what it is asked for, if it must by dropping caches, by
+ * swapping, and at last by killing. So it is never told the goal; it is led there in steps, and what the guest shows of
+ * itself decides about each:
+ *
+ *     step        1/16 of the machine, 8 MiB to 512 MiB, and never more than half of what the guest has to spare, which
+ *                 is what it calls available above the margin. The next one waits until this one has arrived and the
+ *                 guest has told of its memory since.
+ *     margin      1/16 of the machine, 32 MiB to 1 GiB: stays available to the guest
+ *     floor       what is left to the guest in any case, by the setting: a bound on the target, whatever anybody says
+ *     suffering   available below half of the margin, a MiB a second to its swap or from it, 200 major faults a second.
+ *                 Then the balloon gives two steps back at once, or what is missing of the margin if that is more, and
+ *                 does not grow for WAIT after the last of it, which doubles each time (10 s to 10 min) and is forgotten
+ *                 after eight times as long without trouble. Afterwards it grows by quarters of a step.
+ *
+ * Nobody is believed. A balloon that has not come nearer to its target for STUCK_NS is told to hold what it holds, and
+ * is left alone for WAIT: so a driver that cannot find pages does not go on looking for them. One that becomes smaller
+ * by itself (the guest's kernel does that when it would kill otherwise) counts as suffering. A guest that says it has
+ * given what the host still has (by the engine: what is neither ballooned, never touched nor zero, beyond a quarter) is
+ * told after DOUBT_NS to hold what the host has got. Statistics that do not come, or that go back, are no statistics:
+ * without them nothing is inflated, unless there never were any and the user has named a size himself. So a guest that
+ * lies can keep its own memory, which is its right, and can make its own life hard; the limit is kept by the engine in
+ * any case.
+ *
+ * States, and what leads from one to the other (any to any unless said; the first that holds):
+ *
+ *     no driver   the guest has none: the target is 0, so that a guest that starts anew starts with all its memory
+ *     easing      the guest suffers, or has deflated by itself: smaller at once. For WAIT
+ *     stuck       what is asked for does not arrive, or has not arrived in truth. For WAIT
+ *     deflating   the goal is lower: four steps a second, no questions asked
+ *     inflating   a step is on its way
+ *     blind       the goal is higher, and the guest tells nothing
+ *     holding     at the goal, or nothing to spare on the way to it
+ *     empty       the goal is 0, and reached
+ *
+ * Invariants: the target is a multiple of MIB, at most machine less floor, rises by at most a step above what is held,
+ * and never while WAIT lasts. So what swings swings ever more slowly.
+ */
+#ifndef OB_DAEMON_BALLOON_POLICY_H
+#define OB_DAEMON_BALLOON_POLICY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum ob_balloon_state {
+	OB_BALLOON_EMPTY,
+	OB_BALLOON_INFLATING,
+	OB_BALLOON_HOLDING,
+	OB_BALLOON_DEFLATING,
+	OB_BALLOON_EASING,
+	OB_BALLOON_STUCK,
+	OB_BALLOON_BLIND,
+	OB_BALLOON_NO_DRIVER,
+	OB_BALLOON_STATES
+};
+
+/* What is seen at a step. */
+struct ob_balloon_view {
+	uint64_t now_ns;
+	uint64_t machine_bytes; /* 0: not known */
+	uint64_t held_bytes;    /* in the balloon, as the guest says */
+	uint64_t gone_bytes;    /* of the machine's memory, what the host does not have to keep, by the engine */
+	uint64_t floor_bytes;   /* left to the guest at least */
+	uint64_t goal_bytes;    /* the balloon is to hold, if the guest can give it */
+	bool has_driver;
+	bool may_be_blind;      /* to be inflated even if the guest tells nothing */
+	uint64_t updates, known; /* as ob_stats has them, and these too: */
+	uint64_t free_bytes, available_bytes, caches_bytes, swap_in_bytes, swap_out_bytes, major_faults;
+};
+
+/* Zeroed at first. */
+struct ob_balloon_policy {
+	enum ob_balloon_state state;
+	uint64_t target_bytes;
+	uint64_t until_ns, wait_ns; /* no growth before; the last WAIT, 0: none of late */
+	uint64_t trouble_ns;        /* when it last suffered or was stuck; 0: not of late */
+	uint64_t moved_ns, moved_bytes; /* when the balloon last came nearer to its target, and what it held then */
+	uint64_t doubt_ns;          /* since when more is said to be given than is; 0: it is not */
+	uint64_t most_bytes;        /* that it has held of the present target */
+	uint64_t step_updates;      /* the guest's statistics at the last step up */
+	uint64_t updates, update_ns; /* the last that were looked at, and when they came; 0: none yet */
+	uint64_t swap_in_bytes, swap_out_bytes, major_faults; /* by them */
+	uint64_t eased, stuck;      /* times */
+};
+
+const char *ob_balloon_state_name(enum ob_balloon_state state);
+
+/* The size of a step, and what is to stay available, on a machine of that size. */
+uint64_t ob_balloon_step_bytes(uint64_t machine_bytes);
+uint64_t ob_balloon_margin_bytes(uint64_t machine_bytes);
+
+/* Decides, and returns the target. */
+uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct ob_balloon_view *view);
+
+/*
+ * The goal of a balloon that is driven by what its machine costs. Above what it is entitled to (OB_BUDGET_NONE: there is
+ * no bound), the balloon is to take what it costs too much; once everything that it has, evicted or not, would fit with
+ * room to spare, the balloon gives that room back; in between it stays, so that the two do not follow each other.
+ */
+uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t held_bytes, uint64_t cost_bytes, uint64_t away_bytes,
+			      uint64_t entitled_bytes);
+
+#endif

@@ -1,0 +1,384 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What overbookd does about balloons: test_daemon_balloon.py OVERBOOKD [OVERBOOK]. Prints TAP. daemon_harness.py plays the agents,
+and here also guests, which give and take memory as they are told."""
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.dont_write_bytecode = True  # the source tree stays clean
+
+import daemon_harness
+from daemon_harness import BALLOON, BALLOON_SET, FIELDS, MIB, STATS, Agent, Client, Daemon, ceiling, main, message, rewrite, test, with_daemon
+
+OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
+OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
+
+DEFAULT, OFF, FIXED, AUTO = range(4)
+LOOKED, DEVICE, STATUS, DRIVER, REPORTS, STATISTICS, OFFERED = (1 << i for i in range(7))
+WELL = LOOKED | DEVICE | STATUS | DRIVER | REPORTS | STATISTICS | OFFERED
+GIB = 1024 * MIB
+
+
+class Machine(Agent):
+    """Its guest uses `use`, keeps `caches` if it may, and gives `speed` a second to the balloon. The engine evicts what is above the limit."""
+
+    def __init__(self, daemon, name, ram=GIB, use=200 * MIB, caches=0, speed=GIB, mode=DEFAULT, size=0, says=True, flags=WELL, **options):
+        self.use, self.caches, self.speed, self.mode, self.size, self.says, self.shown = use, caches, speed, mode, size, says, flags
+        self.is_busy = False  # QEMU does not answer its monitor
+        self.told, self.target, self.held, self.updates, self.known, self.numbers = [], 0, 0.0, 0, 127, {}
+        self.at = time.monotonic()
+        super().__init__(daemon, name, ram=ram, **options)
+
+    def hello(self, **other):
+        super().hello(**other)
+        if self.says:
+            self.send(message(BALLOON_SET, struct.pack("<IIQQ", self.mode, 0, self.size, self.target)))
+
+    def obey(self, kind, sequence, payload):
+        if kind != BALLOON:
+            super().obey(kind, sequence, payload)
+            return
+        self.mode, flags, self.size, target, look, zero = struct.unpack("<IIQQII", payload)
+        assert zero == 0 and self.says
+        self.told.append((self.mode, flags, self.size, target, look))
+
+    def report(self):
+        elapsed, self.at = time.monotonic() - self.at, time.monotonic()
+        if self.told and self.told[-1][1] & 1 and not self.is_busy:
+            self.target = self.told[-1][3]
+        if self.shown & DRIVER:
+            way = self.speed * elapsed
+            self.held = min(self.target, self.held + way) if self.held < self.target else max(self.target, self.held - way)
+        held = int(self.held)
+        self.updates += 1
+        touched = min(self.use + self.caches, self.ram - held)
+        self.cost = min(touched, self.limit or ceiling(self.ram))
+        available = max(0, self.ram - held - self.use)
+        fields = dict(ram_bytes=self.ram, limit_bytes=self.limit, cost_bytes=self.cost, swapped_bytes=touched - self.cost,
+                      ballooned_bytes=held, absent_bytes=self.ram - held - touched, balloon_flags=self.shown, balloon_bytes=held,
+                      balloon_target_bytes=self.target, machine_bytes=self.ram, guest_updates=self.updates, guest_known=self.known,
+                      guest_total_bytes=self.ram - held, guest_free_bytes=max(0, available - self.caches),
+                      guest_available_bytes=available, guest_caches_bytes=min(self.caches, available), **self.numbers)
+        values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
+        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+
+
+def shown(daemon, name="web"):
+    return daemon.machine(name)["balloon"]
+
+
+def until(daemon, condition, seconds=20):
+    daemon.until(condition, seconds)
+
+
+def seconds_pass(daemon, seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        daemon.serve()
+
+
+@with_daemon()
+def nothing_is_done_to_a_balloon_that_nobody_wants_driven(daemon):
+    old = Machine(daemon, "old", says=False)
+    machine = Machine(daemon, "web")
+    until(daemon, lambda: machine.told)
+    seconds_pass(daemon, 2.5)
+    assert machine.told == [(DEFAULT, 0, 0, 0, 10000)], machine.told
+    assert not old.told
+    balloon = shown(daemon)
+    assert balloon["mode"] == "off" and balloon["state"] == "empty" and balloon["floor_bytes"] == GIB // 100 * 25, balloon
+    assert balloon["device"] and balloon["driver"] and balloon["reports_free_pages"], balloon
+    # What others have put there stays.
+    machine.shown &= ~DRIVER
+    machine.held = 100 * MIB
+    seconds_pass(daemon, 2.5)
+    assert len(machine.told) == 1 and shown(daemon)["held_bytes"] == 100 * MIB and shown(daemon)["driver"] is False
+    machine.shown = LOOKED | DEVICE
+    until(daemon, lambda: shown(daemon)["driver"] is None)
+    machine.shown = LOOKED
+    until(daemon, lambda: shown(daemon)["device"] is False)
+    machine.shown = 0
+    until(daemon, lambda: shown(daemon)["device"] is None)
+
+
+@with_daemon()
+def a_size_is_reached_in_steps_and_off_gives_back(daemon):
+    machine = Machine(daemon, "web")
+    until(daemon, lambda: machine.told)
+    answer = daemon.call("balloon", name="web", mode="fixed", size_bytes=512 * MIB)
+    assert answer["ok"] and answer["balloon"]["mode"] == "fixed" and answer["balloon"]["size_bytes"] == 512 * MIB, answer
+    until(daemon, lambda: machine.held == 512 * MIB, 40)
+    targets = [order[3] for order in machine.told]
+    assert all(0 <= b - a <= 64 * MIB for a, b in zip(targets, targets[1:])), targets
+    assert machine.told[-1] == (FIXED, 1, 512 * MIB, 512 * MIB, 1000)
+    until(daemon, lambda: shown(daemon)["state"] == "holding")
+    assert shown(daemon)["arrived_bytes"] == 512 * MIB
+    # No further than the guest bears.
+    assert daemon.call("balloon", name="web", mode="fixed", size_bytes=256 * MIB)["ok"]
+    until(daemon, lambda: shown(daemon)["held_bytes"] > 740 * MIB, 40)
+    seconds_pass(daemon, 3)
+    assert machine.held <= GIB - machine.use - 32 * MIB
+    machine.use = 300 * MIB
+    until(daemon, lambda: shown(daemon)["state"] == "easing")
+    until(daemon, lambda: machine.held < 700 * MIB)
+    assert shown(daemon)["eased"] >= 1
+    assert daemon.call("balloon", name="web", mode="off")["ok"]
+    until(daemon, lambda: machine.held == 0 and machine.told[-1] == (OFF, 0, 0, 0, 10000))
+    assert shown(daemon)["state"] == "empty" and shown(daemon)["mode"] == "off"
+
+
+@with_daemon()
+def a_size_that_is_revoked_while_it_is_under_way(daemon):
+    machine = Machine(daemon, "web")
+    until(daemon, lambda: machine.told)
+    machine.is_busy = True
+    assert daemon.call("balloon", name="web", mode="fixed", size_bytes=512 * MIB)["ok"]
+    until(daemon, lambda: machine.told[-1] == (FIXED, 1, 512 * MIB, 64 * MIB, 1000))
+    assert daemon.call("balloon", name="web", mode="off")["ok"]
+    until(daemon, lambda: machine.told[-1] == (OFF, 0, 0, 0, 10000))
+    # Only now QEMU does what it was asked first.
+    machine.target, machine.is_busy = 64 * MIB, False
+    until(daemon, lambda: machine.held > 0)
+    until(daemon, lambda: machine.held == 0 and machine.told[-1] == (OFF, 0, 0, 0, 10000))
+
+
+@with_daemon()
+def a_cut_is_first_the_balloons(daemon):
+    machine = Machine(daemon, "web", use=200 * MIB, caches=600 * MIB, mode=AUTO)
+    until(daemon, lambda: machine.told and machine.cost == 800 * MIB)
+    assert machine.told[-1][:2] == (AUTO, 1) and machine.told[-1][3:] == (0, 5000)
+    before = len(machine.limits)
+    began = time.monotonic()
+    assert daemon.call("limit", name="web", maximum_bytes=600 * MIB)["ok"]
+    until(daemon, lambda: machine.limit == 600 * MIB, 30)
+    took = time.monotonic() - began
+    limits = machine.limits[before:]
+    # It comes down with what the machine costs; nothing was evicted.
+    assert len(limits) >= 3 and limits[0] >= 800 * MIB and all(a >= b for a, b in zip(limits, limits[1:])), limits
+    assert 1 < took < 15 and machine.held >= GIB - 600 * MIB, (took, machine.held)
+    until(daemon, lambda: shown(daemon)["state"] == "holding")
+    held = machine.held
+    seconds_pass(daemon, 3)
+    assert machine.held == held and shown(daemon)["state"] == "holding", (held, machine.held, shown(daemon))
+    # There is room again.
+    assert daemon.call("limit", name="web", maximum_bytes=0)["ok"]
+    until(daemon, lambda: machine.held == 0 and machine.told[-1][3:] == (0, 5000), 30)
+
+
+@with_daemon()
+def a_cut_does_not_wait_for_ever(daemon):
+    machine = Machine(daemon, "web", use=200 * MIB, caches=600 * MIB, mode=AUTO, speed=3 * MIB)
+    until(daemon, lambda: machine.told and machine.cost == 800 * MIB)
+    began = time.monotonic()
+    assert daemon.call("limit", name="web", maximum_bytes=400 * MIB)["ok"]
+    until(daemon, lambda: machine.limit == 400 * MIB, 30)
+    assert 9 < time.monotonic() - began < 13
+    # The next one is immediate.
+    began = time.monotonic()
+    assert daemon.call("limit", name="web", maximum_bytes=300 * MIB)["ok"]
+    until(daemon, lambda: machine.limit == 300 * MIB, 30)
+    assert time.monotonic() - began < 2
+
+
+@with_daemon()
+def a_cut_does_not_wait_for_a_balloon_that_cannot(daemon):
+    full = Machine(daemon, "full", use=1000 * MIB, mode=AUTO)
+    bare = Machine(daemon, "bare", caches=600 * MIB, mode=AUTO, flags=WELL & ~DRIVER)
+    none = Machine(daemon, "none", caches=600 * MIB, mode=AUTO, flags=LOOKED)
+    off = Machine(daemon, "off", caches=600 * MIB, mode=OFF)
+    old = Machine(daemon, "older", caches=600 * MIB, says=False)
+    mute = Machine(daemon, "mute", caches=600 * MIB, mode=AUTO)
+    mute.known = 0
+    until(daemon, lambda: full.told and bare.told and none.told and off.told and mute.told and old.cost)
+    seconds_pass(daemon, 1.2)
+    for machine, most in (bare, 1), (none, 1), (off, 1), (old, 1), (full, 5), (mute, 5):
+        began = time.monotonic()
+        assert daemon.call("limit", name=machine.name, maximum_bytes=400 * MIB)["ok"]
+        until(daemon, lambda: machine.limit == 400 * MIB, 30)
+        assert time.monotonic() - began < most, machine.name
+        assert machine.held == 0
+    assert shown(daemon, "bare")["state"] == "no driver"
+    seconds_pass(daemon, 1.5)
+    assert full.held == 0 and mute.held == 0
+
+
+@with_daemon("--budget", "1G", "--balloon", "auto")
+def a_newcomer_waits_a_little_longer(daemon):
+    daemon.budget = GIB
+    machine = Machine(daemon, "web", ram=GIB, use=200 * MIB, caches=750 * MIB, limit=daemon_harness.NOT_STARTED, connect=False, speed=2 * MIB)
+    answer, _ = daemon.admit("web", ram=GIB, agent=machine)
+    until(daemon, lambda: machine.limit >= 950 * MIB and machine.cost == 950 * MIB and machine.told)
+    assert machine.told[-1][:2] == (DEFAULT, 1)
+    other = Agent(daemon, "db", 512 * MIB, limit=daemon_harness.NOT_STARTED, connect=False)
+    began = time.monotonic()
+    answer, _ = daemon.admit("db", ram=512 * MIB, agent=other)
+    assert answer["ok"] and 2 < time.monotonic() - began < 9, answer
+    until(daemon, lambda: other.limit >= 400 * MIB, 30)
+
+
+@test
+def a_new_overbookd_takes_up_what_it_finds():
+    with tempfile.NamedTemporaryFile("w") as config:
+        rewrite(config, "BALLOON=auto\n")
+        daemon = Daemon("--config", config.name)
+        try:
+            fixed, auto = Machine(daemon, "fixed"), Machine(daemon, "auto", caches=800 * MIB)
+            until(daemon, lambda: fixed.told and auto.told)
+            assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=600 * MIB)["ok"]
+            assert daemon.call("limit", name="auto", maximum_bytes=700 * MIB)["ok"]
+            until(daemon, lambda: fixed.held == 424 * MIB and auto.held > 300 * MIB and auto.limit == 700 * MIB, 40)
+            # In the middle of a step, too.
+            assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=400 * MIB)["ok"]
+            until(daemon, lambda: fixed.target > 424 * MIB)
+            held = auto.held
+            daemon.kill()
+            until(daemon, lambda: fixed.closed and auto.closed)
+            daemon.start()
+            for machine in (fixed, auto):
+                machine.disconnect()
+                machine.told.clear()
+                machine.connect()
+            until(daemon, lambda: fixed.held == 624 * MIB, 40)
+            assert min(order[3] for order in fixed.told) > 424 * MIB, fixed.told
+            assert auto.held == held and shown(daemon, "auto")["mode"] == "auto", (auto.held, held)
+            # The next one is told to leave balloons alone: what Overbook has put there comes back.
+            daemon.kill()
+            rewrite(config, "BALLOON=off\n")
+            until(daemon, lambda: fixed.closed and auto.closed)
+            daemon.start()
+            for machine in (fixed, auto):
+                machine.disconnect()
+                machine.told.clear()
+                machine.connect()
+            until(daemon, lambda: auto.held == 0 and auto.told[-1] == (DEFAULT, 0, 0, 0, 10000), 40)
+            assert fixed.held == 624 * MIB and shown(daemon, "fixed")["mode"] == "fixed"
+            # An agent that comes back to the same overbookd is told what was wanted meanwhile.
+            auto.disconnect()
+            until(daemon, lambda: daemon.state("auto") == "lost")
+            assert daemon.call("balloon", name="auto", mode="auto")["code"] == "failed"
+            rewrite(config, "BALLOON=auto\nBALLOON_FLOOR=500M\n")
+            daemon.process.send_signal(signal.SIGHUP)
+            daemon.until_told("READY=1")
+            auto.connect()
+            until(daemon, lambda: auto.told[-1][1] == 1)
+            # The floor is above what the guest was left: it gets it back.
+            until(daemon, lambda: fixed.held == 524 * MIB)
+            assert shown(daemon, "fixed")["floor_bytes"] == 500 * MIB
+            for line, why in (("BALLOON=on", 'BALLOON "on" is neither "auto" nor "off"'), ("BALLOON_FLOOR=0%", 'BALLOON_FLOOR "0%"'),
+                              ("BALLOON_FLOOR=101%", 'BALLOON_FLOOR "101%"'), ("BALLOON_FLOOR=63M", "at least 64M")):
+                rewrite(config, line + "\n")
+                before = len(daemon.told)
+                daemon.process.send_signal(signal.SIGHUP)
+                daemon.until_told("READY=1")
+                assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
+        except BaseException:
+            sys.stderr.write(daemon.logged()[-6000:])
+            daemon.abandon()
+            raise
+        daemon.stop()
+
+
+@with_daemon()
+def guests_that_are_not_what_they_say(daemon):
+    stuck, liar, mad = Machine(daemon, "stuck", speed=0), Machine(daemon, "liar"), Machine(daemon, "mad")
+    until(daemon, lambda: stuck.told and liar.told and mad.told)
+    for name in ("stuck", "liar", "mad"):
+        assert daemon.call("balloon", name=name, mode="fixed", size_bytes=512 * MIB)["ok"]
+
+    def lie():
+        liar.held = float(liar.target)
+        fields = dict(ram_bytes=GIB, cost_bytes=GIB, balloon_flags=WELL, balloon_bytes=liar.target, balloon_target_bytes=liar.target, machine_bytes=GIB,
+                      guest_updates=liar.updates, guest_known=127, guest_available_bytes=900 * MIB, guest_free_bytes=900 * MIB)
+        liar.updates += 1
+        values = [fields.get(name, 0) for name in FIELDS]
+        liar.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+    liar.report = lie
+
+    def rave():
+        mad.updates += 1
+        values = [(2 ** 64 - 1) // (1 + (i * 7 + mad.updates * 13) % 97) for i in range(len(FIELDS))]
+        mad.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+    mad.report = rave
+    until(daemon, lambda: shown(daemon, "stuck")["state"] == "stuck", 30)
+    until(daemon, lambda: stuck.target == 0)
+    assert shown(daemon, "stuck")["stuck"] == 1
+    until(daemon, lambda: shown(daemon, "liar")["state"] == "stuck", 40)
+    until(daemon, lambda: liar.target == 0)
+    assert shown(daemon, "mad")["target_bytes"] % MIB == 0
+    assert daemon.call("stats", name="mad")["ok"]
+
+
+@with_daemon()
+def requests_are_checked(daemon):
+    machine, none, old = Machine(daemon, "web"), Machine(daemon, "none", flags=LOOKED), Machine(daemon, "old", says=False, flags=0)
+    until(daemon, lambda: machine.told and none.told and daemon.state("old") == "running")
+    seconds_pass(daemon, 0.2)
+
+    def refused(code, words, **members):
+        answer = daemon.call("balloon", **members)
+        assert not answer["ok"] and answer["code"] == code and words in answer["error"], answer
+    refused("bad-request", '"name"')
+    refused("no-machine", "there is no machine", name="nobody")
+    refused("bad-request", '"mode" must be "auto", "off" or "fixed"', name="web", mode="on")
+    refused("bad-request", '"mode"', name="web", mode=7)
+    refused("bad-request", '"size_bytes"', name="web", mode="fixed")
+    refused("bad-request", '"size_bytes"', name="web", mode="auto", size_bytes=1)
+    refused("bad-request", '"size_bytes"', name="web", size_bytes=1 << 30)
+    refused("bad-request", '"size_bytes"', name="web", mode="fixed", size_bytes=-1)
+    refused("bad-request", 'does not know "size"', name="web", size=1)
+    refused("refused", "is not between 256 MiB, below which no balloon is driven, and its 1 GiB", name="web", mode="fixed", size_bytes=100 * MIB)
+    refused("refused", "2 GiB for the guest", name="web", mode="fixed", size_bytes=2 * GIB)
+    refused("refused", "has no virtio-balloon", name="none", mode="auto")
+    refused("failed", "does not drive balloons", name="old", mode="auto")
+    assert daemon.call("balloon", name="none", mode="off")["ok"]
+    answer = daemon.call("balloon", name="old")
+    assert answer["ok"] and answer["balloon"]["device"] is None, answer
+    machine.disconnect()
+    until(daemon, lambda: daemon.state("web") == "lost")
+    refused("failed", "is lost: its agent is not connected", name="web", mode="auto")
+
+
+@test
+def options_are_checked():
+    def refused(*args):
+        run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20)
+        assert run.returncode == 2 and run.stderr.count("\n") == 1, (args, run)
+        return run.stderr
+    assert '--balloon "on" is neither "auto" nor "off"' in refused("--balloon", "on")
+    assert "--balloon-floor \"20\" is neither from 1% to 100%" in refused("--balloon-floor", "20")
+    assert "--balloon-floor and --config exclude each other" in refused("--balloon-floor", "20%", "--config", "/etc/x")
+
+
+@with_daemon()
+def the_command_line_tool_shows_it_and_changes_it(daemon):
+    machine = Machine(daemon, "web")
+    until(daemon, lambda: machine.told)
+
+    def balloon(*words, status=0):
+        process = subprocess.Popen([OVERBOOK, "balloon", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir))
+        daemon.until(lambda: process.poll() is not None)
+        out, error = process.communicate()
+        assert process.returncode == status, (words, out, error)
+        return out + error
+    assert balloon("web").startswith("web: off, empty\n  0 B in the balloon"), balloon("web")
+    assert "web: fixed, 768 MiB for the guest" in balloon("web", "768M")
+    until(daemon, lambda: machine.held == 256 * MIB, 40)
+    assert json.loads(balloon("web", "--json"))["balloon"]["held_bytes"] == 256 * MIB
+    machine.shown &= ~DRIVER
+    until(daemon, lambda: shown(daemon)["state"] == "no driver")
+    assert "its guest has no driver for the balloon" in balloon("web", "auto")
+    assert "a machine is needed" in balloon(status=2)
+    assert '"lots" is not a size' in balloon("web", "lots", status=2)
+    assert "is not between" in balloon("web", "10M", status=5)
+    assert "there is no machine" in balloon("nobody", "off", status=4)
+
+
+if __name__ == "__main__":
+    sys.exit(main(OVERBOOK))
