@@ -236,6 +236,7 @@ int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **r
 	engine->mapped.guard = engine->mapped.event = -1;
 	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = engine->self = -1;
 	engine->config = *config;
+	engine->large.is_forbidden = config->no_large;
 	engine->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
 	engine->ncpus = (unsigned)OB_MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
 	engine->worker_count = OB_MIN(config->fault_threads ? config->fault_threads : FAULT_THREADS + engine->ncpus / CPUS_A_WORKER,

@@ -27,7 +27,8 @@
  *
  * With a limit a cold chunk that is kept stays on the bench, for the reclaimer to find, who breaks it by taking pages of it; until then
  * it comes back whole. New large pages come about by first touches of empty chunks (fault_service.c), and khugepaged's work; neither
- * does any more where orders say so (MADV_NOHUGEPAGE on guest RAM, taken back later: QEMU asks for large pages itself).
+ * does any more where orders say so (MADV_NOHUGEPAGE on guest RAM, taken back later: QEMU asks for large pages itself,
+ * when it has mapped its memory, and is not heard while there are to be none).
  *
  * Rates: what may be sampled, broken and collapsed a second, in buckets. The scanner's share of a processor bounds the rest,
  * collapses included: their work is done on its thread.
@@ -77,6 +78,17 @@ void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *ord
 				ob_large_advise(&engine->region[i], orders->may_make);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
+}
+
+int ob_engine_allow_large(struct ob_engine *engine, void *addr, size_t length)
+{
+	int r = 0;
+
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (!engine->large.is_forbidden)
+		r = ob_memory_large_pages(addr, length, 1);
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return r;
 }
 
 int ob_large_is_short(const struct ob_engine *engine)

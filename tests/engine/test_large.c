@@ -454,6 +454,8 @@ static void new_ones_come_about_only_where_they_may(void **state)
 
 	order(OB_LARGE_CLEAR, 128, 16);
 	bed_assert_ok(bed, ob_engine_add_region(bed->engine, more->base, more->pages * OB_PAGE_SIZE, &bed->err));
+	/* As QEMU does with what it has mapped. */
+	assert_int_equal(ob_engine_allow_large(bed->engine, more->base, more->pages * OB_PAGE_SIZE), 0);
 	assert_int_equal(is_forbidden(ram[0]->base), 1);
 	assert_int_equal(is_forbidden(more->base), 1);
 	ram_write_all(more, PATTERN_INCOMPRESSIBLE);
@@ -466,6 +468,32 @@ static void new_ones_come_about_only_where_they_may(void **state)
 	bed_assert_ok(bed, ram_check_all(more));
 	assert_int_equal(ob_engine_remove_region(bed->engine, more->base), 0);
 	ram_free(more);
+	finish();
+}
+
+static int set_up_without(void **state)
+{
+	int r;
+
+	bed_no_large = 1;
+	r = set_up(state);
+	bed_no_large = 0;
+	return r;
+}
+
+/* A machine that is started while memory is short is told before anybody has told it what else to do. */
+static void none_come_about_from_the_beginning(void **state)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		assert_int_equal(ob_engine_allow_large(bed->engine, ram[i]->base, RAM_MIB * OB_MIB), 0);
+	share_write_all(PATTERN_INCOMPRESSIBLE);
+	assert_int_equal(large_in(0, RAMS), 0);
+	assert_int_equal(is_forbidden(ram[0]->base), 1);
+	order(OB_LARGE_CLEAR, 128, 16);
+	assert_int_equal(is_forbidden(ram[1]->base), 1);
+	order(OB_LARGE_HIGH, NEVER, 16);
+	assert_int_equal(is_forbidden(ram[0]->base), 0);
+	assert_int_equal(is_forbidden(ram[1]->base), 0);
 	finish();
 }
 
@@ -657,6 +685,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(hot_broken_ones_are_made_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(in_clear_broken_ones_are_left, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(new_ones_come_about_only_where_they_may, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(none_come_about_from_the_beginning, set_up_without, tear_down),
 		cmocka_unit_test_setup_teardown(what_others_made_whole_stays_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_was_hot_cools_under_a_distant_limit, set_up, tear_down),
