@@ -147,6 +147,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_mutex_init(&engine->clock.lock, NULL);
 	pthread_mutex_init(&engine->mapped.lock, NULL);
 	pthread_mutex_init(&engine->large.lock, NULL);
+	ob_scan_init(&engine->scan);
 }
 
 static void free_engine(struct ob_engine *engine)
@@ -177,6 +178,7 @@ static void free_engine(struct ob_engine *engine)
 	pthread_mutex_destroy(&engine->reads_lock);
 	pthread_mutex_destroy(&engine->clock.lock);
 	pthread_mutex_destroy(&engine->mapped.lock);
+	ob_scan_destroy(&engine->scan);
 	free((void *)engine->config.swap_dir);
 	free(engine);
 }
