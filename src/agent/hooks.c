@@ -99,6 +99,11 @@ OB_EXPORT int madvise(void *addr, size_t length, int advice)
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:
 		return 0; /* KSM takes write protection away and keeps pages from moving; sharing is Overbook's own business */
+	case MADV_HUGEPAGE:
+		r = ob_engine_allow_large(engine, addr, length);
+		if (r < 0)
+			errno = -r;
+		return r < 0 ? -1 : 0;
 	case MADV_DONTNEED:
 	case MADV_FREE:
 	case MADV_REMOVE:

@@ -32,6 +32,7 @@ struct ob_engine_config {
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
 	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
+	int no_large;          /* no new large pages of its regions come about before orders allow them: ob_engine_large() */
 	unsigned map_run_pages, map_mappings; /* the shortest run; what they may take of vm.max_map_count; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
 	void (*on_unreadable)(void *context, const char *cause);
@@ -184,6 +185,9 @@ unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *re
  * made whole for their own sake: large.c.
  */
 void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders);
+
+/* MADV_HUGEPAGE for memory of which any lies in a region; without effect while there are to be no new large pages. 0 or -errno. */
+int ob_engine_allow_large(struct ob_engine *engine, void *addr, size_t length);
 
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);

@@ -3,7 +3,7 @@
  * What the files of the engine share. Nothing outside src/engine includes this.
  *
  * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), the scanner
- * while pages are shared (scan.c), one that reads events where shared pages are mapped (mapped.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
+ * while pages are shared or large pages made whole (scan.c), one that reads events where shared pages are mapped (mapped.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
@@ -218,6 +218,7 @@ struct ob_large {
 	int is_ordered;      /* there are orders */
 	int is_forbidden;    /* the kernel is to make no new large pages */
 	int is_short;        /* atomic: the state is not high */
+	uint32_t collapse_rate; /* atomic: so many a second may be made whole */
 	int look_at_all;     /* atomic: in the next round no chunk is passed over */
 	int64_t chunks;      /* atomic: that are large pages */
 	pthread_mutex_t lock; /* a leaf: the next two */
@@ -268,6 +269,7 @@ struct ob_engine {
 	struct ob_pool *pool;
 	struct ob_swap *swap;         /* NULL: none */
 	struct ob_share *share;       /* atomic; NULL: nothing has ever been shared */
+	struct ob_scan scan;
 	struct ob_mapped mapped;
 	struct ob_large large;
 
@@ -406,8 +408,22 @@ void ob_large_wanted(const struct ob_place *place);
 int ob_large_look_once_more(struct ob_chunk *chunk);
 /* Its pages are about to go back; so many were gained since they were lifted. */
 void ob_large_settle(struct ob_engine *engine, struct ob_place *place, unsigned gained);
-/* They have gone back. Makes a large page of the chunk, if that is the thing to do. */
-void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, int is_hot);
+/*
+ * So many of its pages came back by faults, or more, which says that it is in use. If it is to be made a large page, what lies on the bench of
+ * it still goes back, and it is remembered until its turn comes.
+ */
+void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, unsigned pages);
+/* Makes a large page of the hottest of those, if one more may be made now. Returns whether it did anything. No lock is held. */
+int ob_large_collapse_next(struct ob_engine *engine);
+/* Whether its turn is to come. */
+int ob_large_is_due(const struct ob_engine *engine, const struct ob_place *place);
+/* Whether it would be made a large page, were it in use; if it is none already. */
+int ob_large_could_be_whole(const struct ob_engine *engine, const struct ob_chunk *chunk);
+/* The same as ob_large_visit() where pages are not shared, and a chunk is looked at for this alone. */
+enum ob_large_visit ob_large_visit_unshared(struct ob_engine *engine, struct ob_place *place);
+/* Whether chunks may be made whole now; whether one more may be looked at for that, when so many are. They take no lock. */
+int ob_large_makes_whole(const struct ob_engine *engine);
+int ob_large_has_leave(const struct ob_engine *engine, unsigned under_way);
 /* Whether it is a large page now. */
 void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
 /* Whether memory is short on the host, as far as is known; takes no lock. */
@@ -652,6 +668,7 @@ unsigned ob_subpage_changed(struct ob_engine *engine, const struct ob_place *pla
 /* --- scan.c --- */
 
 void ob_scan_init(struct ob_scan *scan);
+void ob_scan_destroy(struct ob_scan *scan);
 /* Starts the thread, unless it runs; ends it. */
 int ob_scan_start(struct ob_engine *engine);
 void ob_scan_stop(struct ob_engine *engine);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The scanner: finds pages that nobody uses, also on a machine that has no limit or is far below it, so that zero pages are
- * dropped and equal pages shared. One thread, "overbook-scan", which sleeps while sharing is off.
+ * dropped and equal pages shared; and broken chunks that are in use, to be made large pages again. One thread, "overbook-scan", which
+ * sleeps while there is neither to do.
  *
  * Theory of operation. A hand goes round all chunks. A chunk is lifted whole, and watched: what is still on the bench after
  * a few seconds is cold. Then it is judged: pages of zeros are dropped at once, the others hashed and offered. After a
@@ -43,7 +44,10 @@
  * While nobody takes the offers there are, nothing more is lifted.
  *
  * Watched and judged chunks wait in two rings, in the order in which their time comes; a chunk that has gone meanwhile is
- * forgotten. When sharing is switched off, or everything is released, what is watched is settled at once.
+ * forgotten. When there is nothing to do any more, or everything is released, what is watched is settled at once.
+ *
+ * Where sharing is off and large pages may be made whole (large.c), it lifts for that alone: no more than can be made whole in some
+ * seconds, nothing is judged but whether it is cold, and open chunks, empty before and left to the kernel, stay so.
  *
  * Locking: regions_lock (read) for each piece of work, under which the switches and `releasing` are looked at, then the
  * chunk's lock, in the background, for STEP_PAGES pages at a time. The scanner's own data are its thread's alone; scan.lock is for
@@ -68,6 +72,9 @@
 #define RATE_START       32u
 #define RATE_MAX         2048u
 #define BACKOFF_MAX      6u    /* rounds passed over: 2 to the power of it, less one */
+#define BACKOFF_BROKEN   4u    /* the same of a chunk that would be made a large page if it were in use */
+#define RETURN_PAGES     8u    /* come back from the bench with each fault, at least */
+#define WHOLE_PERMILLE   20u   /* of a processor, while it works for large pages alone: what it has for sharing by default */
 #define WHOLE_VISITS     8u
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
@@ -86,10 +93,33 @@ static uint64_t cold_ns(const struct ob_engine *engine)
 	return engine->config.scan_cold_ms ? engine->config.scan_cold_ms * OB_NS_PER_MS : COLD_NS;
 }
 
-/* Whether there is leave to look for pages; regions_lock is held. */
+static int is_sharing(const struct ob_engine *engine)
+{
+	return ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille);
+}
+
+static int may_work(const struct ob_engine *engine)
+{
+	return ob_load(&engine->counted) && !ob_load(&engine->releasing);
+}
+
+/* How much of a processor may be used, in thousandths; 0: there is nothing to do. */
+static unsigned leave_permille(const struct ob_engine *engine)
+{
+	if (is_sharing(engine))
+		return ob_load(&engine->share->cpu_permille);
+	return ob_large_makes_whole(engine) && may_work(engine) ? WHOLE_PERMILLE : 0;
+}
+
+/* Whether there is leave to look for pages; or to lift chunks, be it only for large pages. regions_lock is held. */
 static int may_scan(const struct ob_engine *engine)
 {
-	return ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille) && ob_load(&engine->counted) && !ob_load(&engine->releasing);
+	return is_sharing(engine) && may_work(engine);
+}
+
+static int may_lift(const struct ob_engine *engine)
+{
+	return leave_permille(engine) && may_work(engine);
 }
 
 /* --- the rings --- */
@@ -136,12 +166,12 @@ static int came_back(const struct ob_scanned *entry)
 }
 
 /* How long the chunk is left alone after this. */
-static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry)
+static void adapt_backoff(const struct ob_engine *engine, struct ob_chunk *chunk, const struct ob_scanned *entry)
 {
 	unsigned found = pages_gained(chunk, entry), backoff = chunk->scan_backoff;
 
 	if (!found || came_back(entry))
-		backoff = OB_MIN(backoff + 1, BACKOFF_MAX);
+		backoff = OB_MIN(backoff + 1, !chunk->is_large && ob_large_could_be_whole(engine, chunk) ? BACKOFF_BROKEN : BACKOFF_MAX);
 	else if (found >= MUCH_FOUND)
 		backoff = 0;
 	else if (backoff)
@@ -283,9 +313,10 @@ static void offer_compressed(struct ob_engine *engine, const struct ob_place *pl
 		ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
 }
 
-/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. */
+/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. Where nothing is shared they are only counted. */
 static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
+	int shares = may_scan(engine);
 	uint16_t zeros[STEP_PAGES];
 	unsigned zero_count = 0;
 	int cold = 0;
@@ -297,9 +328,9 @@ static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t
 		uint64_t word = *ob_place_word(place, page);
 
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
-		if (ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
+		if (shares && ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
 			offer_compressed(engine, place, page);
-		if (!is_judged(word))
+		if (!shares || !is_judged(word))
 			continue;
 		if (!ob_content_is_zero(ob_place_bench(place, page)))
 			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
@@ -315,7 +346,7 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 	struct ob_place place;
 
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (may_scan(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
+	if (may_lift(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
 		entry->all_judged = 1;
 		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += STEP_PAGES) {
 			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
@@ -364,14 +395,15 @@ static unsigned lift_changed(struct ob_engine *engine, const struct ob_scan *sca
 }
 
 /* Whether a chunk is left alone this time; its lock is held. */
-static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
+static int is_left_alone(struct ob_engine *engine, const struct ob_place *place)
 {
+	struct ob_chunk *chunk = place->chunk;
 	int hot = ob_chunk_is_hot(chunk);
 
 	/* While there is nothing to reclaim the clock does not come round. */
 	if (!ob_cost_over(engine, ob_cost_high(engine)))
 		chunk->heat /= 2;
-	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk);
+	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk) || ob_large_is_due(engine, place);
 }
 
 /* Whether the chunk has something that is worth judging. */
@@ -415,35 +447,51 @@ static void wait_for_sample(struct ob_engine *engine, struct ob_scan *scan, stru
 	put(&scan->judged, &entry);
 }
 
-static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+/* What is to be done about a chunk, whose lock is held. */
+static enum ob_large_visit consider(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
+	unsigned heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
 
-	ob_chunk_lock_background(chunk);
-	ob_mapped_consider(engine, place);
-	if (!is_left_alone(engine, chunk) && (!chunk->open || ob_chunk_track(engine, place) == 0)) {
-		enum ob_large_visit how = ob_large_visit(engine, place);
-
-		if (how == OB_VISIT_SAMPLE)
-			wait_for_sample(engine, scan, place);
-		else if (how != OB_VISIT_LEAVE)
-			lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE);
+	if (is_left_alone(engine, place)) {
+		if (heat)
+			ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
+		return OB_VISIT_LEAVE;
 	}
-	ob_chunk_unlock(chunk);
+	if (!may_scan(engine))
+		return ob_large_visit_unshared(engine, place);
+	return chunk->open && ob_chunk_track(engine, place) < 0 ? OB_VISIT_LEAVE : ob_large_visit(engine, place);
+}
+
+static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	enum ob_large_visit how;
+
+	ob_chunk_lock_background(place->chunk);
+	ob_mapped_consider(engine, place);
+	how = consider(engine, place);
+	if (how == OB_VISIT_SAMPLE)
+		wait_for_sample(engine, scan, place);
+	else if (how != OB_VISIT_LEAVE)
+		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE);
+	ob_chunk_unlock(place->chunk);
 }
 
 /* What is due of a chunk is over; its lock is held. */
 static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const struct ob_scanned *entry)
 {
+	int returns = !ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing);
+
 	place->chunk->watched = 0;
-	adapt_backoff(place->chunk, entry);
+	adapt_backoff(engine, place->chunk, entry);
 	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
 	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
-	if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
+	if (returns)
 		put_back(engine, place, entry);
-	else if (place->chunk->count[OB_PAGE_BENCHED])
+	if (entry->all_judged && came_back(entry))
+		ob_large_consider_collapse(engine, place, entry->lifted - OB_MIN(entry->cold, entry->lifted));
+	if (!returns && place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
-	ob_large_consider_collapse(engine, place, entry->all_judged && came_back(entry));
 	if (entry->all_judged && may_scan(engine) && ob_large_sample_hot(engine, place))
 		wait_for_sample(engine, scan, place);
 }
@@ -452,7 +500,7 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 static void settle_sample(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int is_on)
 {
 	place->chunk->watched = 0;
-	if (is_on && may_scan(engine) && !is_left_alone(engine, place->chunk) && ob_large_sampled(engine, place))
+	if (is_on && may_scan(engine) && !is_left_alone(engine, place) && ob_large_sampled(engine, place))
 		lift_and_watch(engine, scan, place, 0);
 }
 
@@ -512,8 +560,9 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->round++;
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
-	scan->with_pool = scan->generation != engine->share->generation;
-	scan->generation = engine->share->generation;
+	scan->with_pool = may_scan(engine) && scan->generation != engine->share->generation;
+	if (scan->with_pool)
+		scan->generation = engine->share->generation;
 	scan->all_chunks = ob_large_look_at_all(engine);
 }
 
@@ -521,9 +570,11 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
 {
 	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION);
+	unsigned under_way = scan->watched.count + scan->judged.count;
 
-	return scan->tick_lifts && scan->watched.count + scan->judged.count < OB_SCANNED_MAX &&
-	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) && ob_share_has_room(engine);
+	return scan->tick_lifts && under_way < OB_SCANNED_MAX &&
+	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) &&
+	       (is_sharing(engine) ? ob_share_has_room(engine) : ob_large_has_leave(engine, under_way));
 }
 
 /* The rate: up while few of those that were lifted come back by faults, down when too many do. */
@@ -557,7 +608,7 @@ static int lift_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t no
 	if (!has_leave(engine, scan))
 		return 0;
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (may_scan(engine)) {
+	if (may_lift(engine)) {
 		begin_round(engine, scan, now);
 		found = next_chunk(engine, scan, &place);
 		if (found) {
@@ -592,7 +643,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due, is_on);
 		return 1;
 	}
-	return is_on && (orphans_next(engine, scan, now) || lift_next(engine, scan, now));
+	return is_on && ((is_sharing(engine) && orphans_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now));
 }
 
 /* Sleeps for so long, or until something changes; 0: until something does. */
@@ -623,14 +674,15 @@ static uint64_t rest_ns(unsigned permille, uint64_t cpu_ns)
 static void *scan_thread(void *context)
 {
 	struct ob_engine *engine = context;
-	struct ob_scan *scan = &engine->share->scan;
+	struct ob_scan *scan = &engine->scan;
 	uint64_t owed_ns = 0, cpu = thread_cpu_ns();
 
 	prctl(PR_SET_NAME, "overbook-scan");
 	scan->rate = RATE_START;
 	scan->region = scan->orphans.region = OB_REGIONS_MAX;
 	while (!ob_load(&engine->stop)) {
-		int is_on = ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille), did = work(engine, scan, is_on);
+		unsigned permille = leave_permille(engine);
+		int is_on = permille != 0, did = work(engine, scan, is_on);
 		uint64_t before = cpu;
 
 		cpu = thread_cpu_ns();
@@ -640,7 +692,7 @@ static void *scan_thread(void *context)
 				sleep_ns(engine, scan, 0);
 			continue;
 		}
-		owed_ns += rest_ns(ob_load(&engine->share->cpu_permille), cpu - before);
+		owed_ns += rest_ns(permille, cpu - before);
 		if (!did)
 			owed_ns = OB_MAX(owed_ns, TICK_NS / 2);
 		/* Short rests are saved up: to fall asleep and to wake costs more than they last. */
@@ -663,21 +715,25 @@ void ob_scan_init(struct ob_scan *scan)
 	pthread_condattr_destroy(&attr);
 }
 
+void ob_scan_destroy(struct ob_scan *scan)
+{
+	pthread_mutex_destroy(&scan->lock);
+	pthread_cond_destroy(&scan->cond);
+}
+
 void ob_scan_kick(struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+	struct ob_scan *scan = &engine->scan;
 
-	if (!share)
-		return;
-	pthread_mutex_lock(&share->scan.lock);
-	share->scan.is_kicked = 1;
-	pthread_cond_signal(&share->scan.cond);
-	pthread_mutex_unlock(&share->scan.lock);
+	pthread_mutex_lock(&scan->lock);
+	scan->is_kicked = 1;
+	pthread_cond_signal(&scan->cond);
+	pthread_mutex_unlock(&scan->lock);
 }
 
 int ob_scan_start(struct ob_engine *engine)
 {
-	struct ob_scan *scan = &engine->share->scan;
+	struct ob_scan *scan = &engine->scan;
 	int r;
 
 	if (scan->is_started)
@@ -689,24 +745,20 @@ int ob_scan_start(struct ob_engine *engine)
 
 void ob_scan_stop(struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
-
-	if (!share || !share->scan.is_started)
+	if (!engine->scan.is_started)
 		return;
 	ob_scan_kick(engine);
-	pthread_join(share->scan.thread, NULL);
-	share->scan.is_started = 0;
+	pthread_join(engine->scan.thread, NULL);
+	engine->scan.is_started = 0;
 }
 
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages)
 {
-	__atomic_fetch_add(&engine->share->scan.faults, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&engine->scan.faults, 1, __ATOMIC_RELAXED);
 	ob_count(engine, scan_returned_pages, pages);
 }
 
 uint64_t ob_scan_faults(const struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
-
-	return share ? ob_load(&share->scan.faults) : 0;
+	return ob_load(&engine->scan.faults);
 }

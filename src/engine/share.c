@@ -71,7 +71,6 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 	}
 	if (r == 0 && !share_of(engine)) {
 		pthread_mutex_init(&share->lock, NULL);
-		ob_scan_init(&share->scan);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
 		share->counted = share->ended + OB_EXTENTS_MAX;
 		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
@@ -94,8 +93,6 @@ void ob_share_destroy(struct ob_engine *engine)
 			ob_fd_close(&share->extent[i].file);
 		}
 	pthread_mutex_destroy(&share->lock);
-	pthread_mutex_destroy(&share->scan.lock);
-	pthread_cond_destroy(&share->scan.cond);
 	ob_memory_unreserve(share, TABLES_BYTES);
 }
 

@@ -54,7 +54,15 @@ struct ob_scan_hand {
 	uint64_t start_ns, due_ns;
 };
 
-/* The scanner's own: scan.c. */
+/* A chunk that is to be made a large page, and how many pages of it came back by faults. */
+struct ob_scan_due {
+	uint32_t id;
+	unsigned pages;
+};
+
+#define OB_SCAN_DUE_MAX 256u
+
+/* The scanner's own: scan.c; the last two large.c. */
 struct ob_scan {
 	pthread_t thread;
 	int is_started;
@@ -72,6 +80,8 @@ struct ob_scan {
 	unsigned generation;                 /* of the round */
 	int with_pool;                       /* in this round compressed pages are offered too */
 	int all_chunks;                      /* ... and no chunk is passed over */
+	struct ob_scan_due due[OB_SCAN_DUE_MAX];
+	unsigned due_count;
 };
 
 struct ob_share {
@@ -93,7 +103,6 @@ struct ob_share {
 	unsigned last_extent;   /* that was found by its id: the next is most often the same */
 	uint64_t to_tell;       /* over all extents */
 	struct ob_extent extent[OB_EXTENTS_MAX];
-	struct ob_scan scan;
 	uint32_t (*ended)[OB_EXTENT_PAGES]; /* for each extent and slot, the holds that ended and that nobody has taken yet */
 	uint32_t (*counted)[OB_EXTENT_PAGES]; /* and those that whoever counts them believes in: these, and those that have not ended */
 };
