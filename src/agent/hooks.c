@@ -170,6 +170,8 @@ static ssize_t do_io(long number, int fd, void *buf, size_t size, off_t offset)
 		return syscall(number, fd, buf, size, offset);
 	ob_engine_io_begin(engine, buf, size);
 	r = syscall(number, fd, buf, size, offset);
+	if (number == SYS_pread64 && r > 0)
+		ob_image_has_read(engine, fd, &(struct iovec){ buf, size }, 1, (size_t)r);
 	ob_engine_io_end(engine, buf, size);
 	return r;
 }
@@ -185,6 +187,8 @@ static ssize_t do_vector_io(long number, int fd, const struct iovec *iov, int n,
 		return -1;
 	mark_vector(engine, iov, n, ob_engine_io_begin);
 	r = syscall(number, fd, iov, n, offset, 0L, flags);
+	if ((number == SYS_preadv || number == SYS_preadv2) && r > 0)
+		ob_image_has_read(engine, fd, iov, n, (size_t)r);
 	mark_vector(engine, iov, n, ob_engine_io_end);
 	return r;
 }

@@ -77,6 +77,13 @@ int ob_engine_discard(struct ob_engine *engine, void *addr, size_t length);
 void ob_engine_io_begin(struct ob_engine *engine, const void *addr, size_t length);
 void ob_engine_io_end(struct ob_engine *engine, const void *addr, size_t length);
 
+/*
+ * A buffer has been read from a disk image that other machines may have read from too: what whole pages it covers are looked at soon, to be
+ * shared. A hint; lock-free. It does nothing while nobody wants to know, which can be asked before (no lock either).
+ */
+void ob_engine_note_image(struct ob_engine *engine, const void *addr, size_t length);
+int ob_engine_wants_notes(const struct ob_engine *engine);
+
 /* Sets the limit (0: none). Returns at once; reclaim follows. -EINVAL below OB_LIMIT_MIN. */
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;
 

@@ -79,10 +79,13 @@ struct ob_chunk {
 	uint8_t large_refused; /* shareable pages were refused since there were too few of them */
 	uint8_t large_sampled; /* so many pages of it have been looked at where they are */
 	uint8_t large_seed;    /* changes with each sample */
+	uint8_t large_asked;   /* a page of it was wanted, and the scanner's round has not come by since */
 	uint8_t large_vain;    /* how often it was broken in vain */
 	uint8_t large_rest;    /* so many more visits before it is collapsed */
 	uint16_t large_likely; /* shareable pages, by the last look */
 	uint64_t large_found[OB_CHUNK_PAGES / 64]; /* bits: pages that are shareable, by the look that is under way */
+	uint8_t is_noted;      /* atomic: it is in the queue of notes.c */
+	uint64_t noted[OB_CHUNK_PAGES / 64]; /* atomic: bits: pages to look at ahead of the scanner's round: notes.c */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -402,8 +405,8 @@ int ob_large_sampled(struct ob_engine *engine, struct ob_place *place);
 void ob_large_came_back(struct ob_chunk *chunk);
 /* Somebody has an equal of this benched page, or it is zeros. Returns whether it may be taken out of its chunk, which is broken for it if it has to be. */
 int ob_large_may_take(struct ob_engine *engine, const struct ob_place *place, uint64_t page);
-/* The same of a page that is in place (place->page). */
-void ob_large_wanted(const struct ob_place *place);
+/* The same of a page that is in place (place->page). Returns whether its chunk may be visited for it ahead of the scanner's round. */
+int ob_large_wanted(const struct ob_place *place);
 /* Whether pages were refused before the chunk was broken. */
 int ob_large_look_once_more(struct ob_chunk *chunk);
 /* Its pages are about to go back; so many were gained since they were lifted. */
@@ -665,6 +668,17 @@ int ob_subpage_range(const struct ob_region *region, uint64_t *ret_bytes);
 /* Chunk locked. Which sub-pages, a bit each, have other bytes than when this was last asked for the page. */
 unsigned ob_subpage_changed(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes);
 
+/* --- notes.c --- */
+
+/* Somebody wants place->page: it is noted. */
+void ob_notes_want(struct ob_engine *engine, const struct ob_place *place);
+/* Has a chunk visited (again) for the pages whose bits in chunk->noted are set. */
+void ob_notes_queue(struct ob_engine *engine, const struct ob_place *place);
+/* The scanner's own. A chunk that has been in the queue for wait_ns at least, and is in it no more: 0 or -ENOENT. */
+int ob_notes_due(struct ob_notes *notes, uint64_t now, uint64_t wait_ns, uint32_t *ret_id);
+/* Takes the bits of such a chunk, which may be queued again from now on. Returns how many. */
+unsigned ob_notes_take(struct ob_chunk *chunk, uint64_t *ret_pages);
+
 /* --- scan.c --- */
 
 void ob_scan_init(struct ob_scan *scan);
@@ -679,7 +693,7 @@ void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
 /* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */
-void ob_scan_wanted(struct ob_place *place);
+void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place);
 
 /* --- engine.c --- */
 

@@ -245,12 +245,17 @@ static int is_sampled(const struct ob_place *place, unsigned number)
 	return 0;
 }
 
-void ob_large_wanted(const struct ob_place *place)
+/* What is kept all the same is wanted again and again: once a round is enough. */
+int ob_large_wanted(const struct ob_place *place)
 {
+	struct ob_chunk *chunk = place->chunk;
 	unsigned number = (unsigned)(place->page - place->chunk_first);
+	int was_asked = chunk->large_asked;
 
-	if (place->chunk->large_sampled && is_sampled(place, number))
-		place->chunk->large_found[number / 64] |= 1ull << (number % 64);
+	if (chunk->large_sampled && is_sampled(place, number))
+		chunk->large_found[number / 64] |= 1ull << (number % 64);
+	chunk->large_asked = chunk->is_large;
+	return !chunk->is_large || (!was_asked && !chunk->large_sampled && !chunk->large_hot);
 }
 
 /* A large page that came back when it was lifted last. */

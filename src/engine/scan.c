@@ -24,6 +24,9 @@
  * A machine without a limit is taken into care like one that has a limit (engaged, with nothing to keep it under): all chunks
  * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
  *
+ * Pages that are noted (notes.c: just read from a disk image, or wanted by overbookd) are visited ahead of the hand: they alone, unless their chunk
+ * is a large page. What their chunk gave before counts no more.
+ *
  * Pages of orphan extents (share.c) are offered again: theirs is a copy too that overbookd can use. An old extent goes only when
  * its last page has moved, and an offer may be lost (a full ring, a full socket, no room in the store), so while there are any a
  * second hand goes round for them alone, again and again, and passes over no chunk that has shared pages. It lifts nothing,
@@ -36,10 +39,11 @@
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
- *                  time (but one chunk always may be)
+ *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
+ *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
- *                  for that has been moved back, somebody has its equal: its chunk's turn is in the next round
+ *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
  * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
  * While nobody takes the offers there are, nothing more is lifted.
  *
@@ -80,6 +84,7 @@
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
 #define FRACTION         16u   /* of RAM that may be lifted at a time */
 #define FRACTION_SHORT   4u    /* in the first round, which finds nearly all that there is, and where the host's memory is short */
+#define FRACTION_NOTED   4u    /* of noted pages, besides */
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -91,6 +96,11 @@ static uint64_t thread_cpu_ns(void)
 static uint64_t cold_ns(const struct ob_engine *engine)
 {
 	return engine->config.scan_cold_ms ? engine->config.scan_cold_ms * OB_NS_PER_MS : COLD_NS;
+}
+
+static uint64_t grace_ns(const struct ob_engine *engine)
+{
+	return cold_ns(engine) / GRACE_SHARE;
 }
 
 static int is_sharing(const struct ob_engine *engine)
@@ -141,6 +151,17 @@ static struct ob_scanned take(struct ob_scan_ring *ring)
 	ring->first = (ring->first + 1) % OB_SCANNED_MAX;
 	ring->count--;
 	return entry;
+}
+
+/* Counts what was lifted of a chunk that goes into a ring, or has left them. */
+static void count_lifted(struct ob_scan *scan, const struct ob_scanned *entry, int sign)
+{
+	if (entry->noted) {
+		scan->noted_pages += (uint64_t)(sign * entry->lifted);
+		scan->noted_chunks += (unsigned)sign;
+	} else {
+		scan->lifted_pages += (uint64_t)(sign * entry->lifted);
+	}
 }
 
 /* --- settling --- */
@@ -362,19 +383,20 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 		}
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
-	entry->due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE;
+	entry->due_ns = ob_now_ns() + grace_ns(engine);
 	put(&scan->judged, entry);
 }
 
 /* --- lifting --- */
 
-void ob_scan_wanted(struct ob_place *place)
+void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place)
 {
 	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_RESIDENT)
 		return;
-	ob_large_wanted(place);
 	ob_store(&place->chunk->scan_backoff, 0);
 	place->chunk->scan_whole = 1;
+	if (ob_large_wanted(place))
+		ob_notes_want(engine, place);
 }
 
 /* Lifts what is in a chunk, but for pages that have been judged and not been written since. Returns how many went. */
@@ -412,24 +434,37 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 	return chunk->count[OB_PAGE_BENCHED] || (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
 }
 
-/* Lifts a chunk, whose lock is held, and watches it. */
-static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int whole)
+/* Lifts those pages of a chunk whose bits are set; or all, if it is a large page, which moves as one. */
+static unsigned lift_noted(struct ob_engine *engine, struct ob_place *place, const uint64_t *noted)
+{
+	uint64_t left[OB_CHUNK_PAGES / 64];
+
+	if (is_full(place->chunk) && ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1)
+		return ob_lift_chunk(engine, place);
+	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
+		left[i] = ~noted[i];
+	return ob_lift_chunk_but(engine, place, left);
+}
+
+/* Lifts a chunk, whose lock is held, and watches it. noted: for the sake of these pages; NULL: the hand has come by. */
+static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int whole, const uint64_t *noted)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned lifted = lift_changed(engine, scan, place);
+	unsigned lifted = noted ? lift_noted(engine, place, noted) : lift_changed(engine, scan, place);
 
 	chunk->whole = whole && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
 	ob_count(engine, scan_pages, lifted);
+	ob_count(engine, noted_scan_pages, noted ? lifted : 0);
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
 			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk),
-			.with_pool = (uint16_t)scan->with_pool, .due_ns = ob_now_ns() + cold_ns(engine),
+			.with_pool = (uint16_t)scan->with_pool, .noted = noted != NULL, .due_ns = ob_now_ns() + cold_ns(engine),
 		};
 
 		chunk->watched = 1;
 		put(&scan->watched, &entry);
-		scan->lifted_pages += lifted;
+		count_lifted(scan, &entry, 1);
 		if (ob_load(&engine->limit_bytes) && chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, place);
 	}
@@ -440,41 +475,61 @@ static void wait_for_sample(struct ob_engine *engine, struct ob_scan *scan, stru
 {
 	const struct ob_scanned entry = {
 		.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
-		.in_place = 1, .due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE,
+		.in_place = 1, .due_ns = ob_now_ns() + grace_ns(engine),
 	};
 
 	place->chunk->watched = 1;
 	put(&scan->judged, &entry);
 }
 
-/* What is to be done about a chunk, whose lock is held. */
-static enum ob_large_visit consider(struct ob_engine *engine, struct ob_place *place)
+/* Looks at a chunk that is not to be left alone, its lock held. noted: as for lift_and_watch(). */
+static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const uint64_t *noted)
 {
-	struct ob_chunk *chunk = place->chunk;
-	unsigned heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
+	enum ob_large_visit how;
 
-	if (is_left_alone(engine, place)) {
-		if (heat)
-			ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
-		return OB_VISIT_LEAVE;
-	}
 	if (!may_scan(engine))
-		return ob_large_visit_unshared(engine, place);
-	return chunk->open && ob_chunk_track(engine, place) < 0 ? OB_VISIT_LEAVE : ob_large_visit(engine, place);
+		how = ob_large_visit_unshared(engine, place);
+	else if (place->chunk->open && ob_chunk_track(engine, place) < 0)
+		how = OB_VISIT_LEAVE;
+	else
+		how = ob_large_visit(engine, place);
+	if (how == OB_VISIT_SAMPLE)
+		wait_for_sample(engine, scan, place);
+	else if (how != OB_VISIT_LEAVE)
+		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE, noted);
 }
 
 static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
 {
-	enum ob_large_visit how;
+	struct ob_chunk *chunk = place->chunk;
+	unsigned heat;
 
-	ob_chunk_lock_background(place->chunk);
+	ob_chunk_lock_background(chunk);
+	chunk->large_asked = 0;
 	ob_mapped_consider(engine, place);
-	how = consider(engine, place);
-	if (how == OB_VISIT_SAMPLE)
-		wait_for_sample(engine, scan, place);
-	else if (how != OB_VISIT_LEAVE)
-		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE);
-	ob_chunk_unlock(place->chunk);
+	heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
+	if (!is_left_alone(engine, place))
+		look_at(engine, scan, place, NULL);
+	else if (heat)
+		ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
+	ob_chunk_unlock(chunk);
+}
+
+/* The same for what was noted of a chunk. If that is too early it waits once more; what is hot is the hand's. */
+static void visit_noted(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	uint64_t noted[OB_CHUNK_PAGES / 64];
+
+	ob_chunk_lock_background(chunk);
+	if (chunk->watched || chunk->evicting || ob_lift_io_inflight(chunk)) {
+		__atomic_store_n(&chunk->is_noted, 0, __ATOMIC_SEQ_CST);
+		ob_notes_queue(engine, place);
+	} else if (ob_notes_take(chunk, noted) && !ob_chunk_is_hot(chunk) && !ob_large_is_due(engine, place)) {
+		ob_store(&chunk->scan_backoff, 0);
+		look_at(engine, scan, place, noted);
+	}
+	ob_chunk_unlock(chunk);
 }
 
 /* What is due of a chunk is over; its lock is held. */
@@ -484,11 +539,12 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 
 	place->chunk->watched = 0;
 	adapt_backoff(engine, place->chunk, entry);
+	ob_count(engine, noted_found_pages, entry->noted ? pages_gained(place->chunk, entry) : 0);
 	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
 	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
 	if (returns)
 		put_back(engine, place, entry);
-	if (entry->all_judged && came_back(entry))
+	if (entry->all_judged && !entry->noted && came_back(entry))
 		ob_large_consider_collapse(engine, place, entry->lifted - OB_MIN(entry->cold, entry->lifted));
 	if (!returns && place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
@@ -501,7 +557,7 @@ static void settle_sample(struct ob_engine *engine, struct ob_scan *scan, struct
 {
 	place->chunk->watched = 0;
 	if (is_on && may_scan(engine) && !is_left_alone(engine, place) && ob_large_sampled(engine, place))
-		lift_and_watch(engine, scan, place, 0);
+		lift_and_watch(engine, scan, place, 0, NULL);
 }
 
 /* Or is to be judged once more. */
@@ -525,7 +581,7 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, struct ob_sca
 		entry->cold = 0;
 		judge(engine, scan, entry);
 	} else {
-		scan->lifted_pages -= entry->lifted;
+		count_lifted(scan, entry, -1);
 	}
 }
 
@@ -566,14 +622,12 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->all_chunks = ob_large_look_at_all(engine);
 }
 
-/* Whether one more chunk may be lifted. */
-static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
+/* Whether one more chunk may be lifted, of whose kind so many pages are. */
+static int has_leave(struct ob_engine *engine, const struct ob_scan *scan, uint64_t lifted, unsigned fraction)
 {
-	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION);
 	unsigned under_way = scan->watched.count + scan->judged.count;
 
-	return scan->tick_lifts && under_way < OB_SCANNED_MAX &&
-	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) &&
+	return scan->tick_lifts && under_way < OB_SCANNED_MAX && (!lifted || lifted + OB_CHUNK_PAGES <= ob_load(&engine->ram_pages) / fraction) &&
 	       (is_sharing(engine) ? ob_share_has_room(engine) : ob_large_has_leave(engine, under_way));
 }
 
@@ -598,14 +652,36 @@ static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t 
 		scan->tick_lifts = 0;
 }
 
+/* Visits a chunk for what was noted of it, if it is time. Returns whether it did something. */
+static int noted_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	uint64_t unused[OB_CHUNK_PAGES / 64];
+	struct ob_place place;
+	uint32_t id;
+
+	if (scan->noted_chunks >= OB_SCANNED_MAX / 2 || !has_leave(engine, scan, scan->noted_pages, FRACTION_NOTED) ||
+	    ob_notes_due(&engine->share->notes, now, grace_ns(engine), &id) < 0)
+		return 0;
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_clock_place(engine, id, &place) < 0) {
+		; /* its region has gone */
+	} else if (may_scan(engine)) {
+		scan->tick_lifts--;
+		visit_noted(engine, scan, &place);
+	} else {
+		ob_notes_take(place.chunk, unused);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return 1;
+}
+
 /* Lifts a chunk, if one may be. Returns whether it did something. */
 static int lift_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
 {
 	struct ob_place place;
 	int found = 0;
 
-	begin_tick(engine, scan, now);
-	if (!has_leave(engine, scan))
+	if (!has_leave(engine, scan, scan->lifted_pages, scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION))
 		return 0;
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (may_lift(engine)) {
@@ -643,7 +719,10 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due, is_on);
 		return 1;
 	}
-	return is_on && ((is_sharing(engine) && orphans_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now));
+	if (!is_on || (is_sharing(engine) && orphans_next(engine, scan, now)))
+		return is_on;
+	begin_tick(engine, scan, now);
+	return (is_sharing(engine) && noted_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now);
 }
 
 /* Sleeps for so long, or until something changes; 0: until something does. */

@@ -574,7 +574,7 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 		if (bytes && bytes != to)
 			memcpy(to, bytes, OB_PAGE_SIZE);
 		if (!bytes)
-			ob_scan_wanted(&place);
+			ob_scan_wanted(engine, &place);
 		ob_chunk_unlock(place.chunk);
 	}
 	if (bytes)
@@ -614,7 +614,7 @@ static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32
 	const char *bytes = bytes_of(engine, place, buffer);
 
 	if (!bytes) {
-		ob_scan_wanted(place);
+		ob_scan_wanted(engine, place);
 		return -ESTALE;
 	}
 	if (memcmp(bytes, ob_share_bytes(engine, slot), OB_PAGE_SIZE)) {

@@ -207,6 +207,54 @@ static void nothing_to_share_nothing_broken(void **state)
 	assert_int_equal(bed_stats(bed).large_bytes, large_in(1, 1));
 }
 
+/* What has been read from an image is looked at with all of the large page that it lies in, which is broken as for the hand. */
+static void noted_pages_break_a_large_page(void **state)
+{
+	uint32_t first = 3 * OB_CHUNK_PAGES;
+
+	write_all_different();
+	order(OB_LARGE_HIGH, NEVER, 16);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	wait_kept(3 * RAMS * CHUNKS);
+	for (uint32_t page = first; page < first + 32; page++)
+		for (unsigned i = 0; i < RAMS; i++) {
+			ram_write_twin(ram[i], page, 4 * RAM_PAGES + page);
+			ob_engine_note_image(bed->engine, ram_page(ram[i], page), OB_PAGE_SIZE);
+		}
+	wait_saved(RAMS * 32 * OB_PAGE_SIZE);
+	assert_int_equal(bed_stats(bed).large_broken_chunks, RAMS);
+	assert_int_equal(bed_stats(bed).noted_image_pages, RAMS * 32);
+	finish();
+}
+
+/* Asks for a page of a chunk that is kept, as somebody would who has its equal; until so many large pages were looked at and kept. */
+static int kept_all_the_same(void *context)
+{
+	struct ob_share_offer offers[256];
+	uint8_t bytes[OB_PAGE_SIZE];
+
+	while (ob_engine_share_offers(bed->engine, offers, 256))
+		;
+	(void)!ob_engine_share_fetch(bed->engine, keeper_page(0, 3 * OB_CHUNK_PAGES + 7), 0, 0, bytes);
+	return so_many_were_kept(context);
+}
+
+static void what_is_wanted_of_a_kept_one_is_looked_at_once_a_round(void **state)
+{
+	uint64_t goal = 8 * RAMS * CHUNKS;
+	struct ob_stats stats;
+
+	write_all_different();
+	order(OB_LARGE_HIGH, NEVER, 400);
+	bed_assert_ok(bed, account_wait(kept_all_the_same, &goal, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# kept %llu times, wanted %llu times\n", (unsigned long long)stats.large_kept_chunks,
+		      (unsigned long long)stats.noted_wanted_pages);
+	assert_in_range(stats.noted_wanted_pages, 1, stats.large_kept_chunks / 2);
+	assert_int_equal(stats.large_broken_chunks, 0);
+	finish();
+}
+
 static void cold_ones_with_enough_equals_are_broken(void **state)
 {
 	struct ob_stats stats;
@@ -833,6 +881,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_to_share_nothing_broken, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(noted_pages_break_a_large_page, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_wanted_of_a_kept_one_is_looked_at_once_a_round, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cold_ones_with_enough_equals_are_broken, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cold_ones_with_too_few_are_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(no_more_are_broken_than_the_rate_allows, set_up, tear_down),
