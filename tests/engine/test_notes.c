@@ -59,7 +59,7 @@ static void wait_until_chunks_rest(void)
 /* Rounds of the hand. */
 static uint64_t rounds(void)
 {
-	return ob_load(&bed->engine->share->scan.round);
+	return ob_load(&bed->engine->scan.round);
 }
 
 /* The same pages of both regions get the same new bytes. Returns how many; noted: they come from an image. */
