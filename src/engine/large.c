@@ -29,7 +29,7 @@
  *
  * The index knows what was offered, so both copies of a page must have been: pages of cold chunks all are, which costs the hashes
  * that it takes to share them anyway; of hot ones only a sample is, which finds what is equal to cold pages and to shared ones, and
- * seldom what is equal to another hot one. The paper's host (ESXi) has hashes of all small pages of large ones; we would have to read
+ * what is equal to another hot one after some samples of both, since the index remembers the earlier ones. The paper's host (ESXi) has hashes of all small pages of large ones; we would have to read
  * what is being written all the time.
  *
  * With a limit a cold chunk that is kept stays on the bench, for the reclaimer to find, who breaks it by taking pages of it; until then

@@ -90,16 +90,20 @@ static struct {
 	uintptr_t wrong;
 } user;
 
-/* Reads every stride'th page of a region, again and again, but for the first ones of each chunk that are spared. */
+/* Reads every stride'th page of a region, or of all (RAMS), again and again, but for the first ones of each chunk that are spared. */
 static void *use(void *context)
 {
 	while (!ob_load(&user.stop))
 		for (uint32_t page = 5; page < RAM_PAGES && !ob_load(&user.stop); page += user.stride) {
 			if (page % OB_CHUNK_PAGES < user.spared)
 				continue;
-			ram_lock_range(ram[user.region], page, 1);
-			user.wrong |= ram_check(ram[user.region], page) != 0;
-			ram_unlock_range(ram[user.region], page, 1);
+			for (unsigned i = 0; i < RAMS; i++) {
+				if (user.region < RAMS && user.region != i)
+					continue;
+				ram_lock_range(ram[i], page, 1);
+				user.wrong |= ram_check(ram[i], page) != 0;
+				ram_unlock_range(ram[i], page, 1);
+			}
 		}
 	return NULL;
 }
@@ -337,6 +341,36 @@ static void hot_ones_are_broken_when_memory_is_short(void **state)
 	wait_saved(2 * half - half / 8);
 	end_use();
 	assert_true(large_in(0, RAMS) <= RAM_MIB * OB_MIB / 8);
+	finish();
+}
+
+/* Half of each chunk of one region has an equal in the other, each at another place of another chunk. */
+static void write_pairs(void)
+{
+	write_all_different();
+	for (uint32_t page = 0; page < RAM_PAGES; page++) {
+		uint32_t chunk = page / OB_CHUNK_PAGES, number = page % OB_CHUNK_PAGES;
+
+		if (number < OB_CHUNK_PAGES / 2)
+			ram_write_twin(ram[1], (chunk + 1) % CHUNKS * OB_CHUNK_PAGES + (number * 5 + 77) % OB_CHUNK_PAGES, page);
+	}
+}
+
+/* A sample of one knows nothing of a sample of the other, but the index remembers both: it takes some looks at each. */
+static void hot_ones_find_each_other_in_some_looks(void **state)
+{
+	uint64_t half = (uint64_t)CHUNKS * 256 * OB_PAGE_SIZE;
+	struct ob_stats stats;
+
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_pairs();
+	order(OB_LARGE_CLEAR, 64, 16);
+	begin_use(RAMS, OB_CHUNK_PAGES);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	wait_saved(2 * half - half / 4);
+	end_use();
+	stats = bed_stats(bed);
+	print_message("# %.1f looks at a chunk\n", (double)(stats.large_broken_chunks + stats.large_kept_chunks) / (RAMS * CHUNKS));
 	finish();
 }
 
@@ -806,6 +840,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_touch_brings_it_back_as_a_large_page, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(so_it_does_where_there_are_to_be_no_new_ones, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hot_ones_are_broken_when_memory_is_short, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(hot_ones_find_each_other_in_some_looks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_was_broken_in_vain_needs_more_each_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hot_broken_ones_are_made_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(nor_does_a_limit_keep_the_rest_of_one_apart, set_up, tear_down),
