@@ -496,7 +496,7 @@ static void play_trace(const struct trace *trace, unsigned times, unsigned scale
 			assert_true(w.host.state == OB_LARGE_HIGH || calm_s <= 2 * OB_LARGE_DWELL_MAX_NS / SECOND);
 		}
 	check_changes(&w);
-	assert_true(w.change_count > 1); /* there is something to answer */
+	assert_true(w.change_count > 0); /* there is something to answer */
 }
 
 static void recorded_traces_do_not_make_it_flap(void **state)
