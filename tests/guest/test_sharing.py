@@ -297,7 +297,10 @@ def read_same_image(host, base, aio):
 
 
 def same_image(host):
-    """Two guests that read one base image share what they read, ahead of the scanner's round; not so where QEMU's reads are not seen"""
+    """Two guests that read one base image share what they read, ahead of the scanner's round; where QEMU's reads are not seen, in its round
+
+    How much the round finds before it has been round depends on where it was: that is said, not judged; bench/share-image measures it.
+    """
     pattern.write_image(host.path("base.raw"), IMAGE)
     base = host.path("base.qcow2")
     subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", host.path("base.raw"), base], check=True)
@@ -321,7 +324,8 @@ def same_image(host):
     found = [now["shared_bytes"] - was["shared_bytes"] for was, now in zip(before, after)]
     tap.comment(f"without notes {[bytes >> 10 for bytes in found]} KiB more were shared by then")
     assert all(s["noted_image_pages"] == 0 for s in after), after
-    assert sum(found) < shared // 2, (found, shared)
+    for machine, was in zip(machines, before):
+        machine.wait_stats(lambda s, was=was: s["shared_bytes"] - was["shared_bytes"] > IMAGE * MIB // 2, "half of it is shared all the same")
     check_all(machines)
 
 
