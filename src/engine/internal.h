@@ -57,7 +57,7 @@ struct ob_chunk {
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */
 	uint16_t rush;         /* evicted pages that have come back in a row, and */
-	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_service.c */
+	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_window.c */
 	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
@@ -483,6 +483,11 @@ unsigned ob_lift_drop_many(struct ob_engine *engine, const struct ob_place *plac
 void ob_lift_mutate(void *page);
 /* The same for one that must not be changed where it lies: the page itself, or a changed copy of it in the buffer. */
 const void *ob_lift_mutated(const void *page, char *buffer);
+
+/* --- fault_window.c --- */
+
+/* Chunk locked. How many pages a fault on place->page brings, itself included; adapts the chunk's window. */
+unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place);
 
 /* --- fault_service.c --- */
 
