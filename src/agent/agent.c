@@ -2,6 +2,7 @@
 /* The agent's constructor and its state. See agent.h. */
 #include "agent/agent.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,4 +133,6 @@ __attribute__((constructor)) static void agent_init(void)
 	if (!ob_agent.active)
 		ob_log(OB_LOG_ERROR, "%s and %s do not name a machine and its directory: nothing is looked after", OB_ENV_NAME,
 		       OB_ENV_DIR);
+	else if (pthread_atfork(ob_hooks_before_thread, NULL, NULL))
+		ob_agent.active = 0;
 }

@@ -84,6 +84,13 @@ void ob_engine_io_end(struct ob_engine *engine, const void *addr, size_t length)
 void ob_engine_note_image(struct ob_engine *engine, const void *addr, size_t length);
 int ob_engine_wants_notes(const struct ob_engine *engine);
 
+/*
+ * To be called by a thread of the host that is about to make a thread or to fork: it may be kept on one processor for a moment
+ * (follow.c), which what it makes would inherit for good. Gives it its own processors back, for a second at least. Takes one lock,
+ * and that only in a thread whose faults are many.
+ */
+void ob_engine_before_thread(struct ob_engine *engine);
+
 /* Sets the limit (0: none). Returns at once; reclaim follows. -EINVAL below OB_LIMIT_MIN. */
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;
 

@@ -710,7 +710,7 @@ static void wait_for_work(struct ob_worker *worker, struct work *work)
 	/* A single thread that has just been answered must run before it can fault again. */
 	if (!engine->follow.is_led && look(engine, work))
 		return;
-	if (poll(fds, OB_ARRAY_LEN(fds), -1) < 0)
+	if (poll(fds, OB_ARRAY_LEN(fds), ob_follow_patience_ms(engine)) < 0)
 		return;
 	if (fds[2].revents) {
 		work->count = -1;
@@ -752,7 +752,7 @@ void *ob_fault_thread(void *context)
 		}
 		if (ob_load(&engine->pending_count))
 			serve_pending(worker);
-		if (work.count > 0)
+		if (work.count >= 0)
 			ob_follow(worker, now);
 	}
 	hand_over(worker);

@@ -10,7 +10,7 @@
  *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
  *                                                         ->  mapped.lock
  *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock,
- *                                                             share.lock, large.lock (leaves)
+ *                                                             share.lock, large.lock, follow.lease.lock (leaves)
  *
  * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
  * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
@@ -125,11 +125,24 @@ struct ob_worker {
 	int holds_events;     /* has event_lock */
 };
 
+/* A thread that is kept on one processor for a while: follow.c. All under its lock; thread is atomic for reading. */
+struct ob_lease {
+	pthread_mutex_t lock;
+	uint32_t thread;            /* 0: there is none */
+	int cpu;
+	cpu_set_t had;              /* where it might run before */
+	uint64_t pause_ns, paused_until_ns;
+	uint64_t looked_ns, faults, reads; /* at the last look; reads: of the faults, those answered from the store */
+	uint64_t waited_ns;         /* ... how long the thread had waited for a processor */
+};
+
 /* Whose faults there are; under event_lock. Who only reads leader and is_led does so without, and takes them as a hint. */
 struct ob_follow {
 	uint32_t leader, candidate; /* threads; leader is atomic for reading */
 	unsigned seen, of_leader;
 	int is_led;                 /* atomic for reading: nearly all of late were the leader's */
+	uint64_t faults;            /* atomic for reading: all that there were */
+	struct ob_lease lease;
 };
 
 struct ob_read;
@@ -521,6 +534,10 @@ void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob
 void ob_follow_start(struct ob_worker *worker);
 void ob_follow_note(struct ob_worker *worker, const struct ob_uffd_fault *faults, int n);
 void ob_follow(struct ob_worker *worker, uint64_t now);
+/* For how long events may be waited for before ob_follow() must be called again, in ms; -1: for ever. */
+int ob_follow_patience_ms(const struct ob_engine *engine);
+/* The workers have ended. */
+void ob_follow_stop(struct ob_engine *engine);
 
 /* --- fault_read.c --- */
 
