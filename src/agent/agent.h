@@ -44,6 +44,7 @@ struct ob_agent {
 	int active; /* the constructor found a machine to look after */
 	int require;
 	int share_mapped; /* shared pages may be mapped */
+	int keep_affinity; /* QEMU's threads are never kept on a processor */
 	int no_large;     /* no new large pages before overbookd allows them */
 	uint32_t balloon; /* enum ob_balloon_mode: what the user has started it with */
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];

@@ -32,6 +32,7 @@ struct ob_engine_config {
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
 	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
+	int keep_affinity;     /* threads of the host are never kept on a processor: follow.c */
 	int no_large;          /* no new large pages of its regions come about before orders allow them: ob_engine_large() */
 	unsigned map_run_pages, map_mappings; /* the shortest run; what they may take of vm.max_map_count; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */

@@ -29,14 +29,14 @@
  *   woken goes before it. On an idle host it waits for a thirtieth of the time, rarely for a quarter; beside one busy loop on the same
  *   processor for a tenth to an eighth, and neither of the two gets less than without a lease.)
  * - The mask that it gets back is the one that it had. When at a look it is not the one that was set, it is somebody else's
- *   (libvirt, taskset), and is left.
+ *   (libvirt, taskset), and is left. Only who sets the very same one is not noticed: the thread is free again later.
  * - After either of these, or when the kernel refuses, there is no lease for a second; twice as long each time that it happens
  *   again soon, up to 64 s. Where a worker may not bind itself there is none either: QEMU's -sandbox resourcecontrol=deny, which libvirt
  *   asks for, answers both with EPERM. It is on before there is guest RAM, so no mask stays that could not be given back.
  * - What a thread makes would inherit its mask. The agent calls ob_engine_before_thread() from its hook of pthread_create() and before a
  *   fork(): the lease ends, and there is no other for a second, after which the new thread is there. What makes processes
  *   without fork() (posix_spawn, vfork) is not seen; in QEMU that is the main thread's business, which never gets a lease.
- * - A thread with one processor needs none.
+ * - A thread with one processor needs none. Where config.keep_affinity is set nobody gets one.
  *
  * Locking. All but the binding itself is under event_lock, and the lease under a lock of its own, since hooks do not wait for events. ob_follow()
  * looks at is_led and leader without it: the two may be of different windows then, and a worker sits beside the wrong
@@ -217,6 +217,8 @@ void ob_follow(struct ob_worker *worker, uint64_t now)
 		is_beside = bind_to(worker, ob_load(&follow->leader));
 	else
 		unbind(worker);
+	if (ob_load(&worker->engine->config.keep_affinity))
+		return;
 	pthread_mutex_lock(&follow->lease.lock);
 	look_at_lease(worker, is_beside, now);
 	pthread_mutex_unlock(&follow->lease.lock);

@@ -325,6 +325,23 @@ static void the_main_thread_has_none(void **state)
 	assert_string_equal(ram_wrong_text(), "");
 }
 
+static void who_wants_none_has_none(void **state)
+{
+	struct storm storm = { 0 };
+	uint64_t seen = faults();
+
+	if (needs_processors())
+		skip();
+	ob_store(&bed->engine->config.keep_affinity, 1);
+	start(&storm);
+	wait_until(faults() > seen + MANY);
+	assert_true(is_as_before(&storm));
+	assert_int_equal(bed_stats(bed).leases, 0);
+	ob_store(&bed->engine->config.keep_affinity, 0);
+	wait_until(has_lease(&storm));
+	end(&storm);
+}
+
 static void where_the_kernel_refuses_there_is_none(void **state)
 {
 	struct storm storm = { 0 };
@@ -355,6 +372,7 @@ int main(void)
 		with_bed(its_thread_may_die),
 		with_bed(two_threads_have_none),
 		with_bed(the_main_thread_has_none),
+		with_bed(who_wants_none_has_none),
 		with_bed(where_the_kernel_refuses_there_is_none),
 	};
 
