@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/runtime.h"
@@ -46,15 +47,6 @@ struct ob_link {
 	bool limit_wanted, release_wanted, poll_wanted, blocked;
 	uint32_t poll_ms; /* ordered last; 0: never */
 };
-
-void ob_text_clean(char *to, size_t size, const char *text)
-{
-	size_t i;
-
-	for (i = 0; i + 1 < size && text[i]; i++)
-		to[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
-	to[i] = '\0';
-}
 
 static const char *link_name(const struct ob_link *link)
 {
