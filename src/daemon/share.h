@@ -74,4 +74,7 @@ void ob_share_progress(const struct ob_machine *machine, uint64_t *ret_done_byte
 json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine *only);
 json_t *ob_share_render_machine(const struct ob_machine *machine);
 
+/* What the stores hold in all, for `ps`. */
+json_t *ob_share_render_stores(const struct ob_daemon *daemon);
+
 #endif

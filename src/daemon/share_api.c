@@ -93,6 +93,25 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	return object;
 }
 
+json_t *ob_share_render_stores(const struct ob_daemon *daemon)
+{
+	uint64_t shared = 0, saved = 0;
+	json_t *object = json_object();
+
+	for (const struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next) {
+		uint64_t store = ob_store_memory_pages(domain->store) * OB_STORE_PAGE, pages = shared_pages(domain) * OB_STORE_PAGE;
+
+		shared += pages;
+		saved += pages > store ? pages - store : 0;
+	}
+	if (!object)
+		return NULL;
+	add_number(object, "store_bytes", ob_share_store_bytes(daemon));
+	add_number(object, "shared_bytes", shared);
+	add_number(object, "saved_bytes", saved);
+	return object;
+}
+
 json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine *only)
 {
 	uint64_t allowed = daemon->share->allowed_bytes;
