@@ -242,6 +242,24 @@ struct ob_large {
 	uint64_t filled_ns[OB_LARGE_RATES];
 };
 
+/* A page that is watched for whether the guest touches it. */
+struct ob_active_sample {
+	uint32_t id;         /* of its chunk */
+	uint16_t page;       /* number in the chunk */
+	uint16_t lifted;     /* pages that were lifted for it */
+	uint64_t until_ns;
+};
+
+/* How much of its memory the guest uses: active.c, the first reclaimer's own. */
+#define OB_ACTIVE_SAMPLES 32u
+struct ob_active {
+	struct ob_active_sample sample[OB_ACTIVE_SAMPLES];
+	unsigned n;
+	uint64_t seed, next_ns, lifted_pages;
+	double average[2], weight[2];
+	uint32_t permille, samples; /* atomic: what share is active, and how many samples say so */
+};
+
 struct ob_engine {
 	int uffd, pagemap, room_event, stop_event, self;
 	unsigned worker_count, reclaimer_count, ncpus;
@@ -312,6 +330,7 @@ struct ob_engine {
 	struct ob_reclaimer reclaimer[OB_RECLAIMERS_MAX];
 	struct ob_clock clock;
 	struct ob_house house;
+	struct ob_active active;
 
 	pthread_mutex_t unreadable_lock;
 	unsigned unreadable;          /* faults that wait for an unreadable page */
@@ -616,6 +635,11 @@ void ob_housekeeping(struct ob_engine *engine);
 void ob_count_present(struct ob_engine *engine);
 /* A limit has been set on a machine that had none: takes all its memory into care. */
 void ob_engage(struct ob_engine *engine);
+
+/* --- active.c: the first reclaimer's own --- */
+
+/* Draws and judges samples. No lock is held. */
+void ob_active_step(struct ob_engine *engine, uint64_t now);
 
 /* --- write_batch.c: a reclaimer's own --- */
 
