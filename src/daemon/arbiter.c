@@ -21,6 +21,8 @@
  * that a former overbookd has left. Machines divide the rest. What is set aside is allowed only once the machines have given
  * it up, in the way that a machine's growth is.
  *
+ * What machines use (working_set.h) is looked at once a second; a machine that was just connected is taken to use all that it can have.
+ *
  * Without a budget a machine's limit is the maximum that its user set.
  *
  * A cut is not made at once where the machine's balloon has a chance to take what is above it (balloon.c).
@@ -89,6 +91,7 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 		.limit_bytes = machine->limit_bytes,
 		.exposed_bytes = machine->exposed_bytes,
 		.cost_bytes = machine->stats.cost_bytes,
+		.active_bytes = machine->working_set.believed_bytes,
 	};
 	if (machine->release != OB_RELEASE_NO) {
 		ret->role = OB_BUDGET_FREE;
@@ -145,7 +148,7 @@ static uint64_t divide_budget(struct ob_daemon *daemon)
 	size_t n = describe_all(daemon), i = 0;
 	uint64_t budget = budget_of_machines(daemon);
 
-	ob_budget_divide(budget, shares_of, n);
+	ob_budget_divide(budget, daemon->idle_tax_percent, shares_of, n);
 	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
 		machine->target_bytes = shares_of[i].target_bytes;
 		if (machine->state == OB_MACHINE_WAITING)
@@ -379,10 +382,18 @@ static int on_kick(sd_event_source *source, void *context)
 	return 0;
 }
 
+static void note_working_sets(struct ob_daemon *daemon)
+{
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
+		if (machine->link && machine->stats_seen)
+			ob_working_set_step(&machine->working_set, &machine->stats, machine_ceiling(machine), ob_now_ns());
+}
+
 static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 {
 	struct ob_daemon *daemon = context;
 
+	note_working_sets(daemon);
 	ob_arbiter_run(daemon);
 	ob_large_step(daemon);
 	ob_balloon_step(daemon);
