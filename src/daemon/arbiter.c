@@ -73,11 +73,14 @@ static bool is_orderable(const struct ob_machine *machine)
 }
 
 /* RAM, the engine's tables (0.4%) and its buffers: more than that a machine cannot cost. */
+static uint64_t ceiling_of(uint64_t ram)
+{
+	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+}
+
 static uint64_t machine_ceiling(const struct ob_machine *machine)
 {
-	uint64_t ram = ob_arbiter_ram(machine);
-
-	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+	return ceiling_of(ob_arbiter_ram(machine));
 }
 
 static void describe(const struct ob_machine *machine, struct ob_budget_machine *ret)
@@ -374,6 +377,25 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
 			    "than the budget of %s%s", machine->name, ob_size_format(mine, sizeof(mine), cost),
 			    ob_size_format(rest, sizeof(rest), others), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),
 			    beside_stores(daemon));
+}
+
+const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const struct ob_arbiter_newcomer *newcomer, size_t count,
+						struct ob_plan *ret)
+{
+	static struct ob_budget_machine scratch[OB_DAEMON_MACHINES_MAX];
+	size_t n = describe_all(daemon);
+	const struct ob_plan_question question = {
+		.budget_bytes = budget_of_machines(daemon), .tax_percent = daemon->idle_tax_percent, .machines = shares_of, .n = n,
+		.count = count, .most = OB_DAEMON_MACHINES_MAX - n, .scratch = scratch,
+		.newcomer = {
+			.role = OB_BUDGET_ORDERED, .shares = newcomer->shares, .reservation_bytes = newcomer->reservation_bytes,
+			.maximum_bytes = newcomer->maximum_bytes, .ceiling_bytes = ceiling_of(newcomer->ram_bytes),
+			.active_bytes = newcomer->uses_bytes,
+		},
+	};
+
+	ob_plan_make(&question, ret);
+	return scratch;
 }
 
 static int on_kick(sd_event_source *source, void *context)
