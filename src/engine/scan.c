@@ -613,7 +613,7 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 {
 	if (scan->region < OB_REGIONS_MAX || now - scan->round_ns < cold_ns(engine))
 		return;
-	scan->round++;
+	ob_store(&scan->round, scan->round + 1);
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
 	scan->with_pool = may_scan(engine) && scan->generation != engine->share->generation;

@@ -46,8 +46,14 @@ static int all_was_looked_at(void *context)
 static void let_chunks_rest(void)
 {
 	for (unsigned i = 0; i < RAMS; i++)
-		for (unsigned c = 0; c < CHUNKS; c++)
-			ob_store(&bed->engine->region[i].chunks[c].scan_backoff, 6);
+		for (unsigned c = 0; c < CHUNKS; c++) {
+			struct ob_chunk *chunk = &bed->engine->region[i].chunks[c];
+
+			pthread_mutex_lock(&chunk->lock);
+			ob_store(&chunk->scan_backoff, 6);
+			chunk->heat = 0; /* the scanner was at work while pages were written */
+			pthread_mutex_unlock(&chunk->lock);
+		}
 }
 
 static void wait_until_chunks_rest(void)
