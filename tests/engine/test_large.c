@@ -63,9 +63,7 @@ static uint64_t large_in(unsigned first, unsigned count)
 /* Every page has something of its own, and there are large pages; else there is nothing to try here. */
 static void write_all_different(void)
 {
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+	share_write_different();
 	if (large_in(0, RAMS) < RAMS * RAM_MIB * OB_MIB / 2) {
 		print_message("# the kernel has made no large pages here\n");
 		skip();
@@ -168,20 +166,6 @@ static void wait_saved(uint64_t bytes)
 	bed_assert_ok(bed, account_wait(so_much_is_saved, &bytes, HANG_MS));
 }
 
-static int bench_is_empty(void *context)
-{
-	return bed_stats(bed).benched_bytes == 0;
-}
-
-/* Ends scanning, and checks what there is to check. */
-static void finish(void)
-{
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	share_check_all();
-	share_assert_holds();
-}
-
 static void nothing_to_share_nothing_broken(void **state)
 {
 	uint64_t before;
@@ -194,7 +178,7 @@ static void nothing_to_share_nothing_broken(void **state)
 	bed_assert_ok(bed, keeper_run(&keeper));
 	wait_kept(3 * RAMS * CHUNKS);
 	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	stats = bed_stats(bed);
 	assert_int_equal(stats.large_broken_chunks, 0);
 	assert_int_equal(stats.large_shareable_pages, 0);
@@ -202,7 +186,7 @@ static void nothing_to_share_nothing_broken(void **state)
 	assert_int_equal(stats.faults_bench, 0);
 	assert_int_equal(stats.large_bytes, large_in(0, RAMS));
 	assert_true(large_in(0, RAMS) >= before);
-	finish();
+	share_finish();
 	assert_int_equal(ob_engine_remove_region(bed->engine, ram[0]->base), 0);
 	assert_int_equal(bed_stats(bed).large_bytes, large_in(1, 1));
 }
@@ -224,7 +208,7 @@ static void noted_pages_break_a_large_page(void **state)
 	wait_saved(RAMS * 32 * OB_PAGE_SIZE);
 	assert_int_equal(bed_stats(bed).large_broken_chunks, RAMS);
 	assert_int_equal(bed_stats(bed).noted_image_pages, RAMS * 32);
-	finish();
+	share_finish();
 }
 
 /* Asks for a page of a chunk that is kept, as somebody would who has its equal; until so many large pages were looked at and kept. */
@@ -252,7 +236,7 @@ static void what_is_wanted_of_a_kept_one_is_looked_at_once_a_round(void **state)
 		      (unsigned long long)stats.noted_wanted_pages);
 	assert_in_range(stats.noted_wanted_pages, 1, stats.large_kept_chunks / 2);
 	assert_int_equal(stats.large_broken_chunks, 0);
-	finish();
+	share_finish();
 }
 
 static void cold_ones_with_enough_equals_are_broken(void **state)
@@ -265,11 +249,11 @@ static void cold_ones_with_enough_equals_are_broken(void **state)
 	wait_saved((uint64_t)RAMS * CHUNKS * 40 * OB_PAGE_SIZE);
 	stats = bed_stats(bed);
 	assert_int_equal(stats.large_broken_chunks, RAMS * CHUNKS);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	ob_engine_share_off(bed->engine);
 	assert_int_equal(bed_stats(bed).large_bytes, 0);
 	assert_int_equal(large_in(0, RAMS), 0);
-	finish();
+	share_finish();
 	stats = bed_stats(bed);
 	assert_true(stats.large_given_pages > 0 && stats.large_given_pages <= RAMS * CHUNKS * 40);
 	assert_true(stats.large_shareable_pages >= RAMS * CHUNKS * 16);
@@ -293,7 +277,7 @@ static void cold_ones_with_too_few_are_kept(void **state)
 	/* Now they are enough. */
 	order(OB_LARGE_CLEAR, NEVER, 3);
 	wait_saved((uint64_t)RAMS * CHUNKS * (8 + 4) * OB_PAGE_SIZE);
-	finish();
+	share_finish();
 }
 
 static void no_more_are_broken_than_the_rate_allows(void **state)
@@ -310,7 +294,7 @@ static void no_more_are_broken_than_the_rate_allows(void **state)
 	orders.break_rate = 512;
 	ob_engine_large(bed->engine, &orders);
 	wait_saved((uint64_t)RAMS * CHUNKS * 256 * OB_PAGE_SIZE);
-	finish();
+	share_finish();
 }
 
 static int went_round(void *context)
@@ -325,7 +309,7 @@ static void the_policies_do_what_they_say(void **state)
 
 	ob_engine_large(bed->engine, &orders);
 	write_equal(256);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	rounds = ob_load(&bed->engine->scan.round) + 8;
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(went_round, &rounds, HANG_MS));
@@ -334,7 +318,7 @@ static void the_policies_do_what_they_say(void **state)
 	orders = orders_of(OB_LARGE_OFF, OB_LARGE_HIGH, 0, 0);
 	ob_engine_large(bed->engine, &orders);
 	wait_saved((uint64_t)RAMS * CHUNKS * 256 * OB_PAGE_SIZE);
-	finish();
+	share_finish();
 }
 
 static int whole_ones_came_back(void *context)
@@ -353,9 +337,9 @@ static void come_back_whole(enum ob_large_state state)
 	bed_assert_ok(bed, account_wait(whole_ones_came_back, NULL, HANG_MS));
 	end_use();
 	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	assert_true(large_in(0, 1) >= before);
-	finish();
+	share_finish();
 }
 
 static void a_touch_brings_it_back_as_a_large_page(void **state)
@@ -387,7 +371,7 @@ static void hot_ones_are_broken_when_memory_is_short(void **state)
 	wait_saved(2 * half - half / 8);
 	end_use();
 	assert_true(large_in(0, RAMS) <= RAM_MIB * OB_MIB / 8);
-	finish();
+	share_finish();
 }
 
 /* Half of each chunk of one region has an equal in the other, each at another place of another chunk. */
@@ -417,7 +401,7 @@ static void hot_ones_find_each_other_in_some_looks(void **state)
 	end_use();
 	stats = bed_stats(bed);
 	print_message("# %.1f looks at a chunk\n", (double)(stats.large_broken_chunks + stats.large_kept_chunks) / (RAMS * CHUNKS));
-	finish();
+	share_finish();
 }
 
 /* --- broken in vain --- */
@@ -457,7 +441,7 @@ static void what_was_broken_in_vain_needs_more_each_time(void **state)
 	broken = bed_stats(bed).large_broken_chunks;
 	assert_true(broken >= OB_LARGE_VAIN_MAX);
 	assert_int_equal(bed_stats(bed).large_given_pages, 0);
-	finish();
+	share_finish();
 }
 
 /* --- made whole again --- */
@@ -497,7 +481,7 @@ static void hot_broken_ones_are_made_whole(void **state)
 	begin_use(0, 1);
 	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
 	end_use();
-	finish();
+	share_finish();
 }
 
 /* The guest leaves the first pages of each chunk on the bench, where a limit keeps them: they go back for that. */
@@ -511,7 +495,7 @@ static void nor_does_a_limit_keep_the_rest_of_one_apart(void **state)
 	begin_use_but(0, 1, 32);
 	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
 	end_use();
-	finish();
+	share_finish();
 }
 
 static int all_chunks_were_left(void *context)
@@ -540,7 +524,7 @@ static void when_memory_is_plenty_again_all_are_looked_at(void **state)
 	order(OB_LARGE_HIGH, NEVER, NEVER);
 	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
 	end_use();
-	finish();
+	share_finish();
 }
 
 /* Heats the chunks of a region, the last one most. */
@@ -583,7 +567,7 @@ static void the_hottest_are_made_whole_first(void **state)
 		cold += chunks[c].is_large;
 	assert_true(cold <= goal / 2);
 	assert_true(chunks[CHUNKS - 1].is_large && chunks[CHUNKS - 2].is_large);
-	finish();
+	share_finish();
 }
 
 /* Where nothing is shared they are lifted for that alone: nothing is dropped, however much there is. */
@@ -630,7 +614,7 @@ static void in_clear_broken_ones_are_left(void **state)
 	bed_assert_ok(bed, account_wait(went_round, &rounds, HANG_MS));
 	end_use();
 	assert_int_equal(bed_stats(bed).large_collapsed_chunks, 0);
-	finish();
+	share_finish();
 }
 
 /* Whether the kernel is forbidden to make large pages there (VmFlags: nh). */
@@ -673,7 +657,7 @@ static void new_ones_come_about_only_where_they_may(void **state)
 	bed_assert_ok(bed, ram_check_all(more));
 	assert_int_equal(ob_engine_remove_region(bed->engine, more->base), 0);
 	ram_free(more);
-	finish();
+	share_finish();
 }
 
 static int set_up_without(void **state)
@@ -699,7 +683,7 @@ static void none_come_about_from_the_beginning(void **state)
 	order(OB_LARGE_HIGH, NEVER, 16);
 	assert_int_equal(is_forbidden(ram[0]->base), 0);
 	assert_int_equal(is_forbidden(ram[1]->base), 0);
-	finish();
+	share_finish();
 }
 
 /* The kernel refuses for a moment, now and then. */
@@ -743,7 +727,7 @@ static void what_was_hot_cools_under_a_distant_limit(void **state)
 	heat_all();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	wait_saved((uint64_t)RAMS * CHUNKS * 256 * OB_PAGE_SIZE);
-	finish();
+	share_finish();
 }
 
 static int bench_is_full(void *context)
@@ -769,7 +753,7 @@ static void with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted(void *
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 24 * OB_MIB));
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, HANG_MS));
 	assert_true(bed_stats(bed).swapped_bytes > 0);
-	finish();
+	share_finish();
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
 	share_check_all();
 	share_assert_holds();
