@@ -6,7 +6,6 @@ import json
 import mmap
 import os
 import random
-import signal
 import struct
 import subprocess
 import sys
@@ -15,8 +14,8 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, rewrite, test,
-                            with_daemon)
+from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, refused,
+                            rewrite, test, with_daemon)
 from share_harness import ENOENT, PAGE, Sharer, a_page_anew, content, entries, page_hash, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -692,11 +691,11 @@ def the_switch_is_read_again():
             one = Sharer(daemon, "a", domain="d")
             daemon.until(lambda: daemon.state("a") == "running")
             rewrite(config, "SHARE=on\nSHARE_CPU=7\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             ready(daemon, one)
             assert one.permille == 7
             rewrite(config, "SHARE_CPU=9\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: one.permille == 9)
             assert one.on
             one.pages = {1: content(1), 2: content(1)}
@@ -704,7 +703,7 @@ def the_switch_is_read_again():
             daemon.until(lambda: len(one.held) == 2)
             # What is shared stays so, and nothing is added.
             rewrite(config, "SHARE=off\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: one.on is False)
             one.set(3, content(1))
             one.offer(3)
@@ -719,7 +718,7 @@ def the_switch_is_read_again():
             daemon.until(lambda: one.key == key)
             assert one.on is False
             rewrite(config, "SHARE=perhaps\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: "perhaps" in daemon.logged())
         except BaseException:
             daemon.abandon()
@@ -824,7 +823,7 @@ def another_index_takes_over():
             one.offer(6)
             daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
             rewrite(config, "SHARE_INDEX=\"cmd-subpage,subpages=2\"\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: one.subpages == two.subpages == 2)
             assert share(daemon)["index"] == "cmd-subpage" and row(daemon, "a")["index_entries"] == 0
             # What is shared is known to it, as pages that nobody writes.
@@ -837,7 +836,7 @@ def another_index_takes_over():
             one.offer(6)
             daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
             rewrite(config, "\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: one.subpages == two.subpages == 0)
             assert daemon.call("share")["index"] == share(daemon)["index"] == "hash"
             two.offer(7, changed=1)
@@ -848,7 +847,7 @@ def another_index_takes_over():
             two.set(1, content(33))
             daemon.until(lambda: share(daemon)["slots_used_bytes"] == 4 * PAGE)
             rewrite(config, "SHARE_INDEX=tree\n")
-            daemon.process.send_signal(signal.SIGHUP)
+            daemon.reload()
             daemon.until(lambda: "SHARE_INDEX \"tree\"" in daemon.logged())
         except BaseException:
             daemon.abandon()
@@ -858,10 +857,6 @@ def another_index_takes_over():
 
 @test
 def options_are_checked():
-    def refused(*args):
-        run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20)
-        assert run.returncode == 2 and run.stderr.count("\n") == 1, (args, run)
-        return run.stderr
     assert "maybe" in refused("--share", "maybe")
     for wrong in ("0", "1001", "x", "-1", "2x", "", "99999999999999999999"):
         assert "1000" in refused("--share-cpu", wrong)
