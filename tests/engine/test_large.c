@@ -7,8 +7,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #include "account.h"
@@ -617,23 +615,12 @@ static void in_clear_broken_ones_are_left(void **state)
 	share_finish();
 }
 
-/* Whether the kernel is forbidden to make large pages there (VmFlags: nh). */
 static int is_forbidden(const void *at)
 {
-	unsigned long start, end;
-	int inside = 0, found = -1;
-	char line[512];
-	FILE *file = fopen("/proc/self/smaps", "re");
+	struct account_mapping mapping;
 
-	assert_non_null(file);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = (unsigned long)at >= start && (unsigned long)at < end;
-		else if (inside && !strncmp(line, "VmFlags:", 8))
-			found = strstr(line, " nh") != NULL;
-	}
-	fclose(file);
-	return found;
+	assert_int_equal(account_mapping(at, OB_PAGE_SIZE, &mapping), 0);
+	return mapping.large_forbidden;
 }
 
 static void new_ones_come_about_only_where_they_may(void **state)
