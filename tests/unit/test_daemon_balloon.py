@@ -233,6 +233,17 @@ def a_newcomer_waits_a_little_longer(daemon):
     until(daemon, lambda: other.limit >= 400 * MIB, 30)
 
 
+def exchange(daemon, *machines):
+    """Another overbookd from now on."""
+    daemon.kill()
+    until(daemon, lambda: all(machine.closed for machine in machines))
+    daemon.start()
+    for machine in machines:
+        machine.disconnect()
+        machine.told.clear()
+        machine.connect()
+
+
 @test
 def a_new_overbookd_takes_up_what_it_finds():
     with tempfile.NamedTemporaryFile("w") as config:
@@ -248,25 +259,13 @@ def a_new_overbookd_takes_up_what_it_finds():
             assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=400 * MIB)["ok"]
             until(daemon, lambda: fixed.target > 424 * MIB)
             held = auto.held
-            daemon.kill()
-            until(daemon, lambda: fixed.closed and auto.closed)
-            daemon.start()
-            for machine in (fixed, auto):
-                machine.disconnect()
-                machine.told.clear()
-                machine.connect()
+            exchange(daemon, fixed, auto)
             until(daemon, lambda: fixed.held == 624 * MIB, 40)
             assert min(order[3] for order in fixed.told) > 424 * MIB, fixed.told
             assert auto.held == held and shown(daemon, "auto")["mode"] == "auto", (auto.held, held)
             # The next one is told to leave balloons alone: what Overbook has put there comes back.
-            daemon.kill()
             rewrite(config, "BALLOON=off\n")
-            until(daemon, lambda: fixed.closed and auto.closed)
-            daemon.start()
-            for machine in (fixed, auto):
-                machine.disconnect()
-                machine.told.clear()
-                machine.connect()
+            exchange(daemon, fixed, auto)
             until(daemon, lambda: auto.held == 0 and auto.told[-1] == (DEFAULT, 0, 0, 0, 10000), 40)
             assert fixed.held == 624 * MIB and shown(daemon, "fixed")["mode"] == "fixed"
             # An agent that comes back to the same overbookd is told what was wanted meanwhile.
