@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan share doctor demo version --help' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan share doctor demo version --help --version' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then

@@ -725,6 +725,11 @@ int ob_notes_due(struct ob_notes *notes, uint64_t now, uint64_t wait_ns, uint32_
 /* Takes the bits of such a chunk, which may be queued again from now on. Returns how many. */
 unsigned ob_notes_take(struct ob_chunk *chunk, uint64_t *ret_pages);
 
+/* --- orphans.c --- */
+
+/* The scanner's own. Offers the orphans of one chunk, if it is time; rest_ns: between rounds, at least. Returns whether it did something. */
+int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns);
+
 /* --- scan.c --- */
 
 void ob_scan_init(struct ob_scan *scan);
@@ -738,6 +743,8 @@ void ob_scan_kick(struct ob_engine *engine);
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
+/* Whether there is leave to look for pages that could be shared. regions_lock is held. */
+int ob_scan_may_look(const struct ob_engine *engine);
 /* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */
 void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place);
 
