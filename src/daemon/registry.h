@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include "daemon/daemon.h"
+#include "daemon/working_set.h"
 #include "proto/wire.h"
 
 #define OB_MACHINE_START_NS (60 * OB_NS_PER_SEC) /* a machine whose agent has not come by then is forgotten */
@@ -71,6 +72,7 @@ struct ob_machine {
 	uint32_t range_count;
 	struct ob_wire_range ranges[OB_WIRE_RANGES_MAX];
 
+	struct ob_working_set working_set;
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */
