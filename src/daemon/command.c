@@ -456,6 +456,7 @@ static void run_admit(struct request *request)
 		ob_registry_remove(earlier, "it asks to be admitted anew");
 	r = ob_registry_add(daemon, admission.name, admission.pid, &machine, &request->err);
 	if (r < 0) {
+		ob_event(OB_EVENT_MACHINE_REFUSED, admission.name, admission.pid, "not admitted: %s", request->err.text);
 		ob_client_refuse(request->client, r == -EEXIST || r == -ENOSPC ? "refused" : "failed", "%s", request->err.text);
 		return;
 	}
@@ -465,10 +466,11 @@ static void run_admit(struct request *request)
 	machine->reservation_bytes = admission.reservation_bytes;
 	machine->maximum_bytes = machine->ordered_maximum_bytes = admission.maximum_bytes;
 	if (ob_arbiter_check_guarantees(machine, &request->err) < 0 && admission.force) {
-		ob_log(OB_LOG_WARNING, "admitted by force: %s", request->err.text);
+		ob_event(OB_EVENT_MACHINE_FORCED, machine->name, machine->pid, "admitted by force: %s", request->err.text);
 		request->err = (struct ob_error){ 0 };
 	}
 	if (request->err.code) {
+		ob_event(OB_EVENT_MACHINE_REFUSED, machine->name, machine->pid, "not admitted: %s", request->err.text);
 		ob_client_refuse(request->client, "refused", "%s", request->err.text);
 		ob_registry_remove(machine, "it does not fit");
 		return;

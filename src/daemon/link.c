@@ -303,7 +303,7 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 	machine->cause[0] = '\0'; /* the agent says STOPPED again if that is so */
 	ob_text_clean(machine->program, sizeof(machine->program), msg->hello.program);
 	ob_registry_connected(machine, link);
-	ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
+	ob_event(OB_EVENT_MACHINE_HERE, machine->name, machine->pid, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
 	ob_large_connected(machine);
 	ob_balloon_connected(machine);
 	ob_share_connected(machine);
@@ -313,14 +313,9 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 
 static void on_stopped(struct ob_machine *machine, const struct ob_wire_msg *msg)
 {
-	bool was_stopped = machine->state == OB_MACHINE_STOPPED;
-
 	ob_text_clean(machine->cause, sizeof(machine->cause), msg->stopped.cause);
 	machine->state = *machine->cause ? OB_MACHINE_STOPPED : OB_MACHINE_RUNNING;
-	if (*machine->cause)
-		ob_log_limited(OB_LOG_ERROR, "machine \"%s\" is stopped: %s", machine->name, machine->cause);
-	else if (was_stopped)
-		ob_log_limited(OB_LOG_INFO, "machine \"%s\" goes on: its page could be read", machine->name);
+	ob_events_look(machine);
 }
 
 /* "DONE TOTAL" in bytes; anything else is no progress. */
@@ -341,7 +336,7 @@ static void on_release_end(struct ob_machine *machine, int status, const char *t
 	if (status)
 		ob_log(OB_LOG_WARNING, "machine \"%s\" could not be released: %s", machine->name, *text ? text : strerror(-status));
 	else
-		ob_log(OB_LOG_INFO, "machine \"%s\" is released", machine->name);
+		ob_event(OB_EVENT_MACHINE_RELEASED, machine->name, machine->pid, "machine \"%s\" is released", machine->name);
 	ob_api_release_ended(machine, status, text);
 	ob_arbiter_stir(machine->daemon);
 }
@@ -377,6 +372,7 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 		machine->stats = msg->stats.stats;
 		machine->hists = msg->stats.hists;
 		ob_arbiter_stats_came(machine);
+		ob_events_look(machine);
 		return 0;
 	case OB_WIRE_RANGES:
 		machine->range_count = msg->ranges.n;
