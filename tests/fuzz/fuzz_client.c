@@ -106,7 +106,9 @@ static void fetch(void)
 	demo.machines = 1;
 	strcpy(demo.machine[0].name, "web");
 	demo.machine[0].pid = getpid();
+	/* It asks about the machine, and about what is shared. */
 	demo_fetch_figures(&demo);
+	wait_for_daemon();
 	wait_for_daemon();
 	demo_sum_figures(&demo);
 	for (unsigned i = 0; i < demo.failures; i++)
