@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include "daemon/daemon.h"
+#include "daemon/guest.h"
 #include "proto/wire.h"
 
 #define OB_MACHINE_START_NS (60 * OB_NS_PER_SEC) /* a machine whose agent has not come by then is forgotten */
@@ -73,6 +74,7 @@ struct ob_machine {
 
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
+	struct ob_guest guest;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */
 	struct ob_link *link; /* NULL unless running or stopped */
 	int pidfd;
