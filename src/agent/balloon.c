@@ -26,6 +26,9 @@
  * Looks are made while overbookd is there and has ordered any; they are as frequent as it says. When it goes the balloon
  * keeps its target. What overbookd knows of a machine's balloon it is told again by us (BALLOON_SET), mode and target.
  *
+ * An order may change while QEMU's answer to the former one is awaited, and an answer may be lost with the connection. So what
+ * counts as taken is what was asked, and after a lost answer QEMU is asked again, whatever is ordered.
+ *
  * Numbers are the guest's, texts QEMU's: neither is believed further than its type. All this is the link thread's own.
  */
 #include <errno.h>
@@ -63,7 +66,9 @@ static struct {
 	uint64_t next_ns;       /* when the next look is due */
 	int is_ordered;         /* by the overbookd that is connected */
 	struct ob_wire_balloon order;
-	uint64_t set_bytes;     /* what QEMU took last from us; 0: nothing */
+	uint64_t asked_bytes;   /* what QEMU was told last to have in it */
+	uint64_t set_bytes;     /* what it took last from us, 0: nothing; UNKNOWN: its answer was lost */
+	unsigned asked_s;       /* the interval that it was told last */
 	unsigned interval_s, before_s; /* of QEMU's questions: as we have set it, 0: not at all; as it was */
 	int knows_before;
 	char path[192];         /* the virtio device's; empty: to be found */
@@ -169,6 +174,7 @@ static int ask_interval(char *buf, size_t size)
 
 	if (!balloon.knows_before || seconds == balloon.interval_s)
 		return 0;
+	balloon.asked_s = seconds;
 	return snprintf(buf, size, "{\"execute\":\"qom-set\",\"arguments\":{\"path\":\"%s\",\"property\":\"guest-stats-polling-interval\","
 			"\"value\":%u}}\n", balloon.path, seconds ? seconds : balloon.before_s);
 }
@@ -177,7 +183,7 @@ static int take_interval(const struct ob_json *answer)
 {
 	if (!answer)
 		return lose_path();
-	balloon.interval_s = wanted_interval();
+	balloon.interval_s = balloon.asked_s;
 	balloon.knows_before = balloon.interval_s != 0;
 	return 0;
 }
@@ -211,14 +217,21 @@ static int ask_target(char *buf, size_t size)
 	if (!(balloon.order.flags & OB_WIRE_BALLOON_DRIVE) || target == balloon.set_bytes || machine <= LEAST_BYTES)
 		return 0;
 	left = target < machine - LEAST_BYTES ? machine - target : LEAST_BYTES;
+	balloon.asked_bytes = target;
 	return snprintf(buf, size, "{\"execute\":\"balloon\",\"arguments\":{\"value\":%" PRIu64 "}}\n", left);
 }
 
 static int take_target(const struct ob_json *answer)
 {
 	if (answer)
-		balloon.set_bytes = balloon.order.target_bytes;
+		balloon.set_bytes = balloon.asked_bytes;
 	return 0;
+}
+
+/* What is said to be taken: never 0 while there may be something of ours in the balloon. */
+static uint64_t taken_bytes(void)
+{
+	return balloon.set_bytes == UNKNOWN ? OB_MAX(balloon.asked_bytes, 1ull) : balloon.set_bytes;
 }
 
 static int ask_actual(char *buf, size_t size)
@@ -328,12 +341,14 @@ static const struct step steps[] = {
 void ob_balloon_drop(void)
 {
 	ob_fd_close(&balloon.fd);
+	/* Whether QEMU has done what was asked last is not known. */
+	if (balloon.step && balloon.step->ask == ask_target)
+		balloon.set_bytes = UNKNOWN;
+	if (balloon.knows_before)
+		balloon.interval_s = UINT_MAX;
 	balloon.step = NULL;
 	balloon.used = 0;
 	balloon.has_greeting = balloon.is_skipping = 0;
-	/* Whether QEMU has done what was asked last is not known. */
-	if (balloon.knows_before)
-		balloon.interval_s = UINT_MAX;
 }
 
 static void send_command(const char *text, size_t length)
@@ -514,7 +529,7 @@ int ob_balloon_announce(void)
 	memset(&out->balloon, 0, sizeof(out->balloon));
 	out->balloon.mode = balloon.order.mode;
 	out->balloon.size_bytes = balloon.order.size_bytes;
-	out->balloon.target_bytes = balloon.set_bytes;
+	out->balloon.target_bytes = taken_bytes();
 	return ob_link_send(OB_WIRE_BALLOON_SET);
 }
 
@@ -522,7 +537,7 @@ void ob_balloon_fill(struct ob_stats *stats)
 {
 	stats->balloon_flags = balloon.seen.balloon_flags;
 	stats->balloon_bytes = balloon.seen.balloon_bytes;
-	stats->balloon_target_bytes = balloon.set_bytes;
+	stats->balloon_target_bytes = taken_bytes();
 	stats->machine_bytes = balloon.seen.machine_bytes;
 	stats->guest_updates = balloon.seen.guest_updates;
 	stats->guest_known = balloon.seen.guest_known;

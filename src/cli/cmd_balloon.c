@@ -90,8 +90,8 @@ static void print_balloon(const json_t *answer)
 	       ob_size_format(arrived, sizeof(arrived), ob_client_number(balloon, "arrived_bytes")),
 	       ob_size_format(floor, sizeof(floor), ob_client_number(balloon, "floor_bytes")));
 	if (ob_client_number(balloon, "eased") || ob_client_number(balloon, "stuck"))
-		printf("  gave memory back since the guest suffered %" PRIu64 " times, and did not get what it asked for %" PRIu64 " times\n",
-		       ob_client_number(balloon, "eased"), ob_client_number(balloon, "stuck"));
+		printf("  its guest has suffered and got memory back %" PRIu64 " times, and not given what it was asked for %" PRIu64
+		       " times\n", ob_client_number(balloon, "eased"), ob_client_number(balloon, "stuck"));
 	if (amiss)
 		printf("  %s\n", amiss);
 	print_guest(json_object_get(answer, "guest"));
@@ -111,14 +111,17 @@ int ob_cmd_balloon(int argc, char **argv)
 			return OB_EXIT_OK;
 		}
 		if (letter != 'j')
-			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help", argv[optind - 1]);
+			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help",
+					   argv[optind - 1]);
 		json = 1;
 	}
 	if (argc - optind < 1 || argc - optind > 2)
-		return ob_cli_fail(OB_EXIT_USAGE, "a machine is needed, and perhaps a size: overbook balloon NAME [SIZE|auto|off]");
+		return ob_cli_fail(OB_EXIT_USAGE,
+				   "a machine is needed, and perhaps a size: overbook balloon NAME [SIZE|auto|off]");
 	name = argv[optind];
 	wish = argv[optind + 1];
-	if (wish && strcmp(wish, "auto") && strcmp(wish, "off") && (ob_size_parse(wish, &bytes) < 0 || !bytes || bytes > INT64_MAX))
+	if (wish && strcmp(wish, "auto") && strcmp(wish, "off") &&
+	    (ob_size_parse(wish, &bytes) < 0 || !bytes || bytes > INT64_MAX))
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size, such as 512M or 2G, nor \"auto\" or \"off\"", wish);
 	arguments = json_pack("{s:s}", "name", name);
 	if (arguments && wish)

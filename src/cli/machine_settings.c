@@ -34,8 +34,8 @@
 
 #define FILE_MAX 65536 /* bytes of a settings file */
 
-static const char *const keys[] = { "limit", "reservation", "shares", "domain", "name", "swap", "share_mapped", "balloon", "require", "enabled",
-				    "otherwise", "devices", "emulator", "rundir" };
+static const char *const keys[] = { "limit", "reservation", "shares", "domain", "name", "swap", "share_mapped", "balloon",
+				    "require", "enabled", "otherwise", "devices", "emulator", "rundir" };
 
 static int set_truth(const char *key, const char *value, int *ret_truth, struct ob_error *err)
 {

@@ -80,8 +80,8 @@ static void add_balloon(struct ob_qemu_planner *planner)
 	struct ob_qemu_option *balloon = find_device(planner, BALLOON, NULL);
 
 	if (!balloon)
-		ob_qemu_append(planner, "-device", BALLOON "%s,id=" OB_QEMU_ID_PREFIX "balloon,free-page-reporting=on,deflate-on-oom=on",
-			       bus_suffix[planner->machine.bus]);
+		ob_qemu_append(planner, "-device", BALLOON "%s,id=" OB_QEMU_ID_PREFIX "balloon,free-page-reporting=on,"
+			       "deflate-on-oom=on", bus_suffix[planner->machine.bus]);
 	else if (ob_qemu_option_has(balloon, "free-page-reporting"))
 		return;
 	else if (balloon->file)

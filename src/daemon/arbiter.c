@@ -243,8 +243,8 @@ static bool is_moving(const struct ob_machine *machine)
 {
 	if (!machine->link || machine->release != OB_RELEASE_NO)
 		return false;
-	return !machine->stats_seen || machine->balloon.grace_ns || machine->order != OB_ORDER_NONE || machine->stats.cost_bytes > machine->limit_bytes ||
-	       machine->limit_bytes < machine->target_bytes;
+	return !machine->stats_seen || machine->balloon.grace_ns || machine->order != OB_ORDER_NONE ||
+	       machine->stats.cost_bytes > machine->limit_bytes || machine->limit_bytes < machine->target_bytes;
 }
 
 static void set_pace(struct ob_daemon *daemon)

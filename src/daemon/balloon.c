@@ -128,8 +128,9 @@ static void log_change(const struct ob_machine *machine, enum ob_balloon_state b
 
 	if (policy->state == before)
 		return;
-	ob_log(OB_LOG_DEBUG, "machine \"%s\": balloon %s -> %s, %s in it, told to hold %s", machine->name, ob_balloon_state_name(before),
-	       ob_balloon_state_name(policy->state), ob_size_format(held, sizeof(held), machine->stats.balloon_bytes),
+	ob_log(OB_LOG_DEBUG, "machine \"%s\": balloon %s -> %s, %s in it, told to hold %s", machine->name,
+	       ob_balloon_state_name(before), ob_balloon_state_name(policy->state),
+	       ob_size_format(held, sizeof(held), machine->stats.balloon_bytes),
 	       ob_size_format(target, sizeof(target), policy->target_bytes));
 }
 
@@ -140,7 +141,8 @@ static void step_machine(struct ob_machine *machine, uint64_t now_ns)
 	struct ob_balloon_view view;
 
 	/* A machine that stands still can give nothing, and takes nothing. */
-	if (!machine->link || !balloon->is_known || machine->state == OB_MACHINE_STOPPED || !(machine->stats.balloon_flags & OB_BALLOON_LOOKED))
+	if (!machine->link || !balloon->is_known || machine->state == OB_MACHINE_STOPPED ||
+	    !(machine->stats.balloon_flags & OB_BALLOON_LOOKED))
 		return;
 	balloon->goal_bytes = goal_of(machine);
 	view = view_of(machine, now_ns);
@@ -156,7 +158,8 @@ static struct ob_wire_balloon wanted(const struct ob_machine *machine)
 {
 	const struct ob_balloon_machine *balloon = &machine->balloon;
 	struct ob_wire_balloon order = {
-		.mode = balloon->mode, .size_bytes = balloon->size_bytes, .target_bytes = balloon->policy.target_bytes, .look_ms = LOOK_MS,
+		.mode = balloon->mode, .size_bytes = balloon->size_bytes, .target_bytes = balloon->policy.target_bytes,
+		.look_ms = LOOK_MS,
 	};
 
 	if (mode_of(machine) != OB_BALLOON_OFF || is_ours(machine))
@@ -232,13 +235,13 @@ int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64
 	char given[16], has[16], least[16];
 
 	if (!machine->balloon.is_known)
-		return ob_error_set(err, EIO, "machine \"%s\" has an agent that does not drive balloons: it is of an older version, or was not heard yet",
-				    machine->name);
+		return ob_error_set(err, EIO, "machine \"%s\" has an agent that does not drive balloons: it is of an older version, "
+				    "or was not heard yet", machine->name);
 	if (mode != OB_BALLOON_OFF && (machine->stats.balloon_flags & (OB_BALLOON_LOOKED | OB_BALLOON_DEVICE)) == OB_BALLOON_LOOKED)
 		return ob_error_set(err, EPERM, "machine \"%s\" has no virtio-balloon", machine->name);
 	if (mode == OB_BALLOON_FIXED && (size_bytes < floor || size_bytes > size))
-		return ob_error_set(err, EPERM, "%s for the guest of machine \"%s\" is not between %s, below which no balloon is driven, and its %s",
-				    ob_size_format(given, sizeof(given), size_bytes), machine->name,
+		return ob_error_set(err, EPERM, "%s for the guest of machine \"%s\" is not between %s, below which no balloon is "
+				    "driven, and its %s", ob_size_format(given, sizeof(given), size_bytes), machine->name,
 				    ob_size_format(least, sizeof(least), floor), ob_size_format(has, sizeof(has), size));
 	machine->balloon.has_mode = true;
 	machine->balloon.mode = mode;

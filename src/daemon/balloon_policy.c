@@ -80,18 +80,22 @@ static bool is_above(uint64_t now, uint64_t before, uint64_t elapsed_ns, uint64_
 static bool does_suffer(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
 	uint64_t available, elapsed_ns = view->now_ns - policy->update_ns;
-	bool is_first = !policy->update_ns, suffers = false;
+	const struct {
+		uint64_t known, now, before, rate;
+	} counters[] = {
+		{ OB_GUEST_SWAP_IN, view->swap_in_bytes, policy->swap_in_bytes, SWAP_RATE },
+		{ OB_GUEST_SWAP_OUT, view->swap_out_bytes, policy->swap_out_bytes, SWAP_RATE },
+		{ OB_GUEST_MAJOR_FAULTS, view->major_faults, policy->major_faults, FAULT_RATE },
+	};
+	bool suffers;
 
 	if (view->updates == policy->updates)
 		return false;
-	if (get_available(view, &available) && available < ob_balloon_margin_bytes(view->machine_bytes) / 2)
-		suffers = true;
-	if (!is_first && (view->known & OB_GUEST_SWAP_IN && is_above(view->swap_in_bytes, policy->swap_in_bytes, elapsed_ns, SWAP_RATE)))
-		suffers = true;
-	if (!is_first && (view->known & OB_GUEST_SWAP_OUT && is_above(view->swap_out_bytes, policy->swap_out_bytes, elapsed_ns, SWAP_RATE)))
-		suffers = true;
-	if (!is_first && (view->known & OB_GUEST_MAJOR_FAULTS && is_above(view->major_faults, policy->major_faults, elapsed_ns, FAULT_RATE)))
-		suffers = true;
+	suffers = get_available(view, &available) && available < ob_balloon_margin_bytes(view->machine_bytes) / 2;
+	/* There is something to compare with from the second time on. */
+	for (size_t i = 0; policy->update_ns && i < OB_ARRAY_LEN(counters); i++)
+		if (view->known & counters[i].known && is_above(counters[i].now, counters[i].before, elapsed_ns, counters[i].rate))
+			suffers = true;
 	policy->updates = view->updates;
 	policy->update_ns = view->now_ns;
 	policy->swap_in_bytes = view->swap_in_bytes;
@@ -272,7 +276,7 @@ uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t h
 
 	if (entitled_bytes == OB_BUDGET_NONE)
 		return 0;
-	/* Reclaim begins a little below the limit. What is held may have been looked at before the cost: no reason to turn round. */
+	/* Reclaim begins a little below the limit. What is held may be of before the cost: no reason to turn round. */
 	if (cost_bytes > entitled_bytes)
 		return OB_MAX(policy->target_bytes, held_bytes + (cost_bytes - entitled_bytes) + entitled_bytes / 32);
 	slack = clamp(entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);

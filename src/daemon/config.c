@@ -116,7 +116,8 @@ int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_
 		percent = strcmp(end, "%") || percent > 100 ? 0 : percent;
 	}
 	if (!percent && (ob_size_parse(text, &bytes) < 0 || bytes < 64 * OB_MIB || bytes > INT64_MAX))
-		return ob_error_set(err, EINVAL, "%s \"%s\" is neither from 1%% to 100%% of a machine's memory nor a size of at least 64M", what, text);
+		return ob_error_set(err, EINVAL, "%s \"%s\" is neither from 1%% to 100%% of a machine's memory nor a size of at least 64M",
+				    what, text);
 	*ret_floor = (struct ob_balloon_floor){ .percent = (unsigned)percent, .bytes = bytes };
 	return 0;
 }
@@ -220,8 +221,8 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, LARGE_PAGES, LOG, MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are "
-			    "known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, LARGE_PAGES, LOG, MIN_FREE, "
+			    "SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

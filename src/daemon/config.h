@@ -39,7 +39,8 @@ int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_b
 
 /* "auto" or "off"; what is left to guests at least, "25%" or a size of at least 64M. 0 or -EINVAL. */
 int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err) OB_MUST_CHECK;
-int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor, struct ob_error *err) OB_MUST_CHECK;
+int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor,
+				  struct ob_error *err) OB_MUST_CHECK;
 
 /* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;

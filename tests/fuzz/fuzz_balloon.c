@@ -3,11 +3,13 @@
  * The agent's looks at the balloon, and a monitor that says anything. The first line of the input is the order, in the
  * form "MODE DRIVE SIZE TARGET"; each further one is what the monitor says when it is asked something, and when there
  * are no more it closes. A line of '-' alone lets the time pass after which the agent gives up. A '+' at the end of a
- * line stands in the place of its end: the next line goes with it.
+ * line stands in the place of its end: the next line goes with it. A line that begins with '!' is another order, which
+ * comes before the monitor says anything.
  *
  * What must hold: what the agent sends are commands, one on its way at a time, none before the greeting; "balloon" only
  * when it is to drive, and never to less than 16 MiB or more than the machine has; what is seen is no more than there
- * is; what was looked for has been found when the agent says so.
+ * is; what was looked for has been found when the agent says so; what counts as taken is what was asked last, and when
+ * the answer to that never comes it counts as not known.
  */
 #include "agent/balloon.c"
 
@@ -24,6 +26,7 @@ static struct {
 	int fd;          /* the monitor's end; -1: closed */
 	const char *at;  /* what is left of the input */
 	unsigned connections, commands, balloons;
+	uint64_t asked_bytes, taken_bytes; /* the order when "balloon" was heard last; what the agent takes for done */
 	struct ob_wire_msg out;
 } world = { .fd = -1 };
 
@@ -34,7 +37,7 @@ struct ob_wire_msg *ob_link_message(void)
 
 int ob_link_send(uint16_t type)
 {
-	FUZZ_CHECK(type == OB_WIRE_BALLOON_SET && world.out.balloon.target_bytes == balloon.set_bytes, "BALLOON_SET");
+	FUZZ_CHECK(type == OB_WIRE_BALLOON_SET && world.out.balloon.target_bytes == taken_bytes(), "BALLOON_SET");
 	return 0;
 }
 
@@ -64,6 +67,7 @@ static void check_command(const char *text)
 	if (!value)
 		return;
 	world.balloons++;
+	world.asked_bytes = balloon.order.target_bytes;
 	FUZZ_CHECK(balloon.order.flags & OB_WIRE_BALLOON_DRIVE, "driven without an order");
 	value = strrchr(value, ':') + 1;
 	FUZZ_CHECK(strtoull(value, NULL, 10) >= LEAST_BYTES && strtoull(value, NULL, 10) <= balloon.seen.machine_bytes, "left: %s", value);
@@ -82,8 +86,29 @@ static int hear(void)
 	return 1;
 }
 
-/* What the monitor says next. */
-static void say(void)
+static void order(char *line)
+{
+	struct ob_wire_balloon order = { .look_ms = OB_WIRE_LOOK_MIN_MS };
+	char *words[4] = { 0 };
+	int n = fuzz_step(&line, words, 4);
+
+	order.mode = (uint32_t)(fuzz_number(words, n, 0) % OB_BALLOON_MODES);
+	order.flags = fuzz_number(words, n, 1) & OB_WIRE_BALLOON_DRIVE;
+	order.size_bytes = order.mode == OB_BALLOON_FIXED ? OB_MAX(fuzz_number(words, n, 2), 1ull) : 0;
+	order.target_bytes = fuzz_number(words, n, 3);
+	ob_balloon_obey(&order);
+}
+
+static void order_anew(const char *line, size_t length)
+{
+	char *copy = strndup(line, length);
+
+	order(copy);
+	free(copy);
+}
+
+/* What the monitor says next. Returns whether it says anything. */
+static int say(void)
 {
 	const char *end;
 
@@ -92,13 +117,18 @@ static void say(void)
 
 		if (!*world.at) {
 			ob_fd_close(&world.fd);
-			return;
+			return 0;
 		}
 		end = strchrnul(world.at, '\n');
 		if (end == world.at + 1 && *world.at == '-') {
 			balloon.since_ns -= SILENCE_NS;
 			world.at = *end ? end + 1 : end;
-			return;
+			return 0;
+		}
+		if (*world.at == '!') {
+			order_anew(world.at + 1, (size_t)(end - world.at) - 1);
+			world.at = *end ? end + 1 : end;
+			continue;
 		}
 		goes_on = end > world.at && end[-1] == '+';
 		(void)(send(world.fd, world.at, (size_t)(end - world.at) - (size_t)goes_on, MSG_NOSIGNAL) < 0);
@@ -106,7 +136,7 @@ static void say(void)
 			(void)(send(world.fd, "\n", 1, MSG_NOSIGNAL) < 0);
 		world.at = *end ? end + 1 : end;
 		if (!goes_on)
-			return;
+			return 1;
 	}
 }
 
@@ -129,20 +159,23 @@ static void check_seen(void)
 	FUZZ_CHECK(!stats.guest_known || stats.guest_updates, "statistics from nowhere");
 }
 
+/* is_asked: "balloon" was on its way; has_said: the monitor has said something to that. */
+static void check_taken(int is_asked, int has_said)
+{
+	if (balloon.set_bytes != world.taken_bytes)
+		FUZZ_CHECK(is_asked && (balloon.set_bytes == world.asked_bytes || balloon.set_bytes == UNKNOWN), "taken: %llu",
+			   (unsigned long long)balloon.set_bytes);
+	FUZZ_CHECK(!is_asked || has_said || balloon.set_bytes == UNKNOWN, "taken, without an answer");
+	world.taken_bytes = balloon.set_bytes;
+}
+
 static void begin(char *line)
 {
-	struct ob_wire_balloon order = { .look_ms = OB_WIRE_LOOK_MIN_MS };
-	char *words[4] = { 0 };
-	int n = fuzz_step(&line, words, 4);
-
 	ob_balloon_drop();
 	memset(&balloon, 0, sizeof(balloon));
 	balloon.fd = -1;
-	order.mode = (uint32_t)(fuzz_number(words, n, 0) % OB_BALLOON_MODES);
-	order.flags = fuzz_number(words, n, 1) & OB_WIRE_BALLOON_DRIVE;
-	order.size_bytes = order.mode == OB_BALLOON_FIXED ? OB_MAX(fuzz_number(words, n, 2), 1ull) : 0;
-	order.target_bytes = fuzz_number(words, n, 3);
-	ob_balloon_obey(&order);
+	world.asked_bytes = world.taken_bytes = 0;
+	order(line);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -154,6 +187,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		*first = '\0';
 	begin(text);
 	for (int i = 0; i < TURNS_MAX && (world.fd >= 0 || *world.at); i++) {
+		int is_asked, has_said;
+
 		balloon.next_ns = 0;
 		ob_balloon_turn();
 		if (world.fd < 0)
@@ -165,12 +200,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			ob_fd_close(&world.fd);
 			continue;
 		}
-		say();
+		is_asked = balloon.step && balloon.step->ask == ask_target;
+		has_said = say();
 		while (ob_balloon_fd() >= 0 && ob_now_ns() < ob_balloon_due_ns() && is_readable())
 			ob_balloon_readable();
 		ob_balloon_turn();
 		if (ob_balloon_fd() < 0)
 			ob_fd_close(&world.fd);
+		check_taken(is_asked, has_said);
 		check_seen();
 	}
 	ob_balloon_drop();
