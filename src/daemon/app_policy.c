@@ -141,6 +141,14 @@ bool ob_apps_are_asked(const struct ob_apps *apps)
 	return false;
 }
 
+bool ob_apps_may_give(const struct ob_apps *apps)
+{
+	for (unsigned i = 0; i < apps->n && apps->looks; i++)
+		if (apps->app[i].state != OB_APP_SHORT && is_above(apps->app[i].could_bytes, apps->app[i].target_bytes))
+			return true;
+	return ob_apps_are_asked(apps);
+}
+
 uint64_t ob_apps_hold(const struct ob_apps *apps, uint64_t goal_bytes, uint64_t told_bytes, uint64_t with_free_bytes)
 {
 	return ob_apps_are_asked(apps) ? OB_MIN(goal_bytes, OB_MAX(told_bytes, with_free_bytes)) : goal_bytes;

@@ -91,8 +91,9 @@ void ob_app_step(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns);
 /* All of a guest's. Targets have changed afterwards. */
 void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view);
 
-/* Whether an application is being waited for. */
+/* Whether an application is being waited for; whether that is so, or about to be. */
 bool ob_apps_are_asked(const struct ob_apps *apps);
+bool ob_apps_may_give(const struct ob_apps *apps);
 
 /* What the balloon is to go for now, given what it would hold if it took free memory alone; never less than it is told to hold already. */
 uint64_t ob_apps_hold(const struct ob_apps *apps, uint64_t goal_bytes, uint64_t told_bytes, uint64_t with_free_bytes);

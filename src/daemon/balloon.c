@@ -266,7 +266,7 @@ static bool has_prospects(const struct ob_machine *machine, uint64_t now_ns)
 
 	if (age_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
 		return false;
-	if (ob_guest_is_asked(machine))
+	if (ob_guest_may_give(machine))
 		return true;
 	switch (balloon->policy.state) {
 	case OB_BALLOON_NO_DRIVER:

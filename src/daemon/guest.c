@@ -7,7 +7,8 @@
  *     silent --HELLO--> here: WELCOME is sent --SILENCE_NS without a word, a HELLO of another session--> silent; its applications
  *                                                                                                         are forgotten
  *
- * Nothing is sent but to a guest that is here. A TARGET is sent when it changes, and again every AGAIN_NS until an APP answers
+ * Nothing is sent but to a guest that is here, except for a WELCOME to nobody when a relay begins: a guest that has met another overbookd
+ * does not know of this one. A TARGET is sent when it changes, and again every AGAIN_NS until an APP answers
  * it, so what is lost on the way costs a moment. A guest that says of an application that it has been told a target is believed as far as
  * that is a target to start from: so a new overbookd, or one whose agent was away, takes up what it finds.
  *
@@ -161,9 +162,9 @@ void ob_guest_heard(struct ob_machine *machine, const struct ob_wire_msg *msg)
 	reader->bad_frames = 0;
 }
 
-bool ob_guest_is_asked(const struct ob_machine *machine)
+bool ob_guest_may_give(const struct ob_machine *machine)
 {
-	return ob_apps_are_asked(&machine->guest.apps);
+	return ob_apps_may_give(&machine->guest.apps);
 }
 
 static uint64_t less(uint64_t a, uint64_t b)
@@ -188,9 +189,8 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 }
 
 /* Puts a frame behind those that are there. */
-static void add_frame(struct ob_machine *machine, struct ob_wire_msg *out, struct ob_guest_msg *msg)
+static void add_frame(struct ob_wire_msg *out, const struct ob_guest_msg *msg)
 {
-	msg->session = machine->guest.session;
 	if (out->guest.n + OB_GUEST_FRAME <= sizeof(out->guest.bytes) && ob_guest_encode(msg, out->guest.bytes + out->guest.n) == 0)
 		out->guest.n += OB_GUEST_FRAME;
 }
@@ -203,7 +203,7 @@ static void add_welcome(struct ob_machine *machine, struct ob_wire_msg *out)
 	if (!guest->is_welcome && guest->interval_ms == interval)
 		return;
 	guest->interval_ms = interval;
-	add_frame(machine, out, &(struct ob_guest_msg){ .type = OB_GUEST_WELCOME, .welcome.interval_ms = interval });
+	add_frame(out, &(struct ob_guest_msg){ .type = OB_GUEST_WELCOME, .session = guest->session, .welcome.interval_ms = interval });
 }
 
 static bool is_due(const struct ob_app *app, const struct ob_guest_seen *seen, uint64_t now_ns)
@@ -215,19 +215,20 @@ static bool is_due(const struct ob_app *app, const struct ob_guest_seen *seen, u
 
 static void add_target(struct ob_machine *machine, struct ob_wire_msg *out, unsigned at, uint64_t now_ns)
 {
-	struct ob_guest_msg msg = { .type = OB_GUEST_TARGET };
+	struct ob_guest_msg msg = { .type = OB_GUEST_TARGET, .session = machine->guest.session };
 	struct ob_guest_seen *seen = &machine->guest.seen[at];
 	const struct ob_app *app = &machine->guest.apps.app[at];
 
+	/* By the clock: no number that another overbookd has used before. */
 	if (app->target_bytes != seen->told_bytes || !seen->sequence)
-		seen->sequence = ++machine->guest.next_sequence;
+		seen->sequence = machine->guest.last_sequence = OB_MAX(machine->guest.last_sequence + 1, (uint32_t)(now_ns / OB_NS_PER_MS));
 	msg.sequence = seen->sequence;
 	msg.target.app = seen->said.app;
 	msg.target.give_bytes = app->target_bytes;
 	msg.target.deadline_ms = DEADLINE_MS;
 	seen->told_bytes = app->target_bytes;
 	seen->told_ns = now_ns;
-	add_frame(machine, out, &msg);
+	add_frame(out, &msg);
 }
 
 int ob_guest_flush(struct ob_machine *machine)
@@ -244,7 +245,9 @@ int ob_guest_flush(struct ob_machine *machine)
 			if (is_due(&guest->apps.app[i], &guest->seen[i], now_ns))
 				add_target(machine, &out, i, now_ns);
 	}
-	if (!out.guest.n && guest->is_relayed)
+	if (!guest->is_relayed)
+		add_frame(&out, &(struct ob_guest_msg){ .type = OB_GUEST_WELCOME, .welcome.interval_ms = IDLE_MS });
+	if (!out.guest.n)
 		return 0;
 	r = ob_link_send(machine, &out, -1);
 	guest->is_welcome = r < 0 && guest->is_here;

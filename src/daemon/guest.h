@@ -27,7 +27,7 @@ struct ob_guest {
 	bool is_relayed;  /* the agent has been asked to relay what the guest says, on this connection */
 	bool is_here;     /* overbook-guest has said HELLO in this session */
 	bool is_welcome;  /* and is to be answered */
-	uint32_t session, next_sequence;
+	uint32_t session, last_sequence;
 	uint64_t heard_ns; /* 0: never */
 	char program[OB_GUEST_NAME_MAX + 1];
 	struct ob_guest_reader reader;
@@ -54,8 +54,8 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view);
 /* Sends what is wanted, once a step. Returns 0, -EAGAIN when the agent's socket is full, or -errno. */
 int ob_guest_flush(struct ob_machine *machine);
 
-/* Whether an application is being waited for. */
-bool ob_guest_is_asked(const struct ob_machine *machine);
+/* Whether an application is being waited for, or is about to be. */
+bool ob_guest_may_give(const struct ob_machine *machine);
 
 /* How it looks in JSON; null: there is no overbook-guest, or it is silent. A new reference, NULL when memory is short. */
 json_t *ob_guest_render(const struct ob_machine *machine);

@@ -22,7 +22,7 @@
  *                    will not give more of what it was told, nor take more back; 2: it has gone), u32 -errno or 0, u32 sequence of the TARGET
  *                    that it has heard last, u64 used, u64 could (give in all), u64 target (told), u64 given, u32 pid (an adaptor's
  *                    server; else 0), u32 0, char[32] name, 12 bytes 0
- * WELCOME (host)     u32 milliseconds between MEMORYs, 100 to 60000
+ * WELCOME (host)     u32 milliseconds between MEMORYs, 100 to 60000. With session 0: whoever is there is to say HELLO
  * TARGET (host, guest)  u32 application (0 to an app), u32 milliseconds: after that it is done without, u64 bytes that it is to have
  *                    given in all; less than it has given: it may take the difference back
  *

@@ -58,8 +58,8 @@
  *                           at it to the next, 100 to 600000, u32 0. Mode and size are for the next BALLOON_SET alone. Statistics
  *                           whose names begin with balloon_ and guest_ follow in STATS
  * GUEST (both)              u32 flags (1: what comes from the guest's port begins anew), u32 n, n bytes, 2048 at most: what comes from
- *                           the guest's port, and what goes there (proto/guest.h). overbookd says it first, with n = 0 if it has nothing to
- *                           say, and the agent relays from then on, without looking into it
+ *                           the guest's port, and what goes there (proto/guest.h). overbookd says it first, and the agent relays from then
+ *                           on, without looking into it
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that

@@ -81,7 +81,10 @@ class Machine(Agent):
             magic, version, kind, zero, session, number = struct.unpack("<4sBBHII", data[at:at + 16])
             assert (magic, version, zero) == (b"OBGA", 1, 0), data[at:at + 16]
             assert frame(kind, data[at + 16:at + 124], session, number) == data[at:at + 128]
-            self.heard.append((kind, session))
+            if kind == WELCOME and session == 0 and not first:
+                self.say(frame(HELLO, b"overbook-guest test", self.session))
+            if session:
+                self.heard.append((kind, session))
             if kind == TARGET and session == self.session:
                 app, deadline, give = struct.unpack("<IIQ", data[at + 16:at + 32])
                 assert deadline == 10000
