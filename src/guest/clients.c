@@ -14,6 +14,9 @@
  * An application that connects again (this is a new overbook-guest, or its connection was lost) says its target and what it has given, and
  * is measured from there.
  *
+ * Adaptors (adaptor.h) are applications too, for servers, whose processes they name. They have until ADAPTOR_NS to say who they are, since a server
+ * may let them wait.
+ *
  * Each may say PACKETS packets a second; the rest waits in its socket. A target is told at most every TELL_NS, the latest.
  */
 #include <errno.h>
@@ -30,6 +33,7 @@
 #include "guest/guest.h"
 
 #define NAME_NS   (5 * OB_NS_PER_SEC)
+#define ADAPTOR_NS (60 * OB_NS_PER_SEC)
 #define TELL_NS   (250 * OB_NS_PER_MS)
 #define LOOK_NS   (500 * OB_NS_PER_MS) /* at what a process has, while it has a target */
 #define PACKETS   32u
@@ -39,7 +43,8 @@
 struct client {
 	int fd; /* -1: this place is free */
 	uid_t uid;
-	pid_t pid;
+	uint32_t adaptor; /* an enum ob_guest_kind; 0: it is none */
+	pid_t pid; /* whose memory is measured; 0: nobody's */
 	uint64_t since_ns;
 	uint64_t window_ns; /* the second that is counted */
 	unsigned window_packets;
@@ -121,7 +126,7 @@ static unsigned count_user(uid_t uid)
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++)
-		n += clients.client[i].fd >= 0 && clients.client[i].uid == uid;
+		n += clients.client[i].fd >= 0 && !clients.client[i].adaptor && clients.client[i].uid == uid;
 	return n;
 }
 
@@ -150,6 +155,16 @@ static void accept_client(void)
 	*client = (struct client){ .fd = ob_fd_take(&fd), .uid = peer.uid, .pid = peer.pid, .since_ns = ob_now_ns() };
 }
 
+int ob_clients_add(int fd, enum ob_guest_kind kind)
+{
+	struct client *client = free_place();
+
+	if (!client)
+		return -ENOSPC;
+	*client = (struct client){ .fd = fd, .adaptor = kind, .since_ns = ob_now_ns() };
+	return 0;
+}
+
 /* --- what they say, and whether it is so --- */
 
 /* Looks at the process, and counts what it has given. */
@@ -158,8 +173,11 @@ static void measure(struct client *client)
 	uint64_t has, seen, slack, given = OB_MIN(client->said_bytes, client->app.target_bytes);
 
 	client->looked_ns = ob_now_ns();
-	if (ob_memory_of_process(client->pid, &has) < 0)
+	if (client->pid && ob_memory_of_process(client->pid, &has) < 0)
 		return;
+	/* A server of which the process is not known (in a container, say) is believed. */
+	if (!client->pid)
+		client->base_bytes = OB_GUEST_BYTES_MAX, has = client->app.used_bytes;
 	seen = less(client->base_bytes, has);
 	slack = OB_MAX(SLACK_LEAST, given / 16);
 	given = seen + slack >= given ? given : seen;
@@ -174,14 +192,16 @@ static void set_base(struct client *client, uint64_t given_bytes)
 {
 	uint64_t has;
 
-	client->base_bytes = ob_memory_of_process(client->pid, &has) == 0 ? has + given_bytes : 0;
+	client->base_bytes = client->pid && ob_memory_of_process(client->pid, &has) == 0 ? has + given_bytes : 0;
 }
 
 static void introduce(struct client *client, const struct ob_guest_app *said)
 {
 	client->app.app = ++clients.next_app;
 	memcpy(client->app.name, said->name, sizeof(client->app.name));
-	client->app.kind = OB_GUEST_KIND_LIBRARY;
+	client->app.kind = client->adaptor ? client->adaptor : OB_GUEST_KIND_LIBRARY;
+	if (client->adaptor)
+		client->pid = (pid_t)said->pid;
 	client->app.pain = said->pain;
 	client->app.target_bytes = said->target_bytes;
 	if (said->target_bytes)
@@ -318,6 +338,12 @@ unsigned ob_clients_poll(struct pollfd *ret_fds)
 	return n;
 }
 
+/* Until when it is to have said who it is. */
+static uint64_t name_by_ns(const struct client *client)
+{
+	return client->since_ns + (client->adaptor ? ADAPTOR_NS : NAME_NS);
+}
+
 static uint64_t due_of(const struct client *client)
 {
 	uint64_t due = UINT64_MAX;
@@ -325,7 +351,7 @@ static uint64_t due_of(const struct client *client)
 	if (client->fd < 0)
 		return due;
 	if (!client->app.app)
-		due = client->since_ns + NAME_NS;
+		due = name_by_ns(client);
 	if (client->is_due)
 		due = OB_MIN(due, client->told_ns + TELL_NS);
 	if (client->app.target_bytes)
@@ -351,7 +377,7 @@ static void turn_client(struct client *client)
 {
 	uint64_t now_ns = ob_now_ns();
 
-	if (!client->app.app && now_ns >= client->since_ns + NAME_NS) {
+	if (!client->app.app && now_ns >= name_by_ns(client)) {
 		remove_client(client, "it has not said who it is");
 		return;
 	}

@@ -5,6 +5,7 @@
  *     main.c     options, set-up, the loop
  *     port.c     the virtio-serial port: what the host says, and what it is told
  *     clients.c  the applications: their sockets, what they say, what they are told, whether it is so
+ *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, redis.c, mariadb.c; config.c
  *     memory.c   what the kernel says of the guest's memory, and of a process's
  *
  * Both sides are hostile. The host's words are frames of one size with two numbers in them; nothing that it says is a path, a name or a command, and no
@@ -56,6 +57,9 @@ int ob_clients_listen(const char *path, struct ob_error *err) OB_MUST_CHECK;
 unsigned ob_clients_poll(struct pollfd *ret_fds);
 void ob_clients_turn(const struct pollfd *fds, unsigned n);
 uint64_t ob_clients_due_ns(void);
+
+/* An adaptor, at the other end of fd, which is taken over. Returns 0, or -ENOSPC. */
+int ob_clients_add(int fd, enum ob_guest_kind kind) OB_MUST_CHECK;
 
 /* What the host wants of an application. */
 void ob_clients_target(const struct ob_guest_msg *msg);

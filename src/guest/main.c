@@ -17,11 +17,14 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "guest/adaptor.h"
 #include "guest/guest.h"
 
 #define EXIT_USAGE 2
+#define CONFIG     "/etc/overbook-guest.conf"
 
 static const struct option options[] = {
+	{ "config", required_argument, NULL, 'c' },
 	{ "port", required_argument, NULL, 'p' },
 	{ "socket", required_argument, NULL, 's' },
 	{ "help", no_argument, NULL, 'h' },
@@ -30,11 +33,12 @@ static const struct option options[] = {
 };
 
 static const char usage[] =
-	"Usage: overbook-guest [--port PATH] [--socket PATH]\n"
+	"Usage: overbook-guest [--config FILE] [--port PATH] [--socket PATH]\n"
 	"\n"
 	"Runs in a guest of Overbook's, and tells the host's overbookd how it is with memory here, which applications could do\n"
 	"with less of it, and those what they are asked to give.\n"
 	"\n"
+	"  --config FILE  which servers to ask, and how; default: " CONFIG ", if it is there\n"
 	"  --port PATH    the port to the host; default: the virtio-serial port " OB_GUEST_PORT "\n"
 	"  --socket PATH  where applications connect; default: " OB_GUEST_SOCKET "\n"
 	"  --help, --version\n";
@@ -47,30 +51,30 @@ static void on_signal(int number)
 }
 
 /* The lock on the socket's directory is what makes us the only one there. Returns a descriptor, or -errno with the reason. */
-static int claim(const char *socket, struct ob_error *err)
+static int claim(const char *socket, char *ret_dir, size_t size, struct ob_error *err)
 {
-	char dir[256];
 	const char *slash = strrchr(socket, '/');
 	int OB_FD fd = -1;
 
-	if (!slash || slash == socket || snprintf(dir, sizeof(dir), "%.*s", (int)(slash - socket), socket) >= (int)sizeof(dir))
-		return ob_error_set(err, EINVAL, "--socket \"%s\" is not an absolute path of at most 255 bytes in a directory of its own", socket);
-	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-		return ob_error_sys(err, errno, "cannot make the directory \"%s\"", dir);
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (!slash || slash == socket || snprintf(ret_dir, size, "%.*s", (int)(slash - socket), socket) >= (int)size)
+		return ob_error_set(err, EINVAL, "--socket \"%s\" is not an absolute path of at most %zu bytes in a directory of its own", socket, size - 1);
+	if (mkdir(ret_dir, 0755) < 0 && errno != EEXIST)
+		return ob_error_sys(err, errno, "cannot make the directory \"%s\"", ret_dir);
+	fd = open(ret_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return ob_error_sys(err, errno, "cannot open the directory \"%s\"", dir);
+		return ob_error_sys(err, errno, "cannot open the directory \"%s\"", ret_dir);
 	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return ob_error_set(err, EBUSY, "another overbook-guest runs in \"%s\"", dir);
+		return ob_error_set(err, EBUSY, "another overbook-guest runs in \"%s\"", ret_dir);
 	return ob_fd_take(&fd);
 }
 
 /* How long poll() may wait. */
 static struct timespec get_wait(void)
 {
-	uint64_t now_ns = ob_now_ns(), port = ob_port_due_ns(), due = ob_clients_due_ns();
+	uint64_t now_ns = ob_now_ns(), port = ob_port_due_ns(), adaptors = ob_adaptors_due_ns(), due = ob_clients_due_ns();
 
 	due = OB_MIN(due, port);
+	due = OB_MIN(due, adaptors);
 	due = due > now_ns ? due - now_ns : 0;
 	/* A millisecond at least: nothing here is worth a loop without rest. */
 	due = OB_MAX(due, OB_NS_PER_MS);
@@ -94,6 +98,7 @@ static void run(const sigset_t *waiting)
 		}
 		ob_clients_turn(&fds[1], n);
 		ob_port_turn(&fds[0]);
+		ob_adaptors_turn();
 	}
 }
 
@@ -115,8 +120,10 @@ static void set_up_signals(sigset_t *ret_waiting)
 
 int main(int argc, char **argv)
 {
-	const char *port = NULL, *socket = OB_GUEST_SOCKET;
+	const char *port = NULL, *socket = OB_GUEST_SOCKET, *config_path = NULL;
+	struct ob_guest_config config;
 	struct ob_error err = { 0 };
+	char dir[128];
 	sigset_t waiting;
 	int letter, OB_FD lock = -1;
 
@@ -124,6 +131,9 @@ int main(int argc, char **argv)
 	opterr = 0;
 	while ((letter = getopt_long(argc, argv, "", options, NULL)) >= 0) {
 		switch (letter) {
+		case 'c':
+			config_path = optarg;
+			break;
 		case 'p':
 			port = optarg;
 			break;
@@ -147,14 +157,20 @@ int main(int argc, char **argv)
 	}
 	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	set_up_signals(&waiting);
-	lock = claim(socket, &err);
+	if (ob_guest_config_read(config_path ? config_path : CONFIG, !config_path, &config, &err) < 0) {
+		ob_log(OB_LOG_ERROR, "%s", err.text);
+		return EXIT_USAGE;
+	}
+	lock = claim(socket, dir, sizeof(dir), &err);
 	if (lock < 0 || ob_clients_listen(socket, &err) < 0) {
 		ob_log(OB_LOG_ERROR, "%s", err.text);
 		return EXIT_FAILURE;
 	}
 	ob_port_init(port);
+	ob_adaptors_init(&config, dir);
 	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready");
 	run(&waiting);
+	ob_adaptors_end();
 	ob_log(OB_LOG_INFO, "ends on signal %d; what applications have given stays given", (int)is_ending);
 	return EXIT_SUCCESS;
 }

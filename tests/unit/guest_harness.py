@@ -57,7 +57,7 @@ def app_payload(name, pain=20, flags=0, status=0, answers=0, used=0, could=0, ta
 class Guest:
     """overbook-guest, and the host at the other end of its port."""
 
-    def __init__(self, program, *args, directory=None):
+    def __init__(self, program, *args, directory=None, start=True):
         self.program, self.args = program, list(args)
         self.dir = directory or tempfile.mkdtemp(prefix="overbook-guest-")
         os.chmod(self.dir, 0o755)
@@ -68,7 +68,8 @@ class Guest:
         self.listener.listen()
         self.port, self.buffer, self.process, self.others = None, b"", None, []
         self.session, self.hellos, self.memory, self.memories, self.apps, self.answering, self.interval, self.number = 0, 0, None, 0, {}, True, 200, 0
-        self.start()
+        if start:
+            self.start()
 
     def start(self, **environment):
         self.process = subprocess.Popen([self.program, "--port", self.dir + "/port.sock", "--socket", self.socket, *self.args], stderr=self.log,
@@ -86,7 +87,7 @@ class Guest:
         return process
 
     def close(self):
-        for process in [*self.others, self.process]:
+        for process in [*self.others, *([self.process] if self.process else [])]:
             if process.poll() is None:
                 process.kill()
             process.wait()
