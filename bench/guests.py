@@ -142,10 +142,10 @@ def process_cpu_ns(pid):
 
 class Machine:
     """One guest. ours: under `overbook run`, with a limit if one is given; else QEMU as it is, with the same line. group: a
-    peers.Cgroup in which it starts."""
+    peers.Cgroup in which it starts. drive: the value of QEMU's -drive for a disk that there is already."""
 
-    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None, domain=None):
-        self.place, self.name, self.ours, self.limit_mib, self.domain = place, name, ours, limit_mib, domain
+    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None, domain=None, drive=None):
+        self.place, self.name, self.ours, self.limit_mib, self.domain, self.drive = place, name, ours, limit_mib, domain, drive
         self.disk = os.path.join(place.directory, name + ".disk") if disk_mib else None
         self.log = os.path.join(place.directory, name + ".log")
         self.lines = []
@@ -172,6 +172,8 @@ class Machine:
                 os.path.join(self.place.guest, "initrd.gz"), "-append", f"console=ttyS0 quiet panic=-1 witness={parameters}"]
         if self.disk:
             argv += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=none,aio=threads"]
+        if self.drive:
+            argv += ["-drive", self.drive]
         if not self.ours:
             return argv
         swap = os.path.join(self.place.directory, "swap")

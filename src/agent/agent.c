@@ -76,7 +76,7 @@ static void leave_environment(void)
 {
 	static const char *const variables[] = {
 		OB_ENV_NAME, OB_ENV_DIR, OB_ENV_LIMIT, OB_ENV_MAXIMUM, OB_ENV_RESERVATION, OB_ENV_SHARES,
-		OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, OB_ENV_FAULT,
+		OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, OB_ENV_LARGE, OB_ENV_FAULT,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(variables); i++)
@@ -87,7 +87,7 @@ static void leave_environment(void)
 static void read_environment(void)
 {
 	struct ob_error err = { 0 };
-	char dir[sizeof(ob_agent.dir)], require[8], mapped[8], balloon[8], subject[96];
+	char dir[sizeof(ob_agent.dir)], require[8], mapped[8], balloon[8], large[8], subject[96];
 
 	text_from(OB_ENV_NAME, ob_agent.name, sizeof(ob_agent.name));
 	text_from(OB_ENV_DOMAIN, ob_agent.domain, sizeof(ob_agent.domain));
@@ -98,6 +98,8 @@ static void read_environment(void)
 	ob_agent.require = !strcmp(require, "1");
 	text_from(OB_ENV_SHARE_MAPPED, mapped, sizeof(mapped));
 	ob_agent.share_mapped = !strcmp(mapped, "1");
+	text_from(OB_ENV_LARGE, large, sizeof(large));
+	ob_agent.no_large = !strcmp(large, "off");
 	text_from(OB_ENV_BALLOON, balloon, sizeof(balloon));
 	if (*balloon)
 		ob_agent.balloon = strcmp(balloon, "auto") ? OB_BALLOON_OFF : OB_BALLOON_AUTO;

@@ -23,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include "engine/engine.h"
 #include "proto/env.h"
@@ -42,6 +43,7 @@ struct ob_agent {
 	int active; /* the constructor found a machine to look after */
 	int require;
 	int share_mapped; /* shared pages may be mapped */
+	int no_large;     /* no new large pages before overbookd allows them */
 	uint32_t balloon; /* enum ob_balloon_mode: what the user has started it with */
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
 	char dir[512];    /* canonical, without a slash at its end */
@@ -76,6 +78,11 @@ int ob_ram_punch(int fd, off_t offset, off_t length);
 
 /* What makes a migration stream that begins with these bytes leave guest RAM out; NULL: nothing, or it is no stream. */
 const char *ob_stream_without_ram(const void *data, size_t length);
+
+/* --- image.c --- */
+
+/* So many bytes have been read from fd, at an offset, into these buffers, of which some may be guest RAM. Takes no lock. */
+void ob_image_has_read(struct ob_engine *engine, int fd, const struct iovec *iov, int n, size_t length);
 
 /* --- link.c --- */
 

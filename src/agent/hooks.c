@@ -99,6 +99,11 @@ OB_EXPORT int madvise(void *addr, size_t length, int advice)
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:
 		return 0; /* KSM takes write protection away and keeps pages from moving; sharing is Overbook's own business */
+	case MADV_HUGEPAGE:
+		r = ob_engine_allow_large(engine, addr, length);
+		if (r < 0)
+			errno = -r;
+		return r < 0 ? -1 : 0;
 	case MADV_DONTNEED:
 	case MADV_FREE:
 	case MADV_REMOVE:
@@ -165,6 +170,8 @@ static ssize_t do_io(long number, int fd, void *buf, size_t size, off_t offset)
 		return syscall(number, fd, buf, size, offset);
 	ob_engine_io_begin(engine, buf, size);
 	r = syscall(number, fd, buf, size, offset);
+	if (number == SYS_pread64 && r > 0)
+		ob_image_has_read(engine, fd, &(struct iovec){ buf, size }, 1, (size_t)r);
 	ob_engine_io_end(engine, buf, size);
 	return r;
 }
@@ -180,6 +187,8 @@ static ssize_t do_vector_io(long number, int fd, const struct iovec *iov, int n,
 		return -1;
 	mark_vector(engine, iov, n, ob_engine_io_begin);
 	r = syscall(number, fd, iov, n, offset, 0L, flags);
+	if ((number == SYS_preadv || number == SYS_preadv2) && r > 0)
+		ob_image_has_read(engine, fd, iov, n, (size_t)r);
 	mark_vector(engine, iov, n, ob_engine_io_end);
 	return r;
 }

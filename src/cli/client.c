@@ -197,8 +197,7 @@ int ob_client_call(const char *command, json_t *arguments, void (*progress)(void
 	return r < 0 ? r : converse(&reader, command, owned, progress, context, ret_answer, err);
 }
 
-int ob_client_admit(const struct ob_client_admission *admission, uint64_t *ret_limit_bytes, char *ret_socket, size_t size,
-		    struct ob_error *err)
+int ob_client_admit(const struct ob_client_admission *admission, struct ob_client_admitted *ret, struct ob_error *err)
 {
 	json_t *answer JSON_AUTO = NULL;
 	const char *path;
@@ -216,11 +215,12 @@ int ob_client_admit(const struct ob_client_admission *admission, uint64_t *ret_l
 	if (r < 0)
 		return r;
 	path = ob_client_text(answer, "socket");
-	if (*path != '/' || strlen(path) >= size)
+	if (*path != '/' || strlen(path) >= sizeof(ret->socket))
 		return ob_error_set(err, EPROTO, "overbookd names \"%.200s\" as the agents' socket: not a path of at most %zu bytes", path,
-				    size - 1);
-	memcpy(ret_socket, path, strlen(path) + 1);
-	*ret_limit_bytes = ob_client_number(answer, "limit_bytes");
+				    sizeof(ret->socket) - 1);
+	memcpy(ret->socket, path, strlen(path) + 1);
+	ret->limit_bytes = ob_client_number(answer, "limit_bytes");
+	ret->no_large = json_is_false(json_object_get(answer, "may_make_large"));
 	return 0;
 }
 

@@ -3,7 +3,7 @@
 #ifndef OB_CLI_CLIENT_H
 #define OB_CLI_CLIENT_H
 
-#include <stddef.h>
+#include <limits.h>
 #include <stdint.h>
 
 #include <jansson.h>
@@ -27,13 +27,17 @@ struct ob_client_admission {
 	uint32_t pid; /* of the process that will be QEMU */
 };
 
+struct ob_client_admitted {
+	uint64_t limit_bytes; /* what it may cost at first; 0: no limit */
+	int no_large;         /* no new large pages of its memory for now */
+	char socket[PATH_MAX]; /* where its agent is to connect to */
+};
+
 /*
- * Asks overbookd to make room for a machine that is about to start. *ret_limit_bytes is what it may cost at first (0: no
- * limit) and *ret_socket (at most size bytes) the path that its agent is to connect to. Returns 0; -ECONNREFUSED when
- * no overbookd answers (run on without); -EPERM with the arithmetic when the machine is not admitted; or -errno.
+ * Asks overbookd to make room for a machine that is about to start. Returns 0; -ECONNREFUSED when no overbookd answers (run on
+ * without); -EPERM with the arithmetic when the machine is not admitted; or -errno.
  */
-int ob_client_admit(const struct ob_client_admission *admission, uint64_t *ret_limit_bytes, char *ret_socket, size_t size,
-		    struct ob_error *err) OB_MUST_CHECK;
+int ob_client_admit(const struct ob_client_admission *admission, struct ob_client_admitted *ret, struct ob_error *err) OB_MUST_CHECK;
 
 /* The exit code (cli.h) that belongs to a failure of ob_client_call(). */
 int ob_client_exit_code(int failure);

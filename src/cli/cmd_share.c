@@ -52,6 +52,7 @@ static const struct ob_column columns[] = {
 	{ "OFFERS", "offers", ob_cell_number },
 	{ "ADOPTED", "adopted", ob_cell_number },
 	{ "REFUSED", "refused", ob_cell_number },
+	{ "EARLY", "noted_found_pages", ob_cell_number },
 	{ "BREAKS", "faults_shared", ob_cell_number },
 	{ "SCAN-CPU", "scan_cpu_ns", cell_seconds },
 };

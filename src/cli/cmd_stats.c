@@ -42,6 +42,7 @@ static const struct group {
 	  { "share_offered_pages", "share_adopted_pages", "share_refused_pages", "share_dropped_pages", "scan_pages",
 	    "scan_returned_pages", "scan_unwritten_pages", "scan_cpu_ns", "mapped_bytes", "mapped_runs", "map_pages", "map_breaks",
 	    "map_taken_out_pages", "map_refused_runs" } },
+	{ "Pages looked at first", { "noted_image_pages", "noted_wanted_pages", "noted_scan_pages", "noted_found_pages" } },
 	{ "Large pages",
 	  { "large_bytes", "large_sampled_pages", "large_shareable_pages", "large_broken_chunks", "large_kept_chunks",
 	    "large_collapsed_chunks", "large_whole_returns", "large_given_pages" } },

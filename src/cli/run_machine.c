@@ -37,7 +37,7 @@
 /* The variables of proto/env.h that we set; the fault points are the tester's own. */
 const char *const ob_run_variables[] = {
 	OB_ENV_NAME,   OB_ENV_DIR,  OB_ENV_LIMIT,  OB_ENV_MAXIMUM, OB_ENV_RESERVATION, OB_ENV_SHARES,
-	OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, NULL,
+	OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, OB_ENV_LARGE, NULL,
 };
 
 void ob_run_init(struct ob_run *run)
@@ -158,6 +158,8 @@ void ob_run_set_environment(struct ob_run *run)
 		setenv(OB_ENV_SHARE_MAPPED, "1", 1);
 	if (run->options.balloon)
 		setenv(OB_ENV_BALLOON, run->options.balloon, 1);
+	if (run->no_large)
+		setenv(OB_ENV_LARGE, "off", 1);
 	if (run->agent[0])
 		setenv("LD_PRELOAD",
 		       preload && *preload ? ob_arena_printf(&run->arena, "%s:%s", run->agent, preload) : run->agent, 1);
@@ -202,15 +204,15 @@ static int ask_for_room(struct ob_run *run)
 		.reservation_bytes = run->options.reservation_bytes, .maximum_bytes = run->options.limit_bytes,
 		.shares = run->options.shares, .pid = (uint32_t)getpid(),
 	};
+	struct ob_client_admitted admitted = { 0 };
 	struct ob_error err = { 0 };
-	uint64_t limit_bytes = 0;
-	int r = ob_client_admit(&admission, &limit_bytes, run->socket, sizeof(run->socket), &err);
+	int r = ob_client_admit(&admission, &admitted, &err);
 
 	/* An overbookd that ends before it has answered has admitted nobody: its successor is asked, if there is one. */
 	for (unsigned tries = 0; (r == -EPIPE || r == -ECONNRESET) && tries < ASK_AGAIN; tries++) {
 		nanosleep(&(struct timespec){ .tv_nsec = ASK_AGAIN_NS }, NULL);
 		err = (struct ob_error){ 0 };
-		r = ob_client_admit(&admission, &limit_bytes, run->socket, sizeof(run->socket), &err);
+		r = ob_client_admit(&admission, &admitted, &err);
 	}
 	if (r == -EPERM)
 		return ob_cli_fail(OB_EXIT_REFUSED, "%s", err.text);
@@ -222,8 +224,10 @@ static int ask_for_room(struct ob_run *run)
 		ob_run_default_socket(run);
 		return OB_EXIT_OK;
 	}
-	if (limit_bytes && (!run->limit_bytes || limit_bytes < run->limit_bytes))
-		run->limit_bytes = limit_bytes;
+	memcpy(run->socket, admitted.socket, sizeof(run->socket));
+	run->no_large = admitted.no_large;
+	if (admitted.limit_bytes && (!run->limit_bytes || admitted.limit_bytes < run->limit_bytes))
+		run->limit_bytes = admitted.limit_bytes;
 	return OB_EXIT_OK;
 }
 

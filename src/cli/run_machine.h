@@ -26,6 +26,7 @@ struct ob_run {
 	char swap[PATH_MAX]; /* "": no swap store */
 	char socket[PATH_MAX];
 	uint64_t limit_bytes;
+	int no_large; /* no new large pages of guest RAM before overbookd allows them */
 };
 
 void ob_run_init(struct ob_run *run);

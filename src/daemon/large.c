@@ -16,6 +16,9 @@
  * at most once a second, although free memory moves the thresholds all the time. One that the socket does not take is sent
  * when it does (link.c), as it is wanted then.
  *
+ * What QEMU puts into a new machine's memory is there before its agent can say HELLO. So whether new large pages may come
+ * about is in the answer to its admission too, and holds until the first LARGE.
+ *
  * While machines of before are expected back (arbiter.c) there are no steps: memory would look free that is not. Their
  * agents go on with what they were told last.
  */
@@ -74,6 +77,11 @@ uint32_t ob_large_shareable(const struct ob_large *large)
 	uint64_t sampled = large->sampled_pages;
 
 	return sampled ? (uint32_t)((large->shareable_pages * OB_LARGE_PAGES + sampled / 2) / sampled) : OB_LARGE_UNKNOWN;
+}
+
+bool ob_large_may_make(const struct ob_large *large)
+{
+	return !large->host.is_started || large->orders.may_make;
 }
 
 static wide ram_of_all(const struct ob_daemon *daemon)

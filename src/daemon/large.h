@@ -33,6 +33,9 @@ void ob_large_step(struct ob_daemon *daemon);
 /* An agent has said HELLO: it is due an order, which whoever flushes its link next sends. */
 void ob_large_connected(struct ob_machine *machine);
 
+/* Whether new large pages may come about; also while there are no orders yet. */
+bool ob_large_may_make(const struct ob_large *large);
+
 /* Sends what is wanted of the agent. Returns 0, -EAGAIN when its socket is full, or -errno. */
 int ob_large_flush(struct ob_machine *machine);
 

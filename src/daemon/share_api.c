@@ -39,6 +39,10 @@ json_t *ob_share_render_machine(const struct ob_machine *machine)
 	add_number(row, "scan_unwritten_pages", stats->scan_unwritten_pages);
 	add_number(row, "scan_cpu_ns", stats->scan_cpu_ns);
 	add_number(row, "mapped_bytes", stats->mapped_bytes);
+	add_number(row, "noted_image_pages", stats->noted_image_pages);
+	add_number(row, "noted_wanted_pages", stats->noted_wanted_pages);
+	add_number(row, "noted_scan_pages", stats->noted_scan_pages);
+	add_number(row, "noted_found_pages", stats->noted_found_pages);
 	return row;
 }
 

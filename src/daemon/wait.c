@@ -154,8 +154,9 @@ void ob_api_admitted(struct ob_machine *machine)
 		struct ob_wait *wait = ob_client_wait(client);
 
 		if (wait->kind == OB_WAIT_ADMISSION && wait->machine == machine)
-			ob_client_answer(client, json_pack("{s:s, s:I, s:s}", "name", machine->name, "limit_bytes", (json_int_t)limit,
-							   "socket", machine->daemon->agents_path));
+			ob_client_answer(client, json_pack("{s:s, s:I, s:s, s:b}", "name", machine->name, "limit_bytes", (json_int_t)limit,
+							   "socket", machine->daemon->agents_path, "may_make_large",
+							   (int)ob_large_may_make(&machine->daemon->large)));
 	}
 }
 

@@ -147,6 +147,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_mutex_init(&engine->clock.lock, NULL);
 	pthread_mutex_init(&engine->mapped.lock, NULL);
 	pthread_mutex_init(&engine->large.lock, NULL);
+	ob_scan_init(&engine->scan);
 }
 
 static void free_engine(struct ob_engine *engine)
@@ -177,6 +178,7 @@ static void free_engine(struct ob_engine *engine)
 	pthread_mutex_destroy(&engine->reads_lock);
 	pthread_mutex_destroy(&engine->clock.lock);
 	pthread_mutex_destroy(&engine->mapped.lock);
+	ob_scan_destroy(&engine->scan);
 	free((void *)engine->config.swap_dir);
 	free(engine);
 }
@@ -236,6 +238,7 @@ int ob_engine_create(const struct ob_engine_config *config, struct ob_engine **r
 	engine->mapped.guard = engine->mapped.event = -1;
 	engine->uffd = engine->pagemap = engine->room_event = engine->stop_event = engine->self = -1;
 	engine->config = *config;
+	engine->large.is_forbidden = config->no_large;
 	engine->config.swap_dir = config->swap_dir ? strdup(config->swap_dir) : NULL;
 	engine->ncpus = (unsigned)OB_MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
 	engine->worker_count = OB_MIN(config->fault_threads ? config->fault_threads : FAULT_THREADS + engine->ncpus / CPUS_A_WORKER,

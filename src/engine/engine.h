@@ -32,6 +32,7 @@ struct ob_engine_config {
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
 	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
+	int no_large;          /* no new large pages of its regions come about before orders allow them: ob_engine_large() */
 	unsigned map_run_pages, map_mappings; /* the shortest run; what they may take of vm.max_map_count; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
 	void (*on_unreadable)(void *context, const char *cause);
@@ -75,6 +76,13 @@ int ob_engine_discard(struct ob_engine *engine, void *addr, size_t length);
 /* Marks the chunks of a buffer as being read or written by a system call of the caller: their pages are not lifted meanwhile. Lock-free; nests. */
 void ob_engine_io_begin(struct ob_engine *engine, const void *addr, size_t length);
 void ob_engine_io_end(struct ob_engine *engine, const void *addr, size_t length);
+
+/*
+ * A buffer has been read from a disk image that other machines may have read from too: what whole pages it covers are looked at soon, to be
+ * shared. A hint; lock-free. It does nothing while nobody wants to know, which can be asked before (no lock either).
+ */
+void ob_engine_note_image(struct ob_engine *engine, const void *addr, size_t length);
+int ob_engine_wants_notes(const struct ob_engine *engine);
 
 /* Sets the limit (0: none). Returns at once; reclaim follows. -EINVAL below OB_LIMIT_MIN. */
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;
@@ -184,6 +192,9 @@ unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *re
  * made whole for their own sake: large.c.
  */
 void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders);
+
+/* MADV_HUGEPAGE for memory of which any lies in a region; without effect while there are to be no new large pages. 0 or -errno. */
+int ob_engine_allow_large(struct ob_engine *engine, void *addr, size_t length);
 
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);

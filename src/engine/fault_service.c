@@ -29,7 +29,13 @@
  *
  * The window: a fault just behind what the last one of its chunk brought doubles it, any other one halves it; a chunk that
  * is entered from the one below it, whose window was large, starts with that. When what is evicted does not come back
- * (housekeeping.c), neighbours come along anyhow: room for them costs nothing.
+ * (housekeeping.c), neighbours come along anyhow: room for them costs nothing. And when the guest turns to other memory,
+ * whatever its order there: when what it asks for back lies so close together that all of it will soon be there, and fits. Of
+ * what comes back everywhere a chunk then has got RUSH_FACTOR times what it would if that were spread over as much memory as
+ * the limit lets be there. That is believed from RUSH_LEAST pages on, and a chunk that is full is no longer asked for, so at worst
+ * a chunk is filled in vain for as many faults. A guest that needs more than its limit at random shows no such places.
+ * Only what was evicted counts: what comes back from the bench was wanted all the time, and of what was never used nobody
+ * knows whether it will be.
  *
  * Nothing here allocates, or waits for anything but a chunk's lock, the store and the kernel.
  */
@@ -52,6 +58,9 @@
 #define ENTRY_PAGES     4u /* a fault so near its chunk's start may have come from the chunk below */
 #define QUICK_READ_NS   (500 * OB_NS_PER_US)
 #define PATIENCE_NS     (2 * OB_NS_PER_MS)
+#define RUSH_LEAST      24u
+#define RUSH_FACTOR     2u
+#define RUSH_MAX        32u
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
 _Static_assert(offsetof(struct ob_stats, fault_shared_install_ns) ==
@@ -90,19 +99,44 @@ static unsigned entry_window(const struct ob_place *place)
 	return ob_load(&below->window);
 }
 
+/* How many pages come along because the guest has turned to this chunk; 1: it has not. */
+static unsigned rush_of(struct ob_engine *engine, struct ob_chunk *chunk)
+{
+	uint32_t all = ob_load(&engine->fetched), since = all - chunk->rush_since;
+	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE;
+	unsigned window = 1;
+
+	if ((chunk->rush + 1) * limit < (uint64_t)RUSH_FACTOR * OB_CHUNK_PAGES * since) {
+		chunk->rush = 0;
+		chunk->rush_since = all;
+	}
+	if (chunk->rush >= RUSH_LEAST)
+		window = OB_MIN((unsigned)chunk->rush, RUSH_MAX);
+	chunk->rush = (uint16_t)OB_MIN(chunk->rush + window, (unsigned)UINT16_MAX);
+	__atomic_fetch_add(&engine->fetched, window, __ATOMIC_RELAXED);
+	return window;
+}
+
+static int was_evicted(enum ob_page_state state)
+{
+	return state == OB_PAGE_ZERO || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED;
+}
+
 /* Adapts the chunk's window to where this fault lies. */
 static unsigned window_of(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window;
+	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window, rush = 1;
 
+	if (was_evicted(ob_page_state(*ob_place_word(place, place->page))))
+		rush = rush_of(engine, chunk);
 	if (at > chunk->last_fault && at <= (unsigned)chunk->last_fault + window + window / 2)
 		window = OB_MIN(2u * window, OB_WINDOW_MAX);
 	else
 		window = OB_MAX(window / 2u, at < ENTRY_PAGES ? entry_window(place) : 1);
 	ob_store(&chunk->window, (uint8_t)window);
 	ob_store(&chunk->last_fault, (uint16_t)at);
-	return OB_MIN(OB_MAX(window, ob_load(&engine->around)), ob_load(&engine->window_max));
+	return OB_MIN(OB_MAX(OB_MAX(window, rush), ob_load(&engine->around)), ob_load(&engine->window_max));
 }
 
 unsigned ob_fault_charge(struct ob_engine *engine, unsigned n)

@@ -142,6 +142,7 @@ void ob_engage(struct ob_engine *engine)
 	}
 	ob_store(&engine->counted, ob_load(&engine->engaged) && !ob_load(&engine->releasing));
 	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_scan_kick(engine);
 }
 
 void ob_housekeeping(struct ob_engine *engine)

@@ -3,7 +3,7 @@
  * What the files of the engine share. Nothing outside src/engine includes this.
  *
  * Threads: fault workers (fault_service.c), reclaimers, of which the first also does the housekeeping (reclaim.c), the scanner
- * while pages are shared (scan.c), one that reads events where shared pages are mapped (mapped.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
+ * while pages are shared or large pages made whole (scan.c), one that reads events where shared pages are mapped (mapped.c), and the host's own threads in ob_engine_discard(), ob_engine_io_begin() and so on.
  *
  * Lock order, outermost first; nobody takes a lock to the left of one that he holds:
  *
@@ -56,6 +56,8 @@ struct ob_chunk {
 	uint16_t pages;        /* 512, or less in the last chunk of a region */
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */
+	uint16_t rush;         /* evicted pages that have come back in a row, and */
+	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_service.c */
 	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
@@ -77,10 +79,13 @@ struct ob_chunk {
 	uint8_t large_refused; /* shareable pages were refused since there were too few of them */
 	uint8_t large_sampled; /* so many pages of it have been looked at where they are */
 	uint8_t large_seed;    /* changes with each sample */
+	uint8_t large_asked;   /* a page of it was wanted, and the scanner's round has not come by since */
 	uint8_t large_vain;    /* how often it was broken in vain */
 	uint8_t large_rest;    /* so many more visits before it is collapsed */
 	uint16_t large_likely; /* shareable pages, by the last look */
 	uint64_t large_found[OB_CHUNK_PAGES / 64]; /* bits: pages that are shareable, by the look that is under way */
+	uint8_t is_noted;      /* atomic: it is in the queue of notes.c */
+	uint64_t noted[OB_CHUNK_PAGES / 64]; /* atomic: bits: pages to look at ahead of the scanner's round: notes.c */
 	uint8_t queued;        /* in the bench queue; this and the next under clock.lock */
 	uint32_t queue_next;   /* id of the chunk that was queued after this one */
 };
@@ -216,6 +221,7 @@ struct ob_large {
 	int is_ordered;      /* there are orders */
 	int is_forbidden;    /* the kernel is to make no new large pages */
 	int is_short;        /* atomic: the state is not high */
+	uint32_t collapse_rate; /* atomic: so many a second may be made whole */
 	int look_at_all;     /* atomic: in the next round no chunk is passed over */
 	int64_t chunks;      /* atomic: that are large pages */
 	pthread_mutex_t lock; /* a leaf: the next two */
@@ -251,6 +257,7 @@ struct ob_engine {
 	int64_t leaving_pages;        /* benched pages that are placed or being written: their memory is as good as free */
 	uint64_t swap_retry_ns;       /* when the store is worth asking again; 0: now */
 	unsigned window_max;          /* of a fault: the limit's size has a say */
+	uint32_t fetched;             /* evicted pages that faults have brought back, modulo 2^32 */
 	unsigned around;              /* neighbours that a fault brings along whatever its chunk's window says */
 	int engaged;                  /* a limit has been set and not been released */
 	int engage_pending;           /* ... and the reclaimer has yet to take the memory into care */
@@ -265,6 +272,7 @@ struct ob_engine {
 	struct ob_pool *pool;
 	struct ob_swap *swap;         /* NULL: none */
 	struct ob_share *share;       /* atomic; NULL: nothing has ever been shared */
+	struct ob_scan scan;
 	struct ob_mapped mapped;
 	struct ob_large large;
 
@@ -397,14 +405,28 @@ int ob_large_sampled(struct ob_engine *engine, struct ob_place *place);
 void ob_large_came_back(struct ob_chunk *chunk);
 /* Somebody has an equal of this benched page, or it is zeros. Returns whether it may be taken out of its chunk, which is broken for it if it has to be. */
 int ob_large_may_take(struct ob_engine *engine, const struct ob_place *place, uint64_t page);
-/* The same of a page that is in place (place->page). */
-void ob_large_wanted(const struct ob_place *place);
+/* The same of a page that is in place (place->page). Returns whether its chunk may be visited for it ahead of the scanner's round. */
+int ob_large_wanted(const struct ob_place *place);
 /* Whether pages were refused before the chunk was broken. */
 int ob_large_look_once_more(struct ob_chunk *chunk);
 /* Its pages are about to go back; so many were gained since they were lifted. */
 void ob_large_settle(struct ob_engine *engine, struct ob_place *place, unsigned gained);
-/* They have gone back. Makes a large page of the chunk, if that is the thing to do. */
-void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, int is_hot);
+/*
+ * So many of its pages came back by faults, or more, which says that it is in use. If it is to be made a large page, what lies on the bench of
+ * it still goes back, and it is remembered until its turn comes.
+ */
+void ob_large_consider_collapse(struct ob_engine *engine, struct ob_place *place, unsigned pages);
+/* Makes a large page of the hottest of those, if one more may be made now. Returns whether it did anything. No lock is held. */
+int ob_large_collapse_next(struct ob_engine *engine);
+/* Whether its turn is to come. */
+int ob_large_is_due(const struct ob_engine *engine, const struct ob_place *place);
+/* Whether it would be made a large page, were it in use; if it is none already. */
+int ob_large_could_be_whole(const struct ob_engine *engine, const struct ob_chunk *chunk);
+/* The same as ob_large_visit() where pages are not shared, and a chunk is looked at for this alone. */
+enum ob_large_visit ob_large_visit_unshared(struct ob_engine *engine, struct ob_place *place);
+/* Whether chunks may be made whole now; whether one more may be looked at for that, when so many are. They take no lock. */
+int ob_large_makes_whole(const struct ob_engine *engine);
+int ob_large_has_leave(const struct ob_engine *engine, unsigned under_way);
 /* Whether it is a large page now. */
 void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
 /* Whether memory is short on the host, as far as is known; takes no lock. */
@@ -646,9 +668,21 @@ int ob_subpage_range(const struct ob_region *region, uint64_t *ret_bytes);
 /* Chunk locked. Which sub-pages, a bit each, have other bytes than when this was last asked for the page. */
 unsigned ob_subpage_changed(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes);
 
+/* --- notes.c --- */
+
+/* Somebody wants place->page: it is noted. */
+void ob_notes_want(struct ob_engine *engine, const struct ob_place *place);
+/* Has a chunk visited (again) for the pages whose bits in chunk->noted are set. */
+void ob_notes_queue(struct ob_engine *engine, const struct ob_place *place);
+/* The scanner's own. A chunk that has been in the queue for wait_ns at least, and is in it no more: 0 or -ENOENT. */
+int ob_notes_due(struct ob_notes *notes, uint64_t now, uint64_t wait_ns, uint32_t *ret_id);
+/* Takes the bits of such a chunk, which may be queued again from now on. Returns how many. */
+unsigned ob_notes_take(struct ob_chunk *chunk, uint64_t *ret_pages);
+
 /* --- scan.c --- */
 
 void ob_scan_init(struct ob_scan *scan);
+void ob_scan_destroy(struct ob_scan *scan);
 /* Starts the thread, unless it runs; ends it. */
 int ob_scan_start(struct ob_engine *engine);
 void ob_scan_stop(struct ob_engine *engine);
@@ -659,7 +693,7 @@ void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
 /* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */
-void ob_scan_wanted(struct ob_place *place);
+void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place);
 
 /* --- engine.c --- */
 

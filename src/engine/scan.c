@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The scanner: finds pages that nobody uses, also on a machine that has no limit or is far below it, so that zero pages are
- * dropped and equal pages shared. One thread, "overbook-scan", which sleeps while sharing is off.
+ * dropped and equal pages shared; and broken chunks that are in use, to be made large pages again. One thread, "overbook-scan", which
+ * sleeps while there is neither to do.
  *
  * Theory of operation. A hand goes round all chunks. A chunk is lifted whole, and watched: what is still on the bench after
  * a few seconds is cold. Then it is judged: pages of zeros are dropped at once, the others hashed and offered. After a
@@ -23,6 +24,9 @@
  * A machine without a limit is taken into care like one that has a limit (engaged, with nothing to keep it under): all chunks
  * are tracked, but for those that were empty and have been opened since. The hand tracks them again.
  *
+ * Pages that are noted (notes.c: just read from a disk image, or wanted by overbookd) are visited ahead of the hand: they alone, unless their chunk
+ * is a large page. What their chunk gave before counts no more.
+ *
  * Pages of orphan extents (share.c) are offered again: theirs is a copy too that overbookd can use. An old extent goes only when
  * its last page has moved, and an offer may be lost (a full ring, a full socket, no room in the store), so while there are any a
  * second hand goes round for them alone, again and again, and passes over no chunk that has shared pages. It lifts nothing,
@@ -35,15 +39,19 @@
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
- *                  time (but one chunk always may be)
+ *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
+ *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
- *                  for that has been moved back, somebody has its equal: its chunk's turn is in the next round
+ *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
  * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
  * While nobody takes the offers there are, nothing more is lifted.
  *
  * Watched and judged chunks wait in two rings, in the order in which their time comes; a chunk that has gone meanwhile is
- * forgotten. When sharing is switched off, or everything is released, what is watched is settled at once.
+ * forgotten. When there is nothing to do any more, or everything is released, what is watched is settled at once.
+ *
+ * Where sharing is off and large pages may be made whole (large.c), it lifts for that alone: no more than can be made whole in some
+ * seconds, nothing is judged but whether it is cold, and open chunks, empty before and left to the kernel, stay so.
  *
  * Locking: regions_lock (read) for each piece of work, under which the switches and `releasing` are looked at, then the
  * chunk's lock, in the background, for STEP_PAGES pages at a time. The scanner's own data are its thread's alone; scan.lock is for
@@ -68,11 +76,15 @@
 #define RATE_START       32u
 #define RATE_MAX         2048u
 #define BACKOFF_MAX      6u    /* rounds passed over: 2 to the power of it, less one */
+#define BACKOFF_BROKEN   4u    /* the same of a chunk that would be made a large page if it were in use */
+#define RETURN_PAGES     8u    /* come back from the bench with each fault, at least */
+#define WHOLE_PERMILLE   20u   /* of a processor, while it works for large pages alone: what it has for sharing by default */
 #define WHOLE_VISITS     8u
 #define MUCH_FOUND       16u   /* pages: a chunk with so many is worth the next round */
 #define SKIPS_MAX        4096u /* chunks passed over before a pause */
 #define FRACTION         16u   /* of RAM that may be lifted at a time */
 #define FRACTION_SHORT   4u    /* in the first round, which finds nearly all that there is, and where the host's memory is short */
+#define FRACTION_NOTED   4u    /* of noted pages, besides */
 
 static uint64_t thread_cpu_ns(void)
 {
@@ -86,10 +98,38 @@ static uint64_t cold_ns(const struct ob_engine *engine)
 	return engine->config.scan_cold_ms ? engine->config.scan_cold_ms * OB_NS_PER_MS : COLD_NS;
 }
 
-/* Whether there is leave to look for pages; regions_lock is held. */
+static uint64_t grace_ns(const struct ob_engine *engine)
+{
+	return cold_ns(engine) / GRACE_SHARE;
+}
+
+static int is_sharing(const struct ob_engine *engine)
+{
+	return ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille);
+}
+
+static int may_work(const struct ob_engine *engine)
+{
+	return ob_load(&engine->counted) && !ob_load(&engine->releasing);
+}
+
+/* How much of a processor may be used, in thousandths; 0: there is nothing to do. */
+static unsigned leave_permille(const struct ob_engine *engine)
+{
+	if (is_sharing(engine))
+		return ob_load(&engine->share->cpu_permille);
+	return ob_large_makes_whole(engine) && may_work(engine) ? WHOLE_PERMILLE : 0;
+}
+
+/* Whether there is leave to look for pages; or to lift chunks, be it only for large pages. regions_lock is held. */
 static int may_scan(const struct ob_engine *engine)
 {
-	return ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille) && ob_load(&engine->counted) && !ob_load(&engine->releasing);
+	return is_sharing(engine) && may_work(engine);
+}
+
+static int may_lift(const struct ob_engine *engine)
+{
+	return leave_permille(engine) && may_work(engine);
 }
 
 /* --- the rings --- */
@@ -111,6 +151,17 @@ static struct ob_scanned take(struct ob_scan_ring *ring)
 	ring->first = (ring->first + 1) % OB_SCANNED_MAX;
 	ring->count--;
 	return entry;
+}
+
+/* Counts what was lifted of a chunk that goes into a ring, or has left them. */
+static void count_lifted(struct ob_scan *scan, const struct ob_scanned *entry, int sign)
+{
+	if (entry->noted) {
+		scan->noted_pages += (uint64_t)(sign * entry->lifted);
+		scan->noted_chunks += (unsigned)sign;
+	} else {
+		scan->lifted_pages += (uint64_t)(sign * entry->lifted);
+	}
 }
 
 /* --- settling --- */
@@ -136,12 +187,12 @@ static int came_back(const struct ob_scanned *entry)
 }
 
 /* How long the chunk is left alone after this. */
-static void adapt_backoff(struct ob_chunk *chunk, const struct ob_scanned *entry)
+static void adapt_backoff(const struct ob_engine *engine, struct ob_chunk *chunk, const struct ob_scanned *entry)
 {
 	unsigned found = pages_gained(chunk, entry), backoff = chunk->scan_backoff;
 
 	if (!found || came_back(entry))
-		backoff = OB_MIN(backoff + 1, BACKOFF_MAX);
+		backoff = OB_MIN(backoff + 1, !chunk->is_large && ob_large_could_be_whole(engine, chunk) ? BACKOFF_BROKEN : BACKOFF_MAX);
 	else if (found >= MUCH_FOUND)
 		backoff = 0;
 	else if (backoff)
@@ -283,9 +334,10 @@ static void offer_compressed(struct ob_engine *engine, const struct ob_place *pl
 		ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
 }
 
-/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. */
+/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. Where nothing is shared they are only counted. */
 static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
+	int shares = may_scan(engine);
 	uint16_t zeros[STEP_PAGES];
 	unsigned zero_count = 0;
 	int cold = 0;
@@ -297,9 +349,9 @@ static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t
 		uint64_t word = *ob_place_word(place, page);
 
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
-		if (ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
+		if (shares && ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
 			offer_compressed(engine, place, page);
-		if (!is_judged(word))
+		if (!shares || !is_judged(word))
 			continue;
 		if (!ob_content_is_zero(ob_place_bench(place, page)))
 			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
@@ -315,7 +367,7 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 	struct ob_place place;
 
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (may_scan(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
+	if (may_lift(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
 		entry->all_judged = 1;
 		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += STEP_PAGES) {
 			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
@@ -331,19 +383,20 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 		}
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
-	entry->due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE;
+	entry->due_ns = ob_now_ns() + grace_ns(engine);
 	put(&scan->judged, entry);
 }
 
 /* --- lifting --- */
 
-void ob_scan_wanted(struct ob_place *place)
+void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place)
 {
 	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_RESIDENT)
 		return;
-	ob_large_wanted(place);
 	ob_store(&place->chunk->scan_backoff, 0);
 	place->chunk->scan_whole = 1;
+	if (ob_large_wanted(place))
+		ob_notes_want(engine, place);
 }
 
 /* Lifts what is in a chunk, but for pages that have been judged and not been written since. Returns how many went. */
@@ -364,14 +417,15 @@ static unsigned lift_changed(struct ob_engine *engine, const struct ob_scan *sca
 }
 
 /* Whether a chunk is left alone this time; its lock is held. */
-static int is_left_alone(struct ob_engine *engine, struct ob_chunk *chunk)
+static int is_left_alone(struct ob_engine *engine, const struct ob_place *place)
 {
+	struct ob_chunk *chunk = place->chunk;
 	int hot = ob_chunk_is_hot(chunk);
 
 	/* While there is nothing to reclaim the clock does not come round. */
 	if (!ob_cost_over(engine, ob_cost_high(engine)))
 		chunk->heat /= 2;
-	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk);
+	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk) || ob_large_is_due(engine, place);
 }
 
 /* Whether the chunk has something that is worth judging. */
@@ -380,24 +434,37 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 	return chunk->count[OB_PAGE_BENCHED] || (scan->with_pool && chunk->count[OB_PAGE_COMPRESSED]);
 }
 
-/* Lifts a chunk, whose lock is held, and watches it. */
-static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int whole)
+/* Lifts those pages of a chunk whose bits are set; or all, if it is a large page, which moves as one. */
+static unsigned lift_noted(struct ob_engine *engine, struct ob_place *place, const uint64_t *noted)
+{
+	uint64_t left[OB_CHUNK_PAGES / 64];
+
+	if (is_full(place->chunk) && ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1)
+		return ob_lift_chunk(engine, place);
+	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
+		left[i] = ~noted[i];
+	return ob_lift_chunk_but(engine, place, left);
+}
+
+/* Lifts a chunk, whose lock is held, and watches it. noted: for the sake of these pages; NULL: the hand has come by. */
+static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int whole, const uint64_t *noted)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned lifted = lift_changed(engine, scan, place);
+	unsigned lifted = noted ? lift_noted(engine, place, noted) : lift_changed(engine, scan, place);
 
 	chunk->whole = whole && chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
 	ob_count(engine, scan_pages, lifted);
+	ob_count(engine, noted_scan_pages, noted ? lifted : 0);
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
 			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk),
-			.with_pool = (uint16_t)scan->with_pool, .due_ns = ob_now_ns() + cold_ns(engine),
+			.with_pool = (uint16_t)scan->with_pool, .noted = noted != NULL, .due_ns = ob_now_ns() + cold_ns(engine),
 		};
 
 		chunk->watched = 1;
 		put(&scan->watched, &entry);
-		scan->lifted_pages += lifted;
+		count_lifted(scan, &entry, 1);
 		if (ob_load(&engine->limit_bytes) && chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, place);
 	}
@@ -408,26 +475,59 @@ static void wait_for_sample(struct ob_engine *engine, struct ob_scan *scan, stru
 {
 	const struct ob_scanned entry = {
 		.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
-		.in_place = 1, .due_ns = ob_now_ns() + cold_ns(engine) / GRACE_SHARE,
+		.in_place = 1, .due_ns = ob_now_ns() + grace_ns(engine),
 	};
 
 	place->chunk->watched = 1;
 	put(&scan->judged, &entry);
 }
 
+/* Looks at a chunk that is not to be left alone, its lock held. noted: as for lift_and_watch(). */
+static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const uint64_t *noted)
+{
+	enum ob_large_visit how;
+
+	if (!may_scan(engine))
+		how = ob_large_visit_unshared(engine, place);
+	else if (place->chunk->open && ob_chunk_track(engine, place) < 0)
+		how = OB_VISIT_LEAVE;
+	else
+		how = ob_large_visit(engine, place);
+	if (how == OB_VISIT_SAMPLE)
+		wait_for_sample(engine, scan, place);
+	else if (how != OB_VISIT_LEAVE)
+		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE, noted);
+}
+
 static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
+	unsigned heat;
 
 	ob_chunk_lock_background(chunk);
+	chunk->large_asked = 0;
 	ob_mapped_consider(engine, place);
-	if (!is_left_alone(engine, chunk) && (!chunk->open || ob_chunk_track(engine, place) == 0)) {
-		enum ob_large_visit how = ob_large_visit(engine, place);
+	heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
+	if (!is_left_alone(engine, place))
+		look_at(engine, scan, place, NULL);
+	else if (heat)
+		ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
+	ob_chunk_unlock(chunk);
+}
 
-		if (how == OB_VISIT_SAMPLE)
-			wait_for_sample(engine, scan, place);
-		else if (how != OB_VISIT_LEAVE)
-			lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE);
+/* The same for what was noted of a chunk. If that is too early it waits once more; what is hot is the hand's. */
+static void visit_noted(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
+{
+	struct ob_chunk *chunk = place->chunk;
+	uint64_t noted[OB_CHUNK_PAGES / 64];
+
+	ob_chunk_lock_background(chunk);
+	if (chunk->watched || chunk->evicting || ob_lift_io_inflight(chunk)) {
+		__atomic_store_n(&chunk->is_noted, 0, __ATOMIC_SEQ_CST);
+		ob_notes_queue(engine, place);
+	} else if (ob_notes_take(chunk, noted) && !ob_chunk_is_hot(chunk) && !ob_large_is_due(engine, place)) {
+		ob_store(&chunk->scan_backoff, 0);
+		look_at(engine, scan, place, noted);
 	}
 	ob_chunk_unlock(chunk);
 }
@@ -435,15 +535,19 @@ static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_plac
 /* What is due of a chunk is over; its lock is held. */
 static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const struct ob_scanned *entry)
 {
+	int returns = !ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing);
+
 	place->chunk->watched = 0;
-	adapt_backoff(place->chunk, entry);
+	adapt_backoff(engine, place->chunk, entry);
+	ob_count(engine, noted_found_pages, entry->noted ? pages_gained(place->chunk, entry) : 0);
 	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
 	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
-	if (!ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing))
+	if (returns)
 		put_back(engine, place, entry);
-	else if (place->chunk->count[OB_PAGE_BENCHED])
+	if (entry->all_judged && !entry->noted && came_back(entry))
+		ob_large_consider_collapse(engine, place, entry->lifted - OB_MIN(entry->cold, entry->lifted));
+	if (!returns && place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
-	ob_large_consider_collapse(engine, place, entry->all_judged && came_back(entry));
 	if (entry->all_judged && may_scan(engine) && ob_large_sample_hot(engine, place))
 		wait_for_sample(engine, scan, place);
 }
@@ -452,8 +556,8 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 static void settle_sample(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int is_on)
 {
 	place->chunk->watched = 0;
-	if (is_on && may_scan(engine) && !is_left_alone(engine, place->chunk) && ob_large_sampled(engine, place))
-		lift_and_watch(engine, scan, place, 0);
+	if (is_on && may_scan(engine) && !is_left_alone(engine, place) && ob_large_sampled(engine, place))
+		lift_and_watch(engine, scan, place, 0, NULL);
 }
 
 /* Or is to be judged once more. */
@@ -477,7 +581,7 @@ static void settle(struct ob_engine *engine, struct ob_scan *scan, struct ob_sca
 		entry->cold = 0;
 		judge(engine, scan, entry);
 	} else {
-		scan->lifted_pages -= entry->lifted;
+		count_lifted(scan, entry, -1);
 	}
 }
 
@@ -512,18 +616,19 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 	scan->round++;
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
-	scan->with_pool = scan->generation != engine->share->generation;
-	scan->generation = engine->share->generation;
+	scan->with_pool = may_scan(engine) && scan->generation != engine->share->generation;
+	if (scan->with_pool)
+		scan->generation = engine->share->generation;
 	scan->all_chunks = ob_large_look_at_all(engine);
 }
 
-/* Whether one more chunk may be lifted. */
-static int has_leave(struct ob_engine *engine, struct ob_scan *scan)
+/* Whether one more chunk may be lifted, of whose kind so many pages are. */
+static int has_leave(struct ob_engine *engine, const struct ob_scan *scan, uint64_t lifted, unsigned fraction)
 {
-	uint64_t allowed = ob_load(&engine->ram_pages) / (scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION);
+	unsigned under_way = scan->watched.count + scan->judged.count;
 
-	return scan->tick_lifts && scan->watched.count + scan->judged.count < OB_SCANNED_MAX &&
-	       (!scan->lifted_pages || scan->lifted_pages + OB_CHUNK_PAGES <= allowed) && ob_share_has_room(engine);
+	return scan->tick_lifts && under_way < OB_SCANNED_MAX && (!lifted || lifted + OB_CHUNK_PAGES <= ob_load(&engine->ram_pages) / fraction) &&
+	       (is_sharing(engine) ? ob_share_has_room(engine) : ob_large_has_leave(engine, under_way));
 }
 
 /* The rate: up while few of those that were lifted come back by faults, down when too many do. */
@@ -547,17 +652,39 @@ static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t 
 		scan->tick_lifts = 0;
 }
 
+/* Visits a chunk for what was noted of it, if it is time. Returns whether it did something. */
+static int noted_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
+{
+	uint64_t unused[OB_CHUNK_PAGES / 64];
+	struct ob_place place;
+	uint32_t id;
+
+	if (scan->noted_chunks >= OB_SCANNED_MAX / 2 || !has_leave(engine, scan, scan->noted_pages, FRACTION_NOTED) ||
+	    ob_notes_due(&engine->share->notes, now, grace_ns(engine), &id) < 0)
+		return 0;
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_clock_place(engine, id, &place) < 0) {
+		; /* its region has gone */
+	} else if (may_scan(engine)) {
+		scan->tick_lifts--;
+		visit_noted(engine, scan, &place);
+	} else {
+		ob_notes_take(place.chunk, unused);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	return 1;
+}
+
 /* Lifts a chunk, if one may be. Returns whether it did something. */
 static int lift_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
 {
 	struct ob_place place;
 	int found = 0;
 
-	begin_tick(engine, scan, now);
-	if (!has_leave(engine, scan))
+	if (!has_leave(engine, scan, scan->lifted_pages, scan->with_pool || ob_large_is_short(engine) ? FRACTION_SHORT : FRACTION))
 		return 0;
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (may_scan(engine)) {
+	if (may_lift(engine)) {
 		begin_round(engine, scan, now);
 		found = next_chunk(engine, scan, &place);
 		if (found) {
@@ -592,7 +719,10 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due, is_on);
 		return 1;
 	}
-	return is_on && (orphans_next(engine, scan, now) || lift_next(engine, scan, now));
+	if (!is_on || (is_sharing(engine) && orphans_next(engine, scan, now)))
+		return is_on;
+	begin_tick(engine, scan, now);
+	return (is_sharing(engine) && noted_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now);
 }
 
 /* Sleeps for so long, or until something changes; 0: until something does. */
@@ -623,14 +753,15 @@ static uint64_t rest_ns(unsigned permille, uint64_t cpu_ns)
 static void *scan_thread(void *context)
 {
 	struct ob_engine *engine = context;
-	struct ob_scan *scan = &engine->share->scan;
+	struct ob_scan *scan = &engine->scan;
 	uint64_t owed_ns = 0, cpu = thread_cpu_ns();
 
 	prctl(PR_SET_NAME, "overbook-scan");
 	scan->rate = RATE_START;
 	scan->region = scan->orphans.region = OB_REGIONS_MAX;
 	while (!ob_load(&engine->stop)) {
-		int is_on = ob_share_is_on(engine) && ob_load(&engine->share->cpu_permille), did = work(engine, scan, is_on);
+		unsigned permille = leave_permille(engine);
+		int is_on = permille != 0, did = work(engine, scan, is_on);
 		uint64_t before = cpu;
 
 		cpu = thread_cpu_ns();
@@ -640,7 +771,7 @@ static void *scan_thread(void *context)
 				sleep_ns(engine, scan, 0);
 			continue;
 		}
-		owed_ns += rest_ns(ob_load(&engine->share->cpu_permille), cpu - before);
+		owed_ns += rest_ns(permille, cpu - before);
 		if (!did)
 			owed_ns = OB_MAX(owed_ns, TICK_NS / 2);
 		/* Short rests are saved up: to fall asleep and to wake costs more than they last. */
@@ -663,21 +794,25 @@ void ob_scan_init(struct ob_scan *scan)
 	pthread_condattr_destroy(&attr);
 }
 
+void ob_scan_destroy(struct ob_scan *scan)
+{
+	pthread_mutex_destroy(&scan->lock);
+	pthread_cond_destroy(&scan->cond);
+}
+
 void ob_scan_kick(struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+	struct ob_scan *scan = &engine->scan;
 
-	if (!share)
-		return;
-	pthread_mutex_lock(&share->scan.lock);
-	share->scan.is_kicked = 1;
-	pthread_cond_signal(&share->scan.cond);
-	pthread_mutex_unlock(&share->scan.lock);
+	pthread_mutex_lock(&scan->lock);
+	scan->is_kicked = 1;
+	pthread_cond_signal(&scan->cond);
+	pthread_mutex_unlock(&scan->lock);
 }
 
 int ob_scan_start(struct ob_engine *engine)
 {
-	struct ob_scan *scan = &engine->share->scan;
+	struct ob_scan *scan = &engine->scan;
 	int r;
 
 	if (scan->is_started)
@@ -689,24 +824,20 @@ int ob_scan_start(struct ob_engine *engine)
 
 void ob_scan_stop(struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
-
-	if (!share || !share->scan.is_started)
+	if (!engine->scan.is_started)
 		return;
 	ob_scan_kick(engine);
-	pthread_join(share->scan.thread, NULL);
-	share->scan.is_started = 0;
+	pthread_join(engine->scan.thread, NULL);
+	engine->scan.is_started = 0;
 }
 
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages)
 {
-	__atomic_fetch_add(&engine->share->scan.faults, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&engine->scan.faults, 1, __ATOMIC_RELAXED);
 	ob_count(engine, scan_returned_pages, pages);
 }
 
 uint64_t ob_scan_faults(const struct ob_engine *engine)
 {
-	struct ob_share *share = __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
-
-	return share ? ob_load(&share->scan.faults) : 0;
+	return ob_load(&engine->scan.faults);
 }

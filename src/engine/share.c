@@ -71,7 +71,6 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 	}
 	if (r == 0 && !share_of(engine)) {
 		pthread_mutex_init(&share->lock, NULL);
-		ob_scan_init(&share->scan);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
 		share->counted = share->ended + OB_EXTENTS_MAX;
 		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
@@ -94,8 +93,6 @@ void ob_share_destroy(struct ob_engine *engine)
 			ob_fd_close(&share->extent[i].file);
 		}
 	pthread_mutex_destroy(&share->lock);
-	pthread_mutex_destroy(&share->scan.lock);
-	pthread_cond_destroy(&share->scan.cond);
 	ob_memory_unreserve(share, TABLES_BYTES);
 }
 
@@ -577,7 +574,7 @@ int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, 
 		if (bytes && bytes != to)
 			memcpy(to, bytes, OB_PAGE_SIZE);
 		if (!bytes)
-			ob_scan_wanted(&place);
+			ob_scan_wanted(engine, &place);
 		ob_chunk_unlock(place.chunk);
 	}
 	if (bytes)
@@ -617,7 +614,7 @@ static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32
 	const char *bytes = bytes_of(engine, place, buffer);
 
 	if (!bytes) {
-		ob_scan_wanted(place);
+		ob_scan_wanted(engine, place);
 		return -ESTALE;
 	}
 	if (memcmp(bytes, ob_share_bytes(engine, slot), OB_PAGE_SIZE)) {

@@ -38,6 +38,7 @@ struct ob_scanned {
 	uint16_t with_pool;
 	uint16_t all_judged;  /* no part of it was left out */
 	uint16_t in_place;    /* it has not been lifted: a sample was offered */
+	uint16_t noted;       /* what was noted of it has been lifted: notes.c */
 	uint64_t due_ns;
 };
 
@@ -48,13 +49,31 @@ struct ob_scan_ring {
 	unsigned first, count;
 };
 
+#define OB_NOTES_MAX 2048u
+
+/* Chunks of which pages are noted: notes.c. */
+struct ob_notes {
+	uint32_t head, tail;          /* atomic: places taken and emptied so far */
+	uint32_t chunk[OB_NOTES_MAX]; /* atomic: ids, plus 1; 0: not filled */
+	uint32_t seen, due;           /* the reader's own: the head when he looked last, and before that */
+	uint64_t seen_ns;
+};
+
 /* The hand that goes round for orphans; region OB_REGIONS_MAX: between rounds, until due_ns. */
 struct ob_scan_hand {
 	uint32_t region, chunk;
 	uint64_t start_ns, due_ns;
 };
 
-/* The scanner's own: scan.c. */
+/* A chunk that is to be made a large page, and how many pages of it came back by faults. */
+struct ob_scan_due {
+	uint32_t id;
+	unsigned pages;
+};
+
+#define OB_SCAN_DUE_MAX 256u
+
+/* The scanner's own: scan.c; the last two large.c. */
 struct ob_scan {
 	pthread_t thread;
 	int is_started;
@@ -62,7 +81,8 @@ struct ob_scan {
 	pthread_cond_t cond;
 	int is_kicked;
 	struct ob_scan_ring watched, judged; /* lifted and waiting to be judged; judged and waiting to be settled */
-	uint64_t lifted_pages;               /* of the chunks in both */
+	uint64_t lifted_pages, noted_pages;  /* of the chunks in both: by the hand, and what was noted */
+	unsigned noted_chunks;
 	uint64_t faults;                     /* atomic: returns from the bench that it has caused */
 	uint64_t round, round_ns;
 	uint32_t region, chunk;              /* the hand; region OB_REGIONS_MAX: between rounds */
@@ -72,6 +92,8 @@ struct ob_scan {
 	unsigned generation;                 /* of the round */
 	int with_pool;                       /* in this round compressed pages are offered too */
 	int all_chunks;                      /* ... and no chunk is passed over */
+	struct ob_scan_due due[OB_SCAN_DUE_MAX];
+	unsigned due_count;
 };
 
 struct ob_share {
@@ -93,7 +115,7 @@ struct ob_share {
 	unsigned last_extent;   /* that was found by its id: the next is most often the same */
 	uint64_t to_tell;       /* over all extents */
 	struct ob_extent extent[OB_EXTENTS_MAX];
-	struct ob_scan scan;
+	struct ob_notes notes;
 	uint32_t (*ended)[OB_EXTENT_PAGES]; /* for each extent and slot, the holds that ended and that nobody has taken yet */
 	uint32_t (*counted)[OB_EXTENT_PAGES]; /* and those that whoever counts them believes in: these, and those that have not ended */
 };

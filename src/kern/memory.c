@@ -15,6 +15,7 @@
 #define LARGE          (2ull << 20)
 #define LARGE_PAGES    (LARGE / 4096)
 #define POPULATE_READ  22 /* MADV_POPULATE_READ: Linux 5.14 */
+#define POPULATE_WRITE 23
 #define COLLAPSE       25 /* MADV_COLLAPSE: Linux 6.1 */
 
 /* Private anonymous memory that is congruent to `like` modulo 2 MiB. */
@@ -93,6 +94,11 @@ int ob_memory_map_private(int fd, uint64_t offset, size_t length, void **ret_bas
 void ob_memory_populate(void *base, size_t length)
 {
 	syscall(SYS_madvise, base, length, POPULATE_READ);
+}
+
+int ob_memory_own(void *base, size_t length)
+{
+	return syscall(SYS_madvise, base, length, POPULATE_WRITE) < 0 ? -errno : 0;
 }
 
 int ob_memory_move(void *from, size_t length, void *to, int keep)

@@ -34,6 +34,9 @@ int ob_memory_map_sealed(int fd, size_t length, int writable, void **ret_base) O
 int ob_memory_map_private(int fd, uint64_t offset, size_t length, void **ret_base) OB_MUST_CHECK;
 /* Maps what is to be read there, so that the first reads are no faults; what it does not map they do. */
 void ob_memory_populate(void *base, size_t length);
+
+/* Makes pages that are there writable ones, which no page of zeros of the kernel is. Returns 0 or -errno. */
+int ob_memory_own(void *base, size_t length);
 /*
  * Moves a mapping, or a part of one, over whatever is at `to`; keep: and leaves one like it, without pages, where it was. One and
  * the same mapping has to span the range. Returns 0, -EFAULT (it does not), or another -errno; what was at `to` may be gone then.

@@ -24,6 +24,7 @@ struct scan_region {
 #define PAGE_WRITTEN (1ull << 1)
 #define PAGE_PRESENT (1ull << 3)
 #define PAGE_SWAPPED (1ull << 4)
+#define PAGE_ZERO    (1ull << 5)
 #define PAGE_HUGE    (1ull << 6)
 
 #define SCAN_ARM     (1ull << 0) /* PM_SCAN_WP_MATCHING */
@@ -36,7 +37,12 @@ struct scan_region {
 typedef void found_function(void *context, uint64_t start, uint64_t end);
 
 /* What is looked for among the pages that are there; and what is done with them. */
-enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM, LOOK_LARGE };
+enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM, LOOK_LARGE, LOOK_ZERO };
+
+static uint64_t category_of(enum look look)
+{
+	return look == LOOK_UNWRITTEN ? PAGE_WRITTEN : look == LOOK_LARGE ? PAGE_HUGE : look == LOOK_ZERO ? PAGE_ZERO : 0;
+}
 
 /* Walks the range and hands each run of pages that are there, and such as are looked for, to found(). */
 static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_function *found, void *context)
@@ -51,7 +57,7 @@ static int scan(int fd, enum look look, uint64_t start, uint64_t end, found_func
 			.size = sizeof(arg),
 			.flags = look == LOOK_AND_ARM ? SCAN_ARM | SCAN_CHECK : 0,
 			.category_inverted = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : 0,
-			.category_mask = look == LOOK_UNWRITTEN ? PAGE_WRITTEN : look == LOOK_LARGE ? PAGE_HUGE : 0,
+			.category_mask = category_of(look),
 			.start = start,
 			.end = end,
 			.vec = (uint64_t)(uintptr_t)regions,
@@ -109,6 +115,11 @@ int ob_pagemap_present(int fd, uint64_t start, uint64_t length, uint64_t *bitmap
 int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
 {
 	return mark(fd, LOOK_UNWRITTEN, start, length, bitmap);
+}
+
+int ob_pagemap_zero(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
+{
+	return mark(fd, LOOK_ZERO, start, length, bitmap);
 }
 
 static void count_present(void *context, uint64_t start, uint64_t end)

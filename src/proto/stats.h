@@ -115,7 +115,11 @@
 	X(guest_caches_bytes, gauge, "the guest says: of that, caches of its disks")                              \
 	X(guest_swap_in_bytes, counter, "the guest says: read from its own swap")                                 \
 	X(guest_swap_out_bytes, counter, "the guest says: written to its own swap")                               \
-	X(guest_major_faults, counter, "the guest says: page faults that waited for a disk")
+	X(guest_major_faults, counter, "the guest says: page faults that waited for a disk")                      \
+	X(noted_image_pages, counter, "pages that were read from a disk image that other machines may read too")  \
+	X(noted_wanted_pages, counter, "pages that overbookd has asked for while they were in place")             \
+	X(noted_scan_pages, counter, "pages that the scanner took out for being one or the other, ahead of its round: a part of scan_pages") \
+	X(noted_found_pages, counter, "of those: pages that were shared, or dropped as zeros, by the time they were settled")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

@@ -289,6 +289,34 @@ static void streams_without_ram(void **state)
 	close(pair[1]);
 }
 
+/* The kernel's word about the mapping that RAM begins in (VmFlags: nh). */
+static int large_pages_are_forbidden(void)
+{
+	unsigned long start, end;
+	int inside = 0, found = -1;
+	char line[512];
+	FILE *file = fopen("/proc/self/smaps", "re");
+
+	assert_non_null(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = (unsigned long)ram >= start && (unsigned long)ram < end;
+		else if (inside && !strncmp(line, "VmFlags:", 8))
+			found = strstr(line, " nh") != NULL;
+	}
+	fclose(file);
+	return found;
+}
+
+/* As overbookd has said when it admitted the machine; QEMU asks for them all the same. */
+static void no_large_pages_come_about(void **state)
+{
+	assert_int_equal(large_pages_are_forbidden(), 1);
+	assert_int_equal(madvise(ram, RAM_BYTES, MADV_HUGEPAGE), 0);
+	assert_int_equal(large_pages_are_forbidden(), 1);
+	assert_null(getenv(OB_ENV_LARGE));
+}
+
 static int run_inside(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -298,6 +326,7 @@ static int run_inside(void)
 		cmocka_unit_test(ioctls_that_would_pin_or_take_over),
 		cmocka_unit_test(the_placeholder_is_not_handed_out),
 		cmocka_unit_test(streams_without_ram),
+		cmocka_unit_test(no_large_pages_come_about),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);
@@ -312,6 +341,7 @@ static void execute_inside(char *self, char *agent)
 	setenv(OB_ENV_LIMIT, LIMIT_TEXT, 1);
 	setenv(OB_ENV_SWAP, directory, 1);
 	setenv(OB_ENV_REQUIRE, "1", 1);
+	setenv(OB_ENV_LARGE, "off", 1);
 	setenv("LD_PRELOAD", agent, 1);
 	execv("/proc/self/exe", argv);
 	_exit(127);

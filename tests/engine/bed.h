@@ -51,6 +51,8 @@ extern unsigned bed_scan_cold_ms;
 /* The same: whether shared pages may be mapped, and how (ob_engine_config). */
 extern int bed_map_shared;
 extern unsigned bed_map_run_pages, bed_map_mappings;
+/* The same: whether there are to be no new large pages. */
+extern int bed_no_large;
 
 const char *bed_dir(void);
 

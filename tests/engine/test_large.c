@@ -34,7 +34,8 @@ static struct ob_large_orders orders_of(enum ob_large_policy policy, enum ob_lar
 {
 	return (struct ob_large_orders){
 		.policy = policy, .state = state, .hot_pages = (uint16_t)hot, .cold_pages = (uint16_t)cold,
-		.may_make = state == OB_LARGE_HIGH && policy != OB_LARGE_OFF, .scan_rate = 2048, .break_rate = 512, .collapse_rate = 64,
+		.may_make = state == OB_LARGE_HIGH && policy != OB_LARGE_OFF, .scan_rate = 2048, .break_rate = 512,
+		.collapse_rate = state == OB_LARGE_HIGH ? 64 : 0,
 	};
 }
 
@@ -84,31 +85,43 @@ static void write_equal(unsigned equal)
 
 static struct {
 	pthread_t thread;
-	unsigned region, stride;
+	unsigned region, stride, spared;
 	int is_running, stop;
 	uintptr_t wrong;
 } user;
 
-/* Reads every stride'th page of a region, again and again. */
+/* Reads every stride'th page of a region, or of all (RAMS), again and again, but for the first ones of each chunk that are spared. */
 static void *use(void *context)
 {
 	while (!ob_load(&user.stop))
 		for (uint32_t page = 5; page < RAM_PAGES && !ob_load(&user.stop); page += user.stride) {
-			ram_lock_range(ram[user.region], page, 1);
-			user.wrong |= ram_check(ram[user.region], page) != 0;
-			ram_unlock_range(ram[user.region], page, 1);
+			if (page % OB_CHUNK_PAGES < user.spared)
+				continue;
+			for (unsigned i = 0; i < RAMS; i++) {
+				if (user.region < RAMS && user.region != i)
+					continue;
+				ram_lock_range(ram[i], page, 1);
+				user.wrong |= ram_check(ram[i], page) != 0;
+				ram_unlock_range(ram[i], page, 1);
+			}
 		}
 	return NULL;
 }
 
-static void begin_use(unsigned region, unsigned stride)
+static void begin_use_but(unsigned region, unsigned stride, unsigned spared)
 {
 	user.region = region;
 	user.stride = stride;
+	user.spared = spared;
 	user.stop = 0;
 	user.wrong = 0;
 	user.is_running = 1;
 	assert_int_equal(pthread_create(&user.thread, NULL, use, NULL), 0);
+}
+
+static void begin_use(unsigned region, unsigned stride)
+{
+	begin_use_but(region, stride, 0);
 }
 
 static void stop_user(void)
@@ -194,6 +207,54 @@ static void nothing_to_share_nothing_broken(void **state)
 	assert_int_equal(bed_stats(bed).large_bytes, large_in(1, 1));
 }
 
+/* What has been read from an image is looked at with all of the large page that it lies in, which is broken as for the hand. */
+static void noted_pages_break_a_large_page(void **state)
+{
+	uint32_t first = 3 * OB_CHUNK_PAGES;
+
+	write_all_different();
+	order(OB_LARGE_HIGH, NEVER, 16);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	wait_kept(3 * RAMS * CHUNKS);
+	for (uint32_t page = first; page < first + 32; page++)
+		for (unsigned i = 0; i < RAMS; i++) {
+			ram_write_twin(ram[i], page, 4 * RAM_PAGES + page);
+			ob_engine_note_image(bed->engine, ram_page(ram[i], page), OB_PAGE_SIZE);
+		}
+	wait_saved(RAMS * 32 * OB_PAGE_SIZE);
+	assert_int_equal(bed_stats(bed).large_broken_chunks, RAMS);
+	assert_int_equal(bed_stats(bed).noted_image_pages, RAMS * 32);
+	finish();
+}
+
+/* Asks for a page of a chunk that is kept, as somebody would who has its equal; until so many large pages were looked at and kept. */
+static int kept_all_the_same(void *context)
+{
+	struct ob_share_offer offers[256];
+	uint8_t bytes[OB_PAGE_SIZE];
+
+	while (ob_engine_share_offers(bed->engine, offers, 256))
+		;
+	(void)!ob_engine_share_fetch(bed->engine, keeper_page(0, 3 * OB_CHUNK_PAGES + 7), 0, 0, bytes);
+	return so_many_were_kept(context);
+}
+
+static void what_is_wanted_of_a_kept_one_is_looked_at_once_a_round(void **state)
+{
+	uint64_t goal = 8 * RAMS * CHUNKS;
+	struct ob_stats stats;
+
+	write_all_different();
+	order(OB_LARGE_HIGH, NEVER, 400);
+	bed_assert_ok(bed, account_wait(kept_all_the_same, &goal, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# kept %llu times, wanted %llu times\n", (unsigned long long)stats.large_kept_chunks,
+		      (unsigned long long)stats.noted_wanted_pages);
+	assert_in_range(stats.noted_wanted_pages, 1, stats.large_kept_chunks / 2);
+	assert_int_equal(stats.large_broken_chunks, 0);
+	finish();
+}
+
 static void cold_ones_with_enough_equals_are_broken(void **state)
 {
 	struct ob_stats stats;
@@ -256,7 +317,7 @@ static int went_round(void *context)
 {
 	pthread_rwlock_rdlock(&bed->engine->regions_lock);
 	pthread_rwlock_unlock(&bed->engine->regions_lock);
-	return bed->engine->share->scan.round >= *(const uint64_t *)context;
+	return bed->engine->scan.round >= *(const uint64_t *)context;
 }
 
 static void the_policies_do_what_they_say(void **state)
@@ -267,7 +328,7 @@ static void the_policies_do_what_they_say(void **state)
 	ob_engine_large(bed->engine, &orders);
 	write_equal(256);
 	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
-	rounds = ob_load(&bed->engine->share->scan.round) + 8;
+	rounds = ob_load(&bed->engine->scan.round) + 8;
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(went_round, &rounds, HANG_MS));
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
@@ -328,6 +389,36 @@ static void hot_ones_are_broken_when_memory_is_short(void **state)
 	wait_saved(2 * half - half / 8);
 	end_use();
 	assert_true(large_in(0, RAMS) <= RAM_MIB * OB_MIB / 8);
+	finish();
+}
+
+/* Half of each chunk of one region has an equal in the other, each at another place of another chunk. */
+static void write_pairs(void)
+{
+	write_all_different();
+	for (uint32_t page = 0; page < RAM_PAGES; page++) {
+		uint32_t chunk = page / OB_CHUNK_PAGES, number = page % OB_CHUNK_PAGES;
+
+		if (number < OB_CHUNK_PAGES / 2)
+			ram_write_twin(ram[1], (chunk + 1) % CHUNKS * OB_CHUNK_PAGES + (number * 5 + 77) % OB_CHUNK_PAGES, page);
+	}
+}
+
+/* A sample of one knows nothing of a sample of the other, but the index remembers both: it takes some looks at each. */
+static void hot_ones_find_each_other_in_some_looks(void **state)
+{
+	uint64_t half = (uint64_t)CHUNKS * 256 * OB_PAGE_SIZE;
+	struct ob_stats stats;
+
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_pairs();
+	order(OB_LARGE_CLEAR, 64, 16);
+	begin_use(RAMS, OB_CHUNK_PAGES);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	wait_saved(2 * half - half / 4);
+	end_use();
+	stats = bed_stats(bed);
+	print_message("# %.1f looks at a chunk\n", (double)(stats.large_broken_chunks + stats.large_kept_chunks) / (RAMS * CHUNKS));
 	finish();
 }
 
@@ -411,6 +502,122 @@ static void hot_broken_ones_are_made_whole(void **state)
 	finish();
 }
 
+/* The guest leaves the first pages of each chunk on the bench, where a limit keeps them: they go back for that. */
+static void nor_does_a_limit_keep_the_rest_of_one_apart(void **state)
+{
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_all_different();
+	break_region(0);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 4 * RAMS * RAM_MIB * OB_MIB));
+	bed_assert_ok(bed, keeper_run(&keeper));
+	begin_use_but(0, 1, 32);
+	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
+	end_use();
+	finish();
+}
+
+static int all_chunks_were_left(void *context)
+{
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		if (ob_load(&bed->engine->region[0].chunks[c].scan_backoff) < *(const unsigned *)context)
+			return 0;
+	return 1;
+}
+
+/* They had been left alone for longer and longer, since nothing was found in them. */
+static void when_memory_is_plenty_again_all_are_looked_at(void **state)
+{
+	unsigned backoff = 2;
+
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_all_different();
+	order(OB_LARGE_CLEAR, NEVER, NEVER);
+	break_region(0);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	begin_use(0, 1);
+	bed_assert_ok(bed, account_wait(all_chunks_were_left, &backoff, HANG_MS));
+	assert_int_equal(bed_stats(bed).large_collapsed_chunks, 0);
+	for (uint32_t c = 0; c < CHUNKS; c++)
+		ob_store(&bed->engine->region[0].chunks[c].scan_backoff, 20); /* rounds: for ever */
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
+	end_use();
+	finish();
+}
+
+/* Heats the chunks of a region, the last one most. */
+static void heat_by_number(unsigned i)
+{
+	for (uint32_t c = 0; c < CHUNKS; c++) {
+		struct ob_chunk *chunk = &bed->engine->region[i].chunks[c];
+
+		ob_chunk_lock(chunk);
+		chunk->heat = (uint8_t)(16 + 4 * c);
+		ob_chunk_unlock(chunk);
+	}
+}
+
+static int so_many_were_made_whole(void *context)
+{
+	return bed_stats(bed).large_collapsed_chunks >= *(const uint64_t *)context;
+}
+
+/* What is left alone as hot is made whole without being lifted; the rate allows some, and the hottest are first. */
+static void the_hottest_are_made_whole_first(void **state)
+{
+	struct ob_large_orders orders = orders_of(OB_LARGE_PROACTIVE, OB_LARGE_HIGH, NEVER, NEVER);
+	const struct ob_chunk *chunks = bed->engine->region[0].chunks;
+	uint64_t goal = CHUNKS / 2;
+	unsigned cold = 0;
+
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_all_different();
+	order(OB_LARGE_CLEAR, NEVER, NEVER);
+	break_region(0);
+	/* A second's worth at once is for whom the hand finds first. */
+	orders.collapse_rate = 2;
+	heat_by_number(0);
+	ob_engine_large(bed->engine, &orders);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(so_many_were_made_whole, &goal, HANG_MS));
+	ob_engine_share_off(bed->engine);
+	for (uint32_t c = 0; c < CHUNKS / 2; c++)
+		cold += chunks[c].is_large;
+	assert_true(cold <= goal / 2);
+	assert_true(chunks[CHUNKS - 1].is_large && chunks[CHUNKS - 2].is_large);
+	finish();
+}
+
+/* Where nothing is shared they are lifted for that alone: nothing is dropped, however much there is. */
+static void also_where_sharing_is_off(void **state)
+{
+	struct ob_stats stats;
+
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	write_all_different();
+	order(OB_LARGE_CLEAR, NEVER, NEVER);
+	ob_engine_share_off(bed->engine);
+	for (uint32_t page = 0; page < RAM_PAGES; page += 64)
+		ram_write(ram[0], page, PATTERN_ZERO, 0);
+	break_region(0);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 4 * RAMS * RAM_MIB * OB_MIB));
+	begin_use(0, 1);
+	order(OB_LARGE_HIGH, NEVER, 16);
+	bed_assert_ok(bed, account_wait(all_are_large_again, NULL, HANG_MS));
+	end_use();
+	stats = bed_stats(bed);
+	assert_int_equal(stats.share_offered_pages, 0);
+	assert_int_equal(stats.zero_bytes + stats.zero_pages_found, 0);
+	/* Nothing is lifted that is large, or when memory is not plenty. */
+	assert_true(stats.scan_pages <= 8 * RAM_PAGES);
+	order(OB_LARGE_CLEAR, NEVER, NEVER);
+	break_region(1);
+	share_check_all();
+	order(OB_LARGE_HIGH, NEVER, NEVER);
+	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
+	share_check_all();
+}
+
 static void in_clear_broken_ones_are_left(void **state)
 {
 	uint64_t rounds;
@@ -421,7 +628,7 @@ static void in_clear_broken_ones_are_left(void **state)
 	break_region(0);
 	bed_assert_ok(bed, keeper_run(&keeper));
 	begin_use(0, 1);
-	rounds = ob_load(&bed->engine->share->scan.round) + 6;
+	rounds = ob_load(&bed->engine->scan.round) + 6;
 	bed_assert_ok(bed, account_wait(went_round, &rounds, HANG_MS));
 	end_use();
 	assert_int_equal(bed_stats(bed).large_collapsed_chunks, 0);
@@ -454,6 +661,8 @@ static void new_ones_come_about_only_where_they_may(void **state)
 
 	order(OB_LARGE_CLEAR, 128, 16);
 	bed_assert_ok(bed, ob_engine_add_region(bed->engine, more->base, more->pages * OB_PAGE_SIZE, &bed->err));
+	/* As QEMU does with what it has mapped. */
+	assert_int_equal(ob_engine_allow_large(bed->engine, more->base, more->pages * OB_PAGE_SIZE), 0);
 	assert_int_equal(is_forbidden(ram[0]->base), 1);
 	assert_int_equal(is_forbidden(more->base), 1);
 	ram_write_all(more, PATTERN_INCOMPRESSIBLE);
@@ -466,6 +675,32 @@ static void new_ones_come_about_only_where_they_may(void **state)
 	bed_assert_ok(bed, ram_check_all(more));
 	assert_int_equal(ob_engine_remove_region(bed->engine, more->base), 0);
 	ram_free(more);
+	finish();
+}
+
+static int set_up_without(void **state)
+{
+	int r;
+
+	bed_no_large = 1;
+	r = set_up(state);
+	bed_no_large = 0;
+	return r;
+}
+
+/* A machine that is started while memory is short is told before anybody has told it what else to do. */
+static void none_come_about_from_the_beginning(void **state)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		assert_int_equal(ob_engine_allow_large(bed->engine, ram[i]->base, RAM_MIB * OB_MIB), 0);
+	share_write_all(PATTERN_INCOMPRESSIBLE);
+	assert_int_equal(large_in(0, RAMS), 0);
+	assert_int_equal(is_forbidden(ram[0]->base), 1);
+	order(OB_LARGE_CLEAR, 128, 16);
+	assert_int_equal(is_forbidden(ram[1]->base), 1);
+	order(OB_LARGE_HIGH, NEVER, 16);
+	assert_int_equal(is_forbidden(ram[0]->base), 0);
+	assert_int_equal(is_forbidden(ram[1]->base), 0);
 	finish();
 }
 
@@ -560,7 +795,7 @@ static void discard(struct ram *of, uint32_t first, uint32_t count)
 /* Its turn comes eight times a second. */
 static int scanner_has_been_at_work(void *context)
 {
-	return ob_load(&bed->engine->share->scan.tick) >= *(const uint64_t *)context;
+	return ob_load(&bed->engine->scan.tick) >= *(const uint64_t *)context;
 }
 
 /* Everything comes back, in large pages again. */
@@ -595,7 +830,7 @@ static void storm(const char *faults)
 		struct ob_large_orders orders = orders_of((enum ob_large_policy)(i % 10 < 8 ? OB_LARGE_PROACTIVE : i / 10 % OB_LARGE_POLICIES),
 							  (enum ob_large_state)(i % OB_LARGE_STATES), i % 2 ? NEVER : 8, i % 3 ? 4 : NEVER);
 
-		uint64_t tick = ob_load(&bed->engine->share->scan.tick) + 1;
+		uint64_t tick = ob_load(&bed->engine->scan.tick) + 1;
 
 		bed_assert_ok(bed, crew_wait_ops(crew, crew_ops(crew) + 1000, HANG_MS));
 		bed_assert_ok(bed, account_wait(scanner_has_been_at_work, &tick, HANG_MS));
@@ -646,6 +881,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(nothing_to_share_nothing_broken, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(noted_pages_break_a_large_page, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_wanted_of_a_kept_one_is_looked_at_once_a_round, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cold_ones_with_enough_equals_are_broken, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cold_ones_with_too_few_are_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(no_more_are_broken_than_the_rate_allows, set_up, tear_down),
@@ -653,10 +890,16 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_touch_brings_it_back_as_a_large_page, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(so_it_does_where_there_are_to_be_no_new_ones, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hot_ones_are_broken_when_memory_is_short, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(hot_ones_find_each_other_in_some_looks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_was_broken_in_vain_needs_more_each_time, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hot_broken_ones_are_made_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nor_does_a_limit_keep_the_rest_of_one_apart, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(when_memory_is_plenty_again_all_are_looked_at, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_hottest_are_made_whole_first, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(also_where_sharing_is_off, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(in_clear_broken_ones_are_left, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(new_ones_come_about_only_where_they_may, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(none_come_about_from_the_beginning, set_up_without, tear_down),
 		cmocka_unit_test_setup_teardown(what_others_made_whole_stays_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_was_hot_cools_under_a_distant_limit, set_up, tear_down),

@@ -239,6 +239,33 @@ static void compressible_memory_stays_out_of_the_store_where_it_fits(void **stat
 	ram_free(ram);
 }
 
+/* However the guest goes about in it, as long as it fits. */
+static void memory_that_the_guest_turns_to_comes_with_its_neighbours(void **state)
+{
+	enum { LIMIT_MIB = 64, PAGES = 16 * MIB_PAGES };
+	struct bed *bed = bed_new(LIMIT_MIB * OB_MIB, 0);
+	struct ram *ram = ram_new(4 * LIMIT_MIB * MIB_PAGES, 0x8b);
+	uint64_t before, faults;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 4 * LIMIT_MIB * OB_MIB, &bed->err));
+	ram_write_all(ram, PATTERN_COMPRESSIBLE);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
+	before = bed_stats(bed).faults_compressed;
+	for (uint32_t i = 0; i < PAGES; i++) {
+		uint32_t page = (uint32_t)((uint64_t)i * 40503 % PAGES); /* a prime: there are no runs */
+
+		ram_lock_range(ram, page, 1);
+		bed_assert_ok(bed, ram_check(ram, page));
+		ram_unlock_range(ram, page, 1);
+	}
+	faults = bed_stats(bed).faults_compressed - before;
+	print_message("# %llu faults for %u pages\n", (unsigned long long)faults, PAGES);
+	assert_in_range(faults, 1, PAGES / 4);
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
+}
+
 static void zero_pages_cost_nothing(void **state)
 {
 	struct bed *bed = bed_new(24 * OB_MIB, 0); /* no store: nowhere else to go */
@@ -279,6 +306,7 @@ int main(void)
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
+		cmocka_unit_test(memory_that_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(zero_pages_cost_nothing),
 		cmocka_unit_test(tables_are_small),
 	};

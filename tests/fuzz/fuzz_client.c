@@ -88,12 +88,11 @@ static void admit(void)
 {
 	struct ob_client_admission admission = { .name = "web", .ram_bytes = 1 << 30, .shares = 1000, .pid = 1 };
 	struct ob_error err = { 0 };
-	uint64_t limit = 0;
-	char path[108];
-	int r = ob_client_admit(&admission, &limit, path, sizeof(path), &err);
+	struct ob_client_admitted admitted = { 0 };
+	int r = ob_client_admit(&admission, &admitted, &err);
 
-	FUZZ_CHECK(r == 0 ? *path == '/' && strlen(path) < sizeof(path) : r < 0 && fuzz_is_one_line(err.text), "%d: \"%s\"", r, err.text);
-	FUZZ_CHECK(limit <= INT64_MAX, "limit");
+	FUZZ_CHECK(r == 0 ? *admitted.socket == '/' && memchr(admitted.socket, 0, sizeof(admitted.socket)) : r < 0 && fuzz_is_one_line(err.text), "%d: \"%s\"", r, err.text);
+	FUZZ_CHECK(admitted.limit_bytes <= INT64_MAX && (admitted.no_large & ~1) == 0, "limit or large pages");
 	wait_for_daemon();
 }
 

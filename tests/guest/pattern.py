@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the witness writes into a page: the same function as image/pattern.c, for tests that read guest memory from outside
-of machines that have nothing in common with others."""
+of machines that have nothing in common with others, and what a disk image holds that they read (witness=image=)."""
 import struct
 
 PAGE = 4096
@@ -8,7 +8,8 @@ WORDS = PAGE // 8
 MASK = (1 << 64) - 1
 STEP = 0x9E3779B97F4A7C15
 FACTOR = 0xD6E8FEB86659FD93
-AREAS = {"anon": 0, "fork": 1, "tmpfs": 2, "cache": 3, "direct": 4, "grown": 5}
+AREAS = {"anon": 0, "fork": 1, "tmpfs": 2, "cache": 3, "direct": 4, "grown": 5, "image": 6}
+COMMON = 0x436F6D6D6F6E2121
 
 
 def mix64(x):
@@ -32,3 +33,10 @@ def page_content(area, page, version, seed=1, random_percent=60, zero_percent=5)
     patterned = draw >= zero_percent + random_percent
     words = (base if patterned and i % 16 >= 3 else random_word(base, i) for i in range(WORDS))
     return struct.pack(f"<{WORDS}Q", *words)
+
+
+def write_image(path, mib):
+    """A disk image whose every byte the witness can check."""
+    with open(path, "wb") as file:
+        for page in range(mib << 8):
+            file.write(page_content("image", page, 1, seed=COMMON))

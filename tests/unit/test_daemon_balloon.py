@@ -48,10 +48,14 @@ class Machine(Agent):
         assert zero == 0 and self.says
         self.told.append((self.mode, flags, self.size, target, look))
 
-    def report(self):
-        elapsed, self.at = time.monotonic() - self.at, time.monotonic()
+    def take_order(self):
+        """As the agent does at each look."""
         if self.told and self.told[-1][1] & 1 and not self.is_busy:
             self.target = self.told[-1][3]
+
+    def report(self):
+        elapsed, self.at = time.monotonic() - self.at, time.monotonic()
+        self.take_order()
         if self.shown & DRIVER:
             way = self.speed * elapsed
             self.held = min(self.target, self.held + way) if self.held < self.target else max(self.target, self.held - way)
@@ -292,6 +296,7 @@ def guests_that_are_not_what_they_say(daemon):
         assert daemon.call("balloon", name=name, mode="fixed", size_bytes=512 * MIB)["ok"]
 
     def lie():
+        liar.take_order()
         liar.held = float(liar.target)
         fields = dict(ram_bytes=GIB, cost_bytes=GIB, balloon_flags=WELL, balloon_bytes=liar.target, balloon_target_bytes=liar.target, machine_bytes=GIB,
                       guest_updates=liar.updates, guest_known=127, guest_available_bytes=900 * MIB, guest_free_bytes=900 * MIB)

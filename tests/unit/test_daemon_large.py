@@ -48,6 +48,7 @@ def admit(daemon, name, ram, use=0):
     machine = Machine(daemon, name, ram=ram, limit=daemon_harness.NOT_STARTED, connect=False)
     answer, _ = daemon.admit(name, ram=ram, agent=machine)
     assert answer["ok"], answer
+    machine.may_make_large = answer["may_make_large"]
     daemon.until(lambda: machine.limit >= use)
     machine.use = use
     return machine
@@ -115,6 +116,26 @@ def states_and_orders_follow_what_is_free(daemon):
                  "memory: low -> clear, 674 MiB of"):
         assert log.count(line) == 1, line
     assert log.count("memory: ") == 3
+
+
+@with_daemon("--budget", "1G")
+def who_is_admitted_hears_whether_new_ones_may_come_about(daemon):
+    daemon.budget = GIB
+    first = admit(daemon, "first", 1536 * MIB, 850 * MIB)
+    assert first.may_make_large is True
+    until_told(daemon, first, state=CLEAR, flags=0)
+    second = admit(daemon, "second", 256 * MIB)
+    assert second.may_make_large is False
+    until_told(daemon, second, flags=0)
+    first.use = 100 * MIB
+    until_told(daemon, first, 30, state=HIGH, flags=1)
+    assert admit(daemon, "third", 256 * MIB).may_make_large is True
+
+
+@with_daemon("--large-pages", "off")
+def where_there_are_none_who_is_admitted_hears_it(daemon):
+    answer, _ = daemon.admit("web")
+    assert answer["may_make_large"] is False and daemon.call("ps")["large_pages"]["state"] == "high", answer
 
 
 @with_daemon("--budget", "1G")

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The host's state: cases by hand, and what must hold over thousands of steps of any trace: slow, fast, waves, saws across
- * the boundary, an adversary that watches the controller and wants it to flap, random walks, nonsense.
+ * the boundary, an adversary that watches the controller and wants it to flap, random walks, nonsense, and what real guests
+ * have done (the traces of the directory that is given as an argument: bench/largepages has recorded them).
  */
 #include "test.h"
 
+#include <glob.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/compiler.h"
@@ -431,6 +434,93 @@ static void a_host_without_a_budget_is_high(void **state)
 	assert_int_equal(w.host.state, OB_LARGE_HIGH);
 }
 
+/* --- recorded traces --- */
+
+#define TRACE_MAX 1000
+
+static const char *traces_dir;
+
+/* What was free of a budget, a second a line; lines that start with # say where it comes from. */
+struct trace {
+	uint64_t budget_mib, free_mib[TRACE_MAX];
+	unsigned seconds;
+};
+
+static void read_trace(const char *path, struct trace *ret)
+{
+	FILE *file = fopen(path, "re");
+	unsigned long long value;
+	char line[512];
+
+	assert_non_null(file);
+	memset(ret, 0, sizeof(*ret));
+	while (fgets(line, sizeof(line), file)) {
+		if (*line == '#')
+			continue;
+		if (sscanf(line, "budget %llu", &value) == 1) {
+			ret->budget_mib = value;
+			continue;
+		}
+		assert_int_equal(sscanf(line, "%llu", &value), 1);
+		assert_true(ret->seconds < TRACE_MAX);
+		ret->free_mib[ret->seconds++] = value;
+	}
+	fclose(file);
+	assert_true(ret->budget_mib && ret->seconds >= 30);
+}
+
+/* What was free at a time, in parts of so many a second: in straight lines between two seconds. */
+static uint64_t free_at(const struct trace *trace, unsigned part, unsigned parts)
+{
+	unsigned second = part / parts, left = part % parts;
+	uint64_t from = trace->free_mib[second], to = trace->free_mib[OB_MIN(second + 1, trace->seconds - 1)];
+
+	return (from * (parts - left) + to * left) * OB_MIB / parts;
+}
+
+/*
+ * Plays it to and fro so often, on a host so many times as large, at a step for each so many-th part of a second: slower; or with
+ * parts left out: faster. High is to be reached when it has been deserved for as long as that may take at most.
+ */
+static void play_trace(const struct trace *trace, unsigned times, unsigned scale, unsigned parts, unsigned stride)
+{
+	struct watched w = { .budget_bytes = trace->budget_mib * OB_MIB * scale };
+	unsigned length = (trace->seconds - 1) * parts, calm_s = 0;
+
+	for (unsigned i = 0; i < times; i++)
+		for (unsigned part = 0; part <= length; part += stride) {
+			uint64_t free_bytes = free_at(trace, i % 2 ? length - part : part, parts) * scale;
+
+			step(&w, free_bytes);
+			calm_s = free_bytes >= ob_large_boundary_default(w.budget_bytes, w.host.min_free_bytes) + margin(&w) ? calm_s + 1 : 0;
+			assert_true(w.host.state == OB_LARGE_HIGH || calm_s <= 2 * OB_LARGE_DWELL_MAX_NS / SECOND);
+		}
+	check_changes(&w);
+	assert_true(w.change_count > 0); /* there is something to answer */
+}
+
+static void recorded_traces_do_not_make_it_flap(void **state)
+{
+	char pattern[4096];
+	glob_t found;
+
+	snprintf(pattern, sizeof(pattern), "%s/*.trace", traces_dir);
+	assert_int_equal(glob(pattern, 0, NULL, &found), 0);
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		struct trace trace;
+
+		read_trace(found.gl_pathv[i], &trace);
+		play_trace(&trace, 1, 1, 1, 1);
+		for (unsigned scale = 1; scale <= 64; scale *= 8) {
+			play_trace(&trace, 40, scale, 1, 1);
+			play_trace(&trace, 10, scale, 8, 1);
+			play_trace(&trace, 100, scale, 1, 7);
+		}
+	}
+	assert_true(found.gl_pathc >= 2);
+	globfree(&found);
+}
+
 /* --- the small things --- */
 
 static void a_bucket_gives_its_rate_and_saves_no_more_than_a_second(void **state)
@@ -465,7 +555,7 @@ static void names_are_parsed_back(void **state)
 	assert_string_equal(ob_large_policy_name(OB_LARGE_POLICIES), "?");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_scale_is_the_products),
@@ -484,11 +574,15 @@ int main(void)
 		cmocka_unit_test(an_adversary_gets_no_more_than_the_bound),
 		cmocka_unit_test(an_adversary_that_moves_the_boundary_gets_no_more),
 		cmocka_unit_test(random_walks_keep_all_bounds),
+		cmocka_unit_test(recorded_traces_do_not_make_it_flap),
 		cmocka_unit_test(extremes_are_survived),
 		cmocka_unit_test(a_host_without_a_budget_is_high),
 		cmocka_unit_test(a_bucket_gives_its_rate_and_saves_no_more_than_a_second),
 		cmocka_unit_test(names_are_parsed_back),
 	};
 
+	if (argc != 2)
+		return 2;
+	traces_dir = argv[1];
 	return cmocka_run_group_tests_name("large_host", tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
  *     tmpfs   a file in tmpfs: even pages through a shared mapping, odd ones by pread and pwrite
  *     cache   the front of the disk through the page cache, by pread and pwrite
  *     direct  the part of the disk behind that, by O_DIRECT
+ *     image   the front of a disk that others have as well, through the page cache, never written: all pages are of version 1
  *
  * O_DIRECT buffers move through 8 MiB of memory for each thread, so that devices read and write pages that the host
  * may just be taking away; each buffer is filled with a wrong pattern before a read.
@@ -37,6 +38,8 @@ struct io_buffer {
 	unsigned char *memory;
 	unsigned next;
 };
+
+static struct pattern_mix image_mix; /* what an image holds is the same in all machines */
 
 struct area areas[AREAS_MAX];
 unsigned area_count;
@@ -72,6 +75,11 @@ static int in_place(const struct area *area, size_t page)
 	return area->map && (area->kind != AREA_TMPFS || page % 2 == 0);
 }
 
+static const struct pattern_mix *mix_of(const struct area *area)
+{
+	return area->kind == AREA_IMAGE ? &image_mix : &params.mix;
+}
+
 static void page_wrong(const struct area *area, size_t page, int word, uint64_t want, const unsigned char *data)
 {
 	uint64_t got;
@@ -80,13 +88,13 @@ static void page_wrong(const struct area *area, size_t page, int word, uint64_t 
 	if (atomic_fetch_add(&counters->wrong, 1) < WRONG_LINES)
 		report("wrong area=%s page=%zu offset=%d version=%u want=%016llx got=%016llx looks=%s", area->name, page,
 		       word * 8, area->version[page], (unsigned long long)want, (unsigned long long)got,
-		       pattern_guess(&params.mix, area_page_id(area, page), area->version[page], data));
+		       pattern_guess(mix_of(area), area_page_id(area, page), area->version[page], data));
 }
 
 static void check_data(struct area *area, size_t page, const unsigned char *data)
 {
 	uint64_t want;
-	int word = pattern_check(&params.mix, area_page_id(area, page), area->version[page], data, &want);
+	int word = pattern_check(mix_of(area), area_page_id(area, page), area->version[page], data, &want);
 
 	if (word >= 0)
 		page_wrong(area, page, word, want, data);
@@ -157,7 +165,7 @@ void area_check_pages(struct area *area, size_t first, size_t count, struct io_b
 
 void area_write_pages(struct area *area, size_t first, size_t count, struct io_buffer *buffers)
 {
-	while (count) {
+	while (count && area->kind != AREA_IMAGE) {
 		size_t run = area->map ? 1 : count < RUN_PAGES ? count : RUN_PAGES;
 
 		if (in_place(area, first)) {
@@ -231,7 +239,7 @@ uint64_t areas_touched_bytes(void)
 	for (unsigned a = 0; a < area_count; a++) {
 		if (areas[a].kind == AREA_DIRECT)
 			continue;
-		if (areas[a].kind == AREA_CACHE) {
+		if (areas[a].kind == AREA_CACHE || areas[a].kind == AREA_IMAGE) {
 			pages += cached_pages(&areas[a]);
 			continue;
 		}
@@ -300,13 +308,15 @@ static int add_disk(const char *name, enum area_kind kind, uint64_t mib, uint64_
 	if (!area)
 		return -1;
 	for (unsigned i = 0; area->fd < 0 && i < sizeof(paths) / sizeof(paths[0]); i++)
-		area->fd = open(paths[i], O_RDWR | O_CLOEXEC | (kind == AREA_DIRECT ? O_DIRECT : 0));
+		area->fd = open(paths[i], (kind == AREA_IMAGE ? O_RDONLY : O_RDWR) | O_CLOEXEC | (kind == AREA_DIRECT ? O_DIRECT : 0));
 	if (area->fd < 0)
 		return refuse(name, mib);
 	area->offset = offset;
 	size = lseek(area->fd, 0, SEEK_END);
 	if (size < 0 || (uint64_t)size < offset + (mib << 20))
 		return refuse("disk-too-small", (offset >> 20) + mib);
+	for (size_t i = 0; kind == AREA_IMAGE && i < area->pages; i++)
+		area->version[i] = 1;
 	return 0;
 }
 
@@ -346,6 +356,9 @@ int areas_create(void)
 	uint64_t memory = params.anon_mib + 2 * params.fork_mib + params.tmpfs_mib;
 	uint64_t available;
 
+	image_mix = params.mix;
+	image_mix.same_percent = 100;
+	image_mix.nearly_percent = 0;
 	if (!room_for(memory, &available)) {
 		report("refused what=memory mib=%llu available_mib=%llu", (unsigned long long)memory,
 		       (unsigned long long)available);
@@ -353,7 +366,8 @@ int areas_create(void)
 	}
 	if (add_memory("anon", AREA_ANON, params.anon_mib) < 0 || add_memory("fork", AREA_FORK, params.fork_mib) < 0 ||
 	    add_memory("tmpfs", AREA_TMPFS, params.tmpfs_mib) < 0 || add_disk("cache", AREA_CACHE, params.cache_mib, 0) < 0 ||
-	    add_disk("direct", AREA_DIRECT, params.direct_mib, params.cache_mib << 20) < 0)
+	    add_disk("direct", AREA_DIRECT, params.direct_mib, params.cache_mib << 20) < 0 ||
+	    add_disk("image", AREA_IMAGE, params.image_mib, 0) < 0)
 		return -1;
 	return 0;
 }

@@ -13,6 +13,8 @@
  *     tmpfs       0    MiB of a file in tmpfs, half of it through mmap
  *     cache       0    MiB of the first disk (/dev/vda, else sda) through the page cache. THE DISK IS OVERWRITTEN.
  *     direct      0    MiB of the same disk behind that, by O_DIRECT
+ *     image       0    MiB of the same disk, from its front, through the page cache. It is only read, and only by an order "check" or at a rate: a host
+ *                      has written there what tests/guest/pattern.py says, the same for all machines. Not with cache or direct
  *     net         0    1: loopback TCP traffic beside it
  *     random     60    percent of the page contents that do not compress
  *     zero        5    percent that are all zero; the rest compresses about 4:1
@@ -95,6 +97,7 @@ static const struct key {
 	{ "fill", &params.fill, 100 },             { "fork", &params.fork_mib, 1 << 20 },
 	{ "tmpfs", &params.tmpfs_mib, 1 << 20 },
 	{ "cache", &params.cache_mib, 1 << 20 },   { "direct", &params.direct_mib, 1 << 20 },
+	{ "image", &params.image_mib, 1 << 20 },
 	{ "net", &params.net, 1 },                 { "random", &params.random, 100 },
 	{ "zero", &params.zero, 100 },             { "rate", &initial_rate, UINT64_MAX },
 	{ "same", &params.same, 100 },             { "nearly", &params.nearly, 100 },

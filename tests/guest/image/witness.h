@@ -12,11 +12,11 @@
 #define THREADS_MAX 16
 #define AREAS_MAX   8
 
-enum area_kind { AREA_ANON, AREA_FORK, AREA_TMPFS, AREA_CACHE, AREA_DIRECT, AREA_GROWN };
+enum area_kind { AREA_ANON, AREA_FORK, AREA_TMPFS, AREA_CACHE, AREA_DIRECT, AREA_GROWN, AREA_IMAGE };
 
 struct params {
 	struct pattern_mix mix;
-	uint64_t anon_mib, fork_mib, tmpfs_mib, cache_mib, direct_mib;
+	uint64_t anon_mib, fork_mib, tmpfs_mib, cache_mib, direct_mib, image_mib;
 	_Atomic uint64_t rate; /* pages a second of all threads together; RATE_MAX: as fast as it goes */
 	uint64_t threads;      /* 0: as many as processors */
 	uint64_t seconds;      /* 0: until told to stop */
