@@ -66,7 +66,7 @@ _overbook() {
 	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --budget | --seconds) return ;;
 	esac
 	case $command in
-	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --balloon --require --dry-run --json --help --' ;;
+	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;

@@ -2,6 +2,7 @@
 /* The agent's constructor and its state. See agent.h. */
 #include "agent/agent.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,7 +77,8 @@ static void leave_environment(void)
 {
 	static const char *const variables[] = {
 		OB_ENV_NAME, OB_ENV_DIR, OB_ENV_LIMIT, OB_ENV_MAXIMUM, OB_ENV_RESERVATION, OB_ENV_SHARES,
-		OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, OB_ENV_LARGE, OB_ENV_FAULT,
+		OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_KEEP_AFFINITY, OB_ENV_BALLOON,
+		OB_ENV_LARGE, OB_ENV_FAULT,
 	};
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(variables); i++)
@@ -87,7 +89,7 @@ static void leave_environment(void)
 static void read_environment(void)
 {
 	struct ob_error err = { 0 };
-	char dir[sizeof(ob_agent.dir)], require[8], mapped[8], balloon[8], large[8], subject[96];
+	char dir[sizeof(ob_agent.dir)], require[8], mapped[8], affinity[8], balloon[8], large[8], subject[96];
 
 	text_from(OB_ENV_NAME, ob_agent.name, sizeof(ob_agent.name));
 	text_from(OB_ENV_DOMAIN, ob_agent.domain, sizeof(ob_agent.domain));
@@ -98,6 +100,8 @@ static void read_environment(void)
 	ob_agent.require = !strcmp(require, "1");
 	text_from(OB_ENV_SHARE_MAPPED, mapped, sizeof(mapped));
 	ob_agent.share_mapped = !strcmp(mapped, "1");
+	text_from(OB_ENV_KEEP_AFFINITY, affinity, sizeof(affinity));
+	ob_agent.keep_affinity = !strcmp(affinity, "1");
 	text_from(OB_ENV_LARGE, large, sizeof(large));
 	ob_agent.no_large = !strcmp(large, "off");
 	text_from(OB_ENV_BALLOON, balloon, sizeof(balloon));
@@ -132,4 +136,6 @@ __attribute__((constructor)) static void agent_init(void)
 	if (!ob_agent.active)
 		ob_log(OB_LOG_ERROR, "%s and %s do not name a machine and its directory: nothing is looked after", OB_ENV_NAME,
 		       OB_ENV_DIR);
+	else if (pthread_atfork(ob_hooks_before_thread, NULL, NULL))
+		ob_agent.active = 0;
 }

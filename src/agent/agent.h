@@ -3,13 +3,14 @@
  * The agent: what is preloaded into QEMU.
  *
  * Theory of operation. The constructor reads what `overbook run` left in the environment, takes it out of there, and does
- * nothing else: no thread, no descriptor, since QEMU may still fork (-daemonize). When QEMU maps the placeholder file of
- * its RAM (a file in the machine's directory), the hook of mmap() answers with private anonymous memory and gives that to
- * the engine, which starts with the first such mapping. From then on the hooks tell the engine of discards, of system
- * calls that read or write guest RAM directly, and of mappings that go. A link thread talks to overbookd.
+ * nothing else, but for a handler of fork(): no thread, no descriptor, since QEMU may still fork (-daemonize). When QEMU maps
+ * the placeholder file of its RAM (a file in the machine's directory), the hook of mmap() answers with private anonymous memory
+ * and gives that to the engine, which starts with the first such mapping. From then on the hooks tell the engine of discards, of
+ * system calls that read or write guest RAM directly, and of mappings that go. A link thread talks to overbookd.
  *
- * The hooks make their system calls themselves, so they neither depend on the order of symbol look-up nor recurse. They
- * take only the engine's locks, which nobody holds while he needs QEMU. They allocate nothing, but for the RAM mapping.
+ * The hooks make their system calls themselves, so they neither depend on the order of symbol look-up nor recurse; but for
+ * pthread_create(), which tells the engine (follow.c says why) and calls libc's. They take only the engine's locks, which
+ * nobody holds while he needs QEMU. They allocate nothing, but for the RAM mapping.
  *
  * When the engine cannot start, guest RAM is plain anonymous memory, the reason is said once, and QEMU runs as if there
  * were no agent; with OVERBOOK_REQUIRE the mapping fails and QEMU ends by its own error path.
@@ -43,6 +44,7 @@ struct ob_agent {
 	int active; /* the constructor found a machine to look after */
 	int require;
 	int share_mapped; /* shared pages may be mapped */
+	int keep_affinity; /* QEMU's threads are never kept on a processor */
 	int no_large;     /* no new large pages before overbookd allows them */
 	uint32_t balloon; /* enum ob_balloon_mode: what the user has started it with */
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
@@ -62,6 +64,11 @@ static inline struct ob_engine *ob_agent_engine(void)
 {
 	return __atomic_load_n(&ob_agent.engine, __ATOMIC_ACQUIRE);
 }
+
+/* --- hooks.c --- */
+
+/* Is to be called before a process is made, by who makes it. */
+void ob_hooks_before_thread(void);
 
 /* --- ram.c --- */
 

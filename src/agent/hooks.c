@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The functions of libc that QEMU finds here first. Each looks whether the call concerns guest RAM, and if not makes the
- * system call that libc would have made. Only 64-bit hosts are supported, so off_t and off64_t are one.
+ * system call that libc would have made. Only 64-bit hosts are supported, so off_t and off64_t are one. pthread_create() alone
+ * is libc's business, and is looked up there.
  */
 #undef _FILE_OFFSET_BITS /* with it the headers would give mmap() and its like their 64-bit names: here both are defined */
 #undef _FORTIFY_SOURCE   /* with it they would define pread() and its like inline */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 #include <linux/vhost.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -371,4 +374,32 @@ OB_EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 		return -1;
 	}
 	return syscall(SYS_sendmsg, fd, msg, flags);
+}
+
+/* --- threads and processes --- */
+
+typedef int create_fn(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+/* What a thread makes inherits the processors on which it may run. */
+void ob_hooks_before_thread(void)
+{
+	struct ob_engine *engine = ob_agent_engine();
+
+	if (engine)
+		ob_engine_before_thread(engine);
+}
+
+OB_EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *), void *context)
+{
+	static create_fn *libc_create; /* atomic: whoever comes first looks it up */
+	create_fn *create = __atomic_load_n(&libc_create, __ATOMIC_RELAXED);
+
+	if (!create) {
+		*(void **)(void *)&create = dlsym(RTLD_NEXT, "pthread_create");
+		if (!create)
+			return ENOSYS;
+		__atomic_store_n(&libc_create, create, __ATOMIC_RELAXED);
+	}
+	ob_hooks_before_thread();
+	return create(thread, attr, run, context);
 }

@@ -75,6 +75,7 @@ static void start_engine(void)
 		.limit_bytes = ob_agent.limit_bytes,
 		.swap_dir = ob_agent.swap[0] ? ob_agent.swap : NULL,
 		.map_shared = ob_agent.share_mapped,
+		.keep_affinity = ob_agent.keep_affinity,
 		.no_large = ob_agent.no_large,
 		.on_unreadable = ob_link_unreadable,
 	};

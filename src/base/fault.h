@@ -45,6 +45,7 @@
 	X(swap_read)       \
 	X(pool_alloc)      \
 	X(thread_create)   \
+	X(affinity)        \
 	X(page_return)     \
 	X(link_connect)    \
 	X(link_send)

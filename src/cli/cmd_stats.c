@@ -31,7 +31,8 @@ static const struct group {
 	    "ballooned_bytes", "absent_bytes", "pinned_bytes" } },
 	{ "Faults",
 	  { "faults_touch", "faults_open", "faults_bench", "faults_zero", "faults_compressed", "faults_swapped", "faults_shared",
-	    "faults_spurious", "faults_stalled", "stall_ns", "prefetched_pages", "fault_cpu_ns" } },
+	    "faults_spurious", "faults_stalled", "stall_ns", "prefetched_pages", "fault_cpu_ns", "leases",
+	    "leases_broken", "leases_refused" } },
 	{ "Reclaim",
 	  { "lifted_pages", "lift_busy_pages", "returned_pages", "zero_pages_found", "compressed_pages", "incompressible_pages",
 	    "pool_writeback_pages", "discarded_pages", "bench_target_bytes", "open_chunks", "reclaim_cpu_ns" } },
@@ -166,9 +167,12 @@ static void print_faults(const json_t *answer)
 	}
 	printf("\nwait: until its turn came and there was room (means); fetch: decompressing, or reading and verifying;\n"
 	       "install: putting the page in place and waking who waits.\n"
-	       "%" PRIu64 " faults waited for room, %.3f s in all; %" PRIu64 " pages came along that nobody had asked for yet.\n",
+	       "%" PRIu64 " faults waited for room, %.3f s in all; %" PRIu64 " pages came along that nobody had asked for yet.\n"
+	       "A thread was kept on its processor %" PRIu64 " times while its faults were many; %" PRIu64 " times somebody else had a say, and "
+	       "%" PRIu64 " times it was not allowed.\n",
 	       ob_client_number(stats, "faults_stalled"), (double)ob_client_number(stats, "stall_ns") / 1e9,
-	       ob_client_number(stats, "prefetched_pages"));
+	       ob_client_number(stats, "prefetched_pages"), ob_client_number(stats, "leases"),
+	       ob_client_number(stats, "leases_broken"), ob_client_number(stats, "leases_refused"));
 }
 
 static void print_degraded(uint64_t bits)

@@ -34,8 +34,8 @@
 
 #define FILE_MAX 65536 /* bytes of a settings file */
 
-static const char *const keys[] = { "limit", "reservation", "shares", "domain", "name", "swap", "share_mapped", "balloon",
-				    "require", "enabled", "otherwise", "devices", "emulator", "rundir" };
+static const char *const keys[] = { "limit", "reservation", "shares", "domain", "name", "swap", "share_mapped", "keep_affinity",
+				    "balloon", "require", "enabled", "otherwise", "devices", "emulator", "rundir" };
 
 static int set_truth(const char *key, const char *value, int *ret_truth, struct ob_error *err)
 {
@@ -100,6 +100,8 @@ static int set_one(struct ob_machine_settings *settings, const char *key, const 
 		return set_truth(key, value, &settings->options.require, err);
 	if (!strcmp(key, "share_mapped"))
 		return set_truth(key, value, &settings->options.share_mapped, err);
+	if (!strcmp(key, "keep_affinity"))
+		return set_truth(key, value, &settings->options.keep_affinity, err);
 	if (!strcmp(key, "otherwise"))
 		return set_choice(key, value, "refuse", "plain", &settings->plain, err);
 	if (!strcmp(key, "devices"))

@@ -37,7 +37,8 @@
 /* The variables of proto/env.h that we set; the fault points are the tester's own. */
 const char *const ob_run_variables[] = {
 	OB_ENV_NAME,   OB_ENV_DIR,  OB_ENV_LIMIT,  OB_ENV_MAXIMUM, OB_ENV_RESERVATION, OB_ENV_SHARES,
-	OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_BALLOON, OB_ENV_LARGE, NULL,
+	OB_ENV_DOMAIN, OB_ENV_SWAP, OB_ENV_SOCKET, OB_ENV_REQUIRE, OB_ENV_SHARE_MAPPED, OB_ENV_KEEP_AFFINITY, OB_ENV_BALLOON,
+	OB_ENV_LARGE,  NULL,
 };
 
 void ob_run_init(struct ob_run *run)
@@ -156,6 +157,8 @@ void ob_run_set_environment(struct ob_run *run)
 		setenv(OB_ENV_REQUIRE, "1", 1);
 	if (run->options.share_mapped)
 		setenv(OB_ENV_SHARE_MAPPED, "1", 1);
+	if (run->options.keep_affinity)
+		setenv(OB_ENV_KEEP_AFFINITY, "1", 1);
 	if (run->options.balloon)
 		setenv(OB_ENV_BALLOON, run->options.balloon, 1);
 	if (run->no_large)

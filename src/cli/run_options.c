@@ -16,7 +16,7 @@ static const struct option long_options[] = {
 	{ "reservation", required_argument, NULL, 'r' }, { "shares", required_argument, NULL, 's' },
 	{ "domain", required_argument, NULL, 'd' }, { "swap", required_argument, NULL, 'w' },
 	{ "no-swap", no_argument, NULL, 'W' },      { "require", no_argument, NULL, 'R' },
-	{ "share-mapped", no_argument, NULL, 'm' },
+	{ "share-mapped", no_argument, NULL, 'm' }, { "keep-affinity", no_argument, NULL, 'a' },
 	{ "balloon", required_argument, NULL, 'b' },
 	{ "dry-run", no_argument, NULL, 'D' },      { "json", no_argument, NULL, 'j' },
 	{ "help", no_argument, NULL, 'h' },         { 0 },
@@ -34,6 +34,7 @@ void ob_run_options_print_help(void)
 	       "  --swap DIR          where evicted pages are written (default: see overbook-run(1))\n"
 	       "  --no-swap           keep evicted pages in compressed memory alone\n"
 	       "  --share-mapped      map shared pages that are read again and again (try it first)\n"
+	       "  --keep-affinity     never keep a thread of QEMU's on one processor while its faults are many\n"
 	       "  --balloon auto|off  whether its balloon takes what it costs above its limit (default: overbookd's setting)\n"
 	       "  --require           do not run at all when the host cannot do it\n"
 	       "  --dry-run           print the command line that would be run, and touch nothing\n"
@@ -133,6 +134,9 @@ static int parse_one(int letter, struct ob_run_options *options, struct ob_error
 		return 0;
 	case 'm':
 		options->share_mapped = 1;
+		return 0;
+	case 'a':
+		options->keep_affinity = 1;
 		return 0;
 	case 'D':
 		options->dry_run = 1;

@@ -121,6 +121,7 @@ static void stop_threads(struct ob_engine *engine)
 		return;
 	for (unsigned i = 0; i < engine->worker_count && (int)i < engine->started; i++)
 		pthread_join(engine->worker[i].thread, NULL);
+	ob_follow_stop(engine);
 	ob_mapped_stop(engine);
 }
 
@@ -148,6 +149,7 @@ static void init_locks(struct ob_engine *engine)
 	pthread_mutex_init(&engine->mapped.lock, NULL);
 	pthread_mutex_init(&engine->large.lock, NULL);
 	ob_scan_init(&engine->scan);
+	pthread_mutex_init(&engine->follow.lease.lock, NULL);
 }
 
 static void free_engine(struct ob_engine *engine)
@@ -179,6 +181,7 @@ static void free_engine(struct ob_engine *engine)
 	pthread_mutex_destroy(&engine->clock.lock);
 	pthread_mutex_destroy(&engine->mapped.lock);
 	ob_scan_destroy(&engine->scan);
+	pthread_mutex_destroy(&engine->follow.lease.lock);
 	free((void *)engine->config.swap_dir);
 	free(engine);
 }

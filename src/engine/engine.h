@@ -32,6 +32,7 @@ struct ob_engine_config {
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
 	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
+	int keep_affinity;     /* threads of the host are never kept on a processor: follow.c */
 	int no_large;          /* no new large pages of its regions come about before orders allow them: ob_engine_large() */
 	unsigned map_run_pages, map_mappings; /* the shortest run; what they may take of vm.max_map_count; 0: choose */
 	/* An unreadable page: called from the engine's own thread, never more than once a second; cause NULL when it is read at last. */
@@ -83,6 +84,13 @@ void ob_engine_io_end(struct ob_engine *engine, const void *addr, size_t length)
  */
 void ob_engine_note_image(struct ob_engine *engine, const void *addr, size_t length);
 int ob_engine_wants_notes(const struct ob_engine *engine);
+
+/*
+ * To be called by a thread of the host that is about to make a thread or to fork: it may be kept on one processor for a moment
+ * (follow.c), which what it makes would inherit for good. Gives it its own processors back, for a second at least. Takes one lock,
+ * and that only in a thread whose faults are many.
+ */
+void ob_engine_before_thread(struct ob_engine *engine);
 
 /* Sets the limit (0: none). Returns at once; reclaim follows. -EINVAL below OB_LIMIT_MIN. */
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes) OB_MUST_CHECK;

@@ -9,7 +9,7 @@
  * half a millisecond, the end of a read is waited for with the lock held, for 2 ms at most; somebody else's fault then waits that long.
  * Whoever waits also takes the reads from the store that have ended. follow.c says on which processor a worker runs.
  *
- * An answer depends on the page's word alone, read under its chunk's lock:
+ * An answer depends on the page's word alone, read under its chunk's lock; fault_window.c says which neighbours come along:
  *
  *     absent, ballooned, zero   room for one page and its window is charged, and the range filled with the zero page; or,
  *                               where the whole chunk is empty and there is plenty of room, the chunk is opened
@@ -26,16 +26,6 @@
  * when its page cannot be read or the kernel has no memory. Its thread sleeps in the kernel meanwhile; a page that cannot
  * be read is reported by the housekeeping, and is never answered with anything but its own bytes. When `pending` is full
  * the thread is woken instead, faults again, and so asks again.
- *
- * The window: a fault just behind what the last one of its chunk brought doubles it, any other one halves it; a chunk that
- * is entered from the one below it, whose window was large, starts with that. When what is evicted does not come back
- * (housekeeping.c), neighbours come along anyhow: room for them costs nothing. And when the guest turns to other memory,
- * whatever its order there: when what it asks for back lies so close together that all of it will soon be there, and fits. Of
- * what comes back everywhere a chunk then has got RUSH_FACTOR times what it would if that were spread over as much memory as
- * the limit lets be there. That is believed from RUSH_LEAST pages on, and a chunk that is full is no longer asked for, so at worst
- * a chunk is filled in vain for as many faults. A guest that needs more than its limit at random shows no such places.
- * Only what was evicted counts: what comes back from the bench was wanted all the time, and of what was never used nobody
- * knows whether it will be.
  *
  * Nothing here allocates, or waits for anything but a chunk's lock, the store and the kernel.
  */
@@ -55,12 +45,8 @@
 #define EVENTS_MAX      4u /* few, so that a slow one keeps few others from another worker */
 #define RETRY_NS        (20 * OB_NS_PER_MS) /* after the kernel was out of memory */
 #define UNREADABLE_NS   OB_NS_PER_SEC
-#define ENTRY_PAGES     4u /* a fault so near its chunk's start may have come from the chunk below */
 #define QUICK_READ_NS   (500 * OB_NS_PER_US)
 #define PATIENCE_NS     (2 * OB_NS_PER_MS)
-#define RUSH_LEAST      24u
-#define RUSH_FACTOR     2u
-#define RUSH_MAX        32u
 #define BENCH_AROUND    8u /* at least so many neighbours come back from the bench, where it costs next to nothing */
 
 _Static_assert(offsetof(struct ob_stats, fault_shared_install_ns) ==
@@ -87,56 +73,6 @@ static void wake_fault(struct ob_engine *engine, const struct ob_pending *fault)
 static void wake_page(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
 {
 	ob_uffd_wake(engine->uffd, ob_place_ram(place, page), OB_PAGE_SIZE);
-}
-
-/* The window with which a chunk is entered: that of the chunk below, when its end was reached in large steps. */
-static unsigned entry_window(const struct ob_place *place)
-{
-	const struct ob_chunk *below = place->chunk - 1;
-
-	if (!place->chunk_first || ob_load(&below->last_fault) + 2u * ob_load(&below->window) < OB_CHUNK_PAGES)
-		return 1;
-	return ob_load(&below->window);
-}
-
-/* How many pages come along because the guest has turned to this chunk; 1: it has not. */
-static unsigned rush_of(struct ob_engine *engine, struct ob_chunk *chunk)
-{
-	uint32_t all = ob_load(&engine->fetched), since = all - chunk->rush_since;
-	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE;
-	unsigned window = 1;
-
-	if ((chunk->rush + 1) * limit < (uint64_t)RUSH_FACTOR * OB_CHUNK_PAGES * since) {
-		chunk->rush = 0;
-		chunk->rush_since = all;
-	}
-	if (chunk->rush >= RUSH_LEAST)
-		window = OB_MIN((unsigned)chunk->rush, RUSH_MAX);
-	chunk->rush = (uint16_t)OB_MIN(chunk->rush + window, (unsigned)UINT16_MAX);
-	__atomic_fetch_add(&engine->fetched, window, __ATOMIC_RELAXED);
-	return window;
-}
-
-static int was_evicted(enum ob_page_state state)
-{
-	return state == OB_PAGE_ZERO || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED;
-}
-
-/* Adapts the chunk's window to where this fault lies. */
-static unsigned window_of(struct ob_engine *engine, struct ob_place *place)
-{
-	struct ob_chunk *chunk = place->chunk;
-	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window, rush = 1;
-
-	if (was_evicted(ob_page_state(*ob_place_word(place, place->page))))
-		rush = rush_of(engine, chunk);
-	if (at > chunk->last_fault && at <= (unsigned)chunk->last_fault + window + window / 2)
-		window = OB_MIN(2u * window, OB_WINDOW_MAX);
-	else
-		window = OB_MAX(window / 2u, at < ENTRY_PAGES ? entry_window(place) : 1);
-	ob_store(&chunk->window, (uint8_t)window);
-	ob_store(&chunk->last_fault, (uint16_t)at);
-	return OB_MIN(OB_MAX(OB_MAX(window, rush), ob_load(&engine->around)), ob_load(&engine->window_max));
 }
 
 unsigned ob_fault_charge(struct ob_engine *engine, unsigned n)
@@ -211,7 +147,7 @@ static int fill_zero(struct ob_engine *engine, struct ob_place *place, unsigned 
 
 static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	uint64_t end = OB_MIN(place->page + window_of(engine, place), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + ob_fault_window(engine, place), ob_place_end(place));
 	int is_zero = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_ZERO;
 	unsigned n;
 	int r;
@@ -238,7 +174,7 @@ static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct o
 /* Moves the page back, with neighbours. Returns how many pages came, or -errno. */
 static int return_around(struct ob_engine *engine, struct ob_place *place)
 {
-	uint64_t end = OB_MIN(place->page + OB_MAX(window_of(engine, place), BENCH_AROUND), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + OB_MAX(ob_fault_window(engine, place), BENCH_AROUND), ob_place_end(place));
 	int n;
 
 	if (ob_chunk_is_whole(place->chunk)) {
@@ -488,7 +424,7 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 	struct ob_engine *engine = worker->engine;
 	enum ob_page_state state = ob_page_state(*ob_place_word(place, place->page));
 	int is_swapped = state == OB_PAGE_SWAPPED;
-	unsigned window = window_of(engine, place);
+	unsigned window = ob_fault_window(engine, place);
 	uint64_t fetched_ns = locked_ns;
 	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
@@ -535,7 +471,7 @@ static int serve_present(struct ob_engine *engine, struct ob_place *place)
 static int serve_written(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
-	unsigned window = window_of(engine, place);
+	unsigned window = ob_fault_window(engine, place);
 	uint64_t fetched_ns = locked_ns;
 	int r = ob_mapped_break(engine, place, window);
 
@@ -774,7 +710,7 @@ static void wait_for_work(struct ob_worker *worker, struct work *work)
 	/* A single thread that has just been answered must run before it can fault again. */
 	if (!engine->follow.is_led && look(engine, work))
 		return;
-	if (poll(fds, OB_ARRAY_LEN(fds), -1) < 0)
+	if (poll(fds, OB_ARRAY_LEN(fds), ob_follow_patience_ms(engine)) < 0)
 		return;
 	if (fds[2].revents) {
 		work->count = -1;
@@ -816,7 +752,7 @@ void *ob_fault_thread(void *context)
 		}
 		if (ob_load(&engine->pending_count))
 			serve_pending(worker);
-		if (work.count > 0)
+		if (work.count >= 0)
 			ob_follow(worker, now);
 	}
 	hand_over(worker);

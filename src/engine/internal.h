@@ -10,7 +10,7 @@
  *     event_lock  ->  regions_lock (read)  ->  chunk.lock  ->  pool's class lock -> pool's lock; swap's locks
  *                                                         ->  mapped.lock
  *                                                         ->  clock.lock, pending_lock, reclaim_lock, unreadable_lock,
- *                                                             share.lock, large.lock (leaves)
+ *                                                             share.lock, large.lock, follow.lease.lock (leaves)
  *
  * No lock is held during I/O: a page that is being read is BUSY, one that is being written is WRITING. A region does not go
  * while a read of it is under way (region.reads); what was written of one that has gone is thrown away.
@@ -57,7 +57,7 @@ struct ob_chunk {
 	uint16_t granted;      /* while open: pages charged for it */
 	uint16_t last_fault;   /* page number in the chunk */
 	uint16_t rush;         /* evicted pages that have come back in a row, and */
-	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_service.c */
+	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_window.c */
 	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
@@ -125,11 +125,24 @@ struct ob_worker {
 	int holds_events;     /* has event_lock */
 };
 
+/* A thread that is kept on one processor for a while: follow.c. All under its lock; thread is atomic for reading. */
+struct ob_lease {
+	pthread_mutex_t lock;
+	uint32_t thread;            /* 0: there is none */
+	int cpu;
+	cpu_set_t had;              /* where it might run before */
+	uint64_t pause_ns, paused_until_ns;
+	uint64_t looked_ns, faults, reads; /* at the last look; reads: of the faults, those answered from the store */
+	uint64_t waited_ns;         /* ... how long the thread had waited for a processor */
+};
+
 /* Whose faults there are; under event_lock. Who only reads leader and is_led does so without, and takes them as a hint. */
 struct ob_follow {
 	uint32_t leader, candidate; /* threads; leader is atomic for reading */
 	unsigned seen, of_leader;
 	int is_led;                 /* atomic for reading: nearly all of late were the leader's */
+	uint64_t faults;            /* atomic for reading: all that there were */
+	struct ob_lease lease;
 };
 
 struct ob_read;
@@ -484,6 +497,11 @@ void ob_lift_mutate(void *page);
 /* The same for one that must not be changed where it lies: the page itself, or a changed copy of it in the buffer. */
 const void *ob_lift_mutated(const void *page, char *buffer);
 
+/* --- fault_window.c --- */
+
+/* Chunk locked. How many pages a fault on place->page brings, itself included; adapts the chunk's window. */
+unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place);
+
 /* --- fault_service.c --- */
 
 void *ob_fault_thread(void *worker);
@@ -516,6 +534,10 @@ void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob
 void ob_follow_start(struct ob_worker *worker);
 void ob_follow_note(struct ob_worker *worker, const struct ob_uffd_fault *faults, int n);
 void ob_follow(struct ob_worker *worker, uint64_t now);
+/* For how long events may be waited for before ob_follow() must be called again, in ms; -1: for ever. */
+int ob_follow_patience_ms(const struct ob_engine *engine);
+/* The workers have ended. */
+void ob_follow_stop(struct ob_engine *engine);
 
 /* --- fault_read.c --- */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Which processor a thread of this process runs on. */
+/* On which processors threads of this process run, and may run. */
 #ifndef OB_KERN_CPU_H
 #define OB_KERN_CPU_H
 
@@ -13,5 +13,18 @@ int ob_cpu_of_thread(uint32_t thread) OB_MUST_CHECK;
 
 /* Binds the calling thread to one processor. 0 or -errno (it may not run there). */
 int ob_cpu_bind(int cpu) OB_MUST_CHECK;
+
+/* How long a thread of this process has waited for a processor so far. 0 or -errno (a kernel without CONFIG_SCHED_INFO). */
+int ob_cpu_waited(uint32_t thread, uint64_t *ret_ns) OB_MUST_CHECK;
+
+/* The processors on which a thread may run, and what is to be them: of a thread of this process alone. 0 or -errno. */
+int ob_cpu_mask(uint32_t thread, cpu_set_t *ret_mask) OB_MUST_CHECK;
+int ob_cpu_set_mask(uint32_t thread, const cpu_set_t *mask) OB_MUST_CHECK;
+
+/*
+ * The same for a mask that the thread had before. Since Linux 6.2 a thread never gets more than it asked for last, its cpuset may
+ * grow as it likes; so where the mask is all that the cpuset allows, the thread is made one that has asked for nothing.
+ */
+int ob_cpu_restore_mask(uint32_t thread, const cpu_set_t *mask) OB_MUST_CHECK;
 
 #endif

@@ -18,6 +18,7 @@
 #define OB_ENV_SOCKET      "OVERBOOK_SOCKET"      /* overbookd's socket for agents; absent: stay alone */
 #define OB_ENV_REQUIRE     "OVERBOOK_REQUIRE"     /* "1": end QEMU at start when the engine cannot start */
 #define OB_ENV_SHARE_MAPPED "OVERBOOK_SHARE_MAPPED" /* "1": shared pages that are read again and again may be mapped */
+#define OB_ENV_KEEP_AFFINITY "OVERBOOK_KEEP_AFFINITY" /* "1": QEMU's threads are never kept on a processor */
 #define OB_ENV_BALLOON     "OVERBOOK_BALLOON"     /* "auto" or "off": how the balloon is driven; absent: as overbookd's settings say */
 #define OB_ENV_LARGE       "OVERBOOK_LARGE"       /* "off": no new large pages of guest RAM before overbookd allows them; absent: as the kernel likes */
 #define OB_ENV_FAULT       "OVERBOOK_FAULT"       /* fault points (base/fault.h), for tests */

@@ -119,7 +119,10 @@
 	X(noted_image_pages, counter, "pages that were read from a disk image that other machines may read too")  \
 	X(noted_wanted_pages, counter, "pages that overbookd has asked for while they were in place")             \
 	X(noted_scan_pages, counter, "pages that the scanner took out for being one or the other, ahead of its round: a part of scan_pages") \
-	X(noted_found_pages, counter, "of those: pages that were shared, or dropped as zeros, by the time they were settled")
+	X(noted_found_pages, counter, "of those: pages that were shared, or dropped as zeros, by the time they were settled") \
+	X(leases, counter, "times that a thread was kept on its processor while its faults were answered there")  \
+	X(leases_broken, counter, "times that this ended early: somebody else wanted the processor, or chose the thread's") \
+	X(leases_refused, counter, "times that the kernel would not have it")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

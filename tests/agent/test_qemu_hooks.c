@@ -19,6 +19,8 @@
 #include <linux/userfaultfd.h>
 #include <linux/vfio.h>
 #include <linux/vhost.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -317,6 +319,60 @@ static void no_large_pages_come_about(void **state)
 	assert_null(getenv(OB_ENV_LARGE));
 }
 
+static void *note_processors(void *mask)
+{
+	sched_getaffinity(0, sizeof(cpu_set_t), mask);
+	return NULL;
+}
+
+/* Faults until the engine keeps this thread on one processor, and makes a thread, or a process, then. */
+static void *make_one_while_kept(void *is_process)
+{
+	static cpu_set_t had, theirs;
+	uint64_t x = 1;
+	pthread_t thread;
+	pid_t pid;
+	int status;
+
+	note_processors(&had);
+	do {
+		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+		((volatile char *)ram)[x % RAM_BYTES];
+		note_processors(&theirs);
+	} while (CPU_COUNT(&theirs) > 1);
+	if (is_process) {
+		pid = fork();
+		if (pid == 0) {
+			note_processors(&theirs);
+			_exit(!CPU_EQUAL(&theirs, &had));
+		}
+		return waitpid(pid, &status, 0) == pid && status == 0 ? NULL : is_process;
+	}
+	if (pthread_create(&thread, NULL, note_processors, &theirs) == 0)
+		pthread_join(thread, NULL);
+	return CPU_EQUAL(&theirs, &had) ? NULL : &had;
+}
+
+static void what_a_busy_thread_makes_may_run_anywhere(void **state)
+{
+	static char is_process;
+	pthread_t thread;
+	cpu_set_t mask;
+	void *wrong;
+
+	note_processors(&mask);
+	if (CPU_COUNT(&mask) == 1) {
+		print_message("skipped: there is one processor\n");
+		skip();
+	}
+	fill_ram();
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(pthread_create(&thread, NULL, make_one_while_kept, i % 2 ? &is_process : NULL), 0);
+		pthread_join(thread, &wrong);
+		assert_null(wrong);
+	}
+}
+
 static int run_inside(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +383,7 @@ static int run_inside(void)
 		cmocka_unit_test(the_placeholder_is_not_handed_out),
 		cmocka_unit_test(streams_without_ram),
 		cmocka_unit_test(no_large_pages_come_about),
+		cmocka_unit_test(what_a_busy_thread_makes_may_run_anywhere),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, NULL);

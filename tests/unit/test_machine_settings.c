@@ -83,7 +83,7 @@ static void the_nearer_goes_before_the_farther(void **state)
 	struct ob_machine_settings settings;
 
 	write_file("machines.conf", 0644, "# for all\n\nlimit = 50%\n shares=10 \nballoon = auto\nswap = /srv/swap\n"
-		   "require = yes\nrundir = /run/x\n");
+		   "require = yes\nkeep_affinity = yes\nrundir = /run/x\n");
 	write_file("machines/web.conf", 0600, "limit = 1.5G\nswap = none\ndomain = a\nname = other\n"
 		   "devices = add\notherwise = plain");
 	settings = read_for("web");
@@ -93,7 +93,7 @@ static void the_nearer_goes_before_the_farther(void **state)
 	assert_string_equal(settings.options.name, "other");
 	assert_int_equal(settings.options.shares, 10);
 	assert_string_equal(settings.options.balloon, "auto");
-	assert_true(settings.options.require && settings.add_devices && settings.plain);
+	assert_true(settings.options.keep_affinity && settings.options.require && settings.add_devices && settings.plain);
 	settings = read_for("db");
 	assert_int_equal(settings.limit_percent, 50);
 	assert_string_equal(settings.options.swap, "/srv/swap");
