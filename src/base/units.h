@@ -11,6 +11,12 @@
 #define OB_MIB (1ull << 20)
 #define OB_GIB (1ull << 30)
 
+/* a - b, or 0 where that would be less. */
+static inline uint64_t ob_less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
 /*
  * Parses "512M", "1.5G", "4096" (bytes), "2GiB", "64k"; suffixes B K M G T P in either case, with or without
  * "iB" or "B". Returns 0, -EINVAL (not a size) or -ERANGE (does not fit in 64 bits).

@@ -11,11 +11,6 @@
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define SETTLE        3
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 /* Whether a is above b by more than is looked at. */
 static bool is_above(uint64_t a, uint64_t b)
 {
@@ -166,12 +161,12 @@ static uint64_t sum_of_targets(const struct ob_apps *apps)
 /* What is missing when it has been missing for long enough; else 0. */
 static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 {
-	uint64_t there = view->held_bytes + view->spare_bytes, missing = view->is_known ? less(view->goal_bytes, there) : 0;
+	uint64_t there = view->held_bytes + view->spare_bytes, missing = view->is_known ? ob_less(view->goal_bytes, there) : 0;
 
 	/* What is on its way will be there. */
 	for (unsigned i = 0; i < apps->n; i++)
 		if (apps->app[i].state == OB_APP_ASKED)
-			missing = less(missing, less(apps->app[i].target_bytes, apps->app[i].given_bytes));
+			missing = ob_less(missing, ob_less(apps->app[i].target_bytes, apps->app[i].given_bytes));
 	if (missing < GRAIN) {
 		apps->looks = 0;
 		return 0;
@@ -207,7 +202,7 @@ static void want_more(const struct ob_apps *apps, uint64_t more, uint64_t *wante
 {
 	for (int i = next_by_pain(apps, -1, false); i >= 0 && more; i = next_by_pain(apps, i, false)) {
 		const struct ob_app *app = &apps->app[i];
-		uint64_t could = app->state == OB_APP_SHORT ? 0 : less(app->could_bytes, app->target_bytes);
+		uint64_t could = app->state == OB_APP_SHORT ? 0 : ob_less(app->could_bytes, app->target_bytes);
 
 		wanted[i] += OB_MIN(could, more);
 		more -= OB_MIN(could, more);
@@ -230,11 +225,11 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 
 	for (unsigned i = 0; i < apps->n; i++)
 		wanted[i] = apps->app[i].target_bytes;
-	most = less(OB_MAX(view->goal_bytes, view->held_bytes), apps->own_bytes);
-	due = less(told, most);
+	most = ob_less(OB_MAX(view->goal_bytes, view->held_bytes), apps->own_bytes);
+	due = ob_less(told, most);
 	/* While it shrinks it is known already, by what it was before, what of it is own. */
 	if (!due && view->goal_bytes >= view->held_bytes && view->held_bytes >= apps->held_bytes)
-		apps->own_bytes = less(view->held_bytes, told);
+		apps->own_bytes = ob_less(view->held_bytes, told);
 	apps->held_bytes = view->held_bytes;
 	if (due && view->held_bytes && view->is_known)
 		due = OB_MIN(due, OB_MAX(OB_MAX(view->spare_bytes, due / 16), GRAIN));

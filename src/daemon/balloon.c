@@ -51,11 +51,6 @@ static uint64_t sane(uint64_t bytes)
 	return OB_MIN(bytes, BYTES_SANE);
 }
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 static enum ob_balloon_mode mode_of(const struct ob_machine *machine)
 {
 	if (machine->balloon.mode != OB_BALLOON_DEFAULT)
@@ -84,10 +79,10 @@ static uint64_t floor_of(const struct ob_machine *machine)
 static uint64_t goal_of(const struct ob_machine *machine)
 {
 	const struct ob_stats *stats = &machine->stats;
-	uint64_t away = sane(stats->swapped_bytes) + less(sane(stats->compressed_bytes), sane(stats->pool_bytes));
+	uint64_t away = sane(stats->swapped_bytes) + ob_less(sane(stats->compressed_bytes), sane(stats->pool_bytes));
 
 	if (mode_of(machine) == OB_BALLOON_FIXED)
-		return less(machine_bytes(machine), machine->balloon.size_bytes);
+		return ob_less(machine_bytes(machine), machine->balloon.size_bytes);
 	if (mode_of(machine) != OB_BALLOON_AUTO || machine->release != OB_RELEASE_NO)
 		return 0;
 	/* Not divided yet. */
@@ -108,7 +103,7 @@ static bool has_driver(const struct ob_machine *machine)
 static struct ob_balloon_view view_of(const struct ob_machine *machine, uint64_t now_ns)
 {
 	const struct ob_stats *stats = &machine->stats;
-	uint64_t size = machine_bytes(machine), unseen = less(size, sane(stats->ram_bytes));
+	uint64_t size = machine_bytes(machine), unseen = ob_less(size, sane(stats->ram_bytes));
 
 	return (struct ob_balloon_view){
 		.now_ns = now_ns, .machine_bytes = size, .held_bytes = OB_MIN(stats->balloon_bytes, size),

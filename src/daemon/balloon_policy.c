@@ -26,11 +26,6 @@ static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most)
 	return value < least ? least : value > most ? most : value;
 }
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 static uint64_t whole_mib(uint64_t bytes)
 {
 	return bytes - bytes % OB_MIB;
@@ -60,7 +55,7 @@ uint64_t ob_balloon_margin_bytes(uint64_t machine_bytes)
 /* What programs could have, as far as the guest tells. Returns whether it does. */
 static bool get_available(const struct ob_balloon_view *view, uint64_t *ret_bytes)
 {
-	uint64_t most = less(view->machine_bytes, view->held_bytes), caches = view->known & OB_GUEST_CACHES ? view->caches_bytes : 0;
+	uint64_t most = ob_less(view->machine_bytes, view->held_bytes), caches = view->known & OB_GUEST_CACHES ? view->caches_bytes : 0;
 
 	if (view->known & OB_GUEST_AVAILABLE)
 		*ret_bytes = OB_MIN(view->available_bytes, most);
@@ -125,8 +120,8 @@ static void ease(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 	uint64_t available = 0, relief = 2 * ob_balloon_step_bytes(view->machine_bytes), missing = 0;
 
 	if (get_available(view, &available))
-		missing = less(ob_balloon_margin_bytes(view->machine_bytes), available);
-	retreat(policy, view, OB_BALLOON_EASING, less(OB_MIN(view->held_bytes, policy->target_bytes), OB_MAX(relief, missing)));
+		missing = ob_less(ob_balloon_margin_bytes(view->machine_bytes), available);
+	retreat(policy, view, OB_BALLOON_EASING, ob_less(OB_MIN(view->held_bytes, policy->target_bytes), OB_MAX(relief, missing)));
 }
 
 /* Whether the balloon has become smaller than it was, and nobody has asked for that. */
@@ -141,7 +136,7 @@ static bool has_shrunk(struct ob_balloon_policy *policy, const struct ob_balloon
 /* Whether it is long since that less is gone from the host than the guest says it has given. */
 static bool is_doubtful(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
-	uint64_t missing = less(view->held_bytes, view->gone_bytes);
+	uint64_t missing = ob_less(view->held_bytes, view->gone_bytes);
 
 	if (missing <= OB_MAX(view->held_bytes / 4, DOUBT_LEAST) || !policy->target_bytes)
 		policy->doubt_ns = 0;
@@ -181,7 +176,7 @@ static uint64_t get_room(const struct ob_balloon_policy *policy, const struct ob
 		step /= 4;
 	if (!get_available(view, &available) || !policy->update_ns)
 		return step / 2;
-	return OB_MIN(step, less(available, ob_balloon_margin_bytes(view->machine_bytes)) / 2);
+	return OB_MIN(step, ob_less(available, ob_balloon_margin_bytes(view->machine_bytes)) / 2);
 }
 
 static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view *view, uint64_t goal)
@@ -209,7 +204,7 @@ static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 
 static void shrink(struct ob_balloon_policy *policy, const struct ob_balloon_view *view, uint64_t goal)
 {
-	policy->target_bytes = OB_MAX(goal, less(policy->target_bytes, 4 * ob_balloon_step_bytes(view->machine_bytes)));
+	policy->target_bytes = OB_MAX(goal, ob_less(policy->target_bytes, 4 * ob_balloon_step_bytes(view->machine_bytes)));
 	policy->most_bytes = OB_MIN(policy->most_bytes, policy->target_bytes);
 	policy->moved_bytes = view->held_bytes;
 	policy->moved_ns = view->now_ns;
@@ -240,7 +235,7 @@ static void rest(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 
 uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
-	uint64_t most = whole_mib(less(view->machine_bytes, view->floor_bytes)), goal = OB_MIN(whole_mib(view->goal_bytes), most);
+	uint64_t most = whole_mib(ob_less(view->machine_bytes, view->floor_bytes)), goal = OB_MIN(whole_mib(view->goal_bytes), most);
 	bool suffers;
 
 	if (!view->has_driver) {
@@ -282,6 +277,6 @@ uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t h
 	slack = clamp(entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);
 	demand = cost_bytes + away_bytes;
 	if (demand + slack < entitled_bytes)
-		return less(policy->target_bytes, entitled_bytes - slack - demand);
+		return ob_less(policy->target_bytes, entitled_bytes - slack - demand);
 	return policy->target_bytes;
 }

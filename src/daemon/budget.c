@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/budget.h"
 
+#include "base/units.h"
+
 __extension__ typedef unsigned __int128 wide;
 
 static uint64_t add_saturated(uint64_t a, uint64_t b)
@@ -8,11 +10,6 @@ static uint64_t add_saturated(uint64_t a, uint64_t b)
 	uint64_t sum;
 
 	return __builtin_add_overflow(a, b, &sum) ? OB_BUDGET_NONE : sum;
-}
-
-static uint64_t subtract_saturated(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
 }
 
 /* part / whole of amount, rounded down; whole is not 0. */
@@ -65,7 +62,7 @@ static void divide_scarcity(uint64_t available, struct ob_budget_machine *machin
 		if (machines[i].role == OB_BUDGET_FREE)
 			continue;
 		above = add_saturated(above, ob_budget_floor(&machines[i]) - OB_LIMIT_MIN);
-		rest = subtract_saturated(rest, OB_LIMIT_MIN);
+		rest = ob_less(rest, OB_LIMIT_MIN);
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (machines[i].role == OB_BUDGET_FREE)
@@ -111,7 +108,7 @@ void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines,
 
 	for (size_t i = 0; i < n; i++) {
 		if (machines[i].role == OB_BUDGET_FREE) {
-			available = subtract_saturated(available, machines[i].cost_bytes);
+			available = ob_less(available, machines[i].cost_bytes);
 			machines[i].target_bytes = machines[i].cost_bytes;
 			continue;
 		}
@@ -140,7 +137,7 @@ static uint64_t machine_lack(const struct ob_budget_machine *machine, uint64_t c
 {
 	if (machine->role != OB_BUDGET_ORDERED)
 		return 0;
-	return subtract_saturated(want, OB_MAX(charge, machine->grant_bytes));
+	return ob_less(want, OB_MAX(charge, machine->grant_bytes));
 }
 
 /* How far a machine is served in the given pass: first what is urgent, then everything. */
@@ -171,7 +168,7 @@ static uint64_t deal_by_lack(uint64_t free_bytes, struct ob_budget_machine *mach
 		given += mine;
 		machine->grant_bytes = OB_MIN(want, base + mine);
 	}
-	return subtract_saturated(free_bytes, given);
+	return ob_less(free_bytes, given);
 }
 
 uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n)
@@ -210,7 +207,7 @@ uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint6
 
 	for (size_t i = 0; i < n; i++)
 		charged = add_saturated(charged, ob_budget_charge(&machines[i]));
-	room = subtract_saturated(budget_bytes, charged);
+	room = ob_less(budget_bytes, charged);
 	room = OB_MIN(room, want_bytes);
 	return OB_MAX(room, used_bytes);
 }

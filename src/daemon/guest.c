@@ -167,25 +167,20 @@ bool ob_guest_may_give(const struct ob_machine *machine)
 	return ob_apps_may_give(&machine->guest.apps);
 }
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 {
 	uint64_t margin = ob_balloon_margin_bytes(view->machine_bytes);
 	struct ob_guest *guest = &machine->guest;
 	struct ob_apps_view apps = {
-		.now_ns = view->now_ns, .goal_bytes = OB_MIN(view->goal_bytes, less(view->machine_bytes, view->floor_bytes)),
-		.held_bytes = view->held_bytes, .spare_bytes = less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
+		.now_ns = view->now_ns, .goal_bytes = OB_MIN(view->goal_bytes, ob_less(view->machine_bytes, view->floor_bytes)),
+		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
 	};
 
 	if (guest->is_here && view->now_ns - guest->heard_ns > SILENCE_NS && view->now_ns > guest->heard_ns)
 		lose(machine, "silent");
 	ob_apps_step(&guest->apps, &apps);
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
-					view->held_bytes + less(view->free_bytes, margin));
+					view->held_bytes + ob_less(view->free_bytes, margin));
 }
 
 /* Puts a frame behind those that are there. */

@@ -67,11 +67,6 @@ static struct {
 	struct ob_guest_app last_word[OB_GUEST_APPS_MAX];
 } clients = { .fd = -1 };
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 static bool is_known(const struct client *client)
 {
 	return client->fd >= 0 && client->app.app;
@@ -178,7 +173,7 @@ static void measure(struct client *client)
 	/* A server of which the process is not known (in a container, say) is believed. */
 	if (!client->pid)
 		client->base_bytes = OB_GUEST_BYTES_MAX, has = client->app.used_bytes;
-	seen = less(client->base_bytes, has);
+	seen = ob_less(client->base_bytes, has);
 	slack = OB_MAX(SLACK_LEAST, given / 16);
 	given = seen + slack >= given ? given : seen;
 	if (given != client->app.given_bytes)

@@ -32,11 +32,6 @@ static struct {
 	bool has_come;                       /* down to it */
 } self;
 
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
-}
-
 /* --- the connection to the server --- */
 
 int ob_server_send(struct ob_server *server, const void *data, size_t size, struct ob_error *err)
@@ -171,7 +166,7 @@ static int set_limit(uint64_t bytes, struct ob_error *err)
 		r = adaptor->look(&self.server, &sizes, err);
 	if (r < 0)
 		return r;
-	if (sizes.limit_bytes != bytes && (sizes.limit_bytes < less(bytes, self.server.grain_bytes) || sizes.limit_bytes > bytes + self.server.grain_bytes))
+	if (sizes.limit_bytes != bytes && (sizes.limit_bytes < ob_less(bytes, self.server.grain_bytes) || sizes.limit_bytes > bytes + self.server.grain_bytes))
 		return ob_error_set(err, EIO, "it was told a limit of %llu bytes and has one of %llu: it ignores what it is told", (unsigned long long)bytes,
 				    (unsigned long long)sizes.limit_bytes);
 	self.limit_bytes = sizes.limit_bytes;
@@ -196,7 +191,7 @@ static int shrink(uint64_t give_bytes, struct ob_error *err)
 	r = save_state(err);
 	if (r < 0)
 		return r;
-	limit = less(self.base_bytes, give_bytes);
+	limit = ob_less(self.base_bytes, give_bytes);
 	limit = OB_MAX(limit, floor);
 	if (self.original_bytes)
 		limit = OB_MIN(limit, self.original_bytes);
@@ -258,10 +253,10 @@ static int look(void)
 	if (r < 0)
 		return has_ended(r) ? r : 0;
 	self.app.used_bytes = sizes.used_bytes;
-	self.app.could_bytes = sizes.can_shrink ? less(self.app.target_bytes ? self.base_bytes : sizes.used_bytes, floor) : 0;
+	self.app.could_bytes = sizes.can_shrink ? ob_less(self.app.target_bytes ? self.base_bytes : sizes.used_bytes, floor) : 0;
 	if (!self.app.target_bytes)
 		return 0;
-	self.app.given_bytes = less(self.base_bytes, sizes.used_bytes);
+	self.app.given_bytes = ob_less(self.base_bytes, sizes.used_bytes);
 	/* Once it is down to its limit, and has let go of it, it will not come nearer. */
 	if (self.has_come)
 		self.app.flags |= OB_GUEST_APP_FINAL;
