@@ -6,7 +6,6 @@
 #include "base/units.h"
 
 #define GRAIN         OB_MIB
-#define DEADLINE_NS   (10 * OB_NS_PER_SEC)
 #define WAIT_LEAST_NS (10 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define SETTLE        3
@@ -41,7 +40,7 @@ static void tell(struct ob_app *app, enum ob_app_state state, uint64_t target_by
 static void ask(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
 	tell(app, OB_APP_ASKED, wanted_bytes);
-	app->until_ns = now_ns + DEADLINE_NS;
+	app->until_ns = now_ns + OB_APP_DEADLINE_MS * OB_NS_PER_MS;
 }
 
 /* What it has given is all that is to be had. */

@@ -54,6 +54,8 @@
 
 #include "proto/guest.h"
 
+#define OB_APP_DEADLINE_MS 10000
+
 enum ob_app_state { OB_APP_RESTING, OB_APP_ASKED, OB_APP_GIVEN, OB_APP_SHORT, OB_APP_RETURNING, OB_APP_STATES };
 
 /* One application; zeroed at first, but for a target that it has been told before. */

@@ -7,10 +7,11 @@
  *     silent --HELLO--> here: WELCOME is sent --SILENCE_NS without a word, a HELLO of another session--> silent; its applications
  *                                                                                                         are forgotten
  *
- * Nothing is sent but to a guest that is here, except for a WELCOME to nobody when a relay begins: a guest that has met another overbookd
- * does not know of this one. A TARGET is sent when it changes, and again every AGAIN_NS until an APP answers
- * it, so what is lost on the way costs a moment. A guest that says of an application that it has been told a target is believed as far as
- * that is a target to start from: so a new overbookd, or one whose agent was away, takes up what it finds.
+ * Nothing is sent but to a guest that is here, except for a WELCOME to nobody when a relay begins, since a guest that has met another overbookd
+ * does not know of this one, and when a guest falls silent, for one that stood still. A TARGET is sent when it changes, and again every AGAIN_NS
+ * until an APP answers it, so what is lost on the way costs a moment; an application of which nothing is heard for SILENCE_NS has gone. A guest
+ * that says of an application that it has been told a target is believed as far as that is a target to start from: so a new overbookd, or one
+ * whose agent was away, takes up what it finds.
  *
  * Everything here is a guest's word. Numbers are within OB_GUEST_BYTES_MAX (guest.c of proto/), there are OB_GUEST_APPS_MAX applications and
  * no queues; the agent lets through so many bytes a second; what a guest can gain by lying is that its own applications are asked for less,
@@ -29,7 +30,6 @@
 
 #define SILENCE_NS  (20 * OB_NS_PER_SEC)
 #define AGAIN_NS    (2 * OB_NS_PER_SEC)
-#define DEADLINE_MS 10000
 #define BUSY_MS     1000
 #define IDLE_MS     5000
 
@@ -41,14 +41,14 @@ static void forget_apps(struct ob_guest *guest)
 
 void ob_guest_connected(struct ob_machine *machine)
 {
-	machine->guest.is_relayed = false;
+	machine->guest.is_called = false;
 	memset(&machine->guest.reader, 0, sizeof(machine->guest.reader));
 }
 
 static void lose(struct ob_machine *machine, const char *why)
 {
 	if (machine->guest.is_here)
-		ob_log(OB_LOG_INFO, "machine \"%s\": overbook-guest in its guest is %s", machine->name, why);
+		ob_log_limited(OB_LOG_INFO, "machine \"%s\": overbook-guest in its guest is %s", machine->name, why);
 	machine->guest.is_here = machine->guest.is_welcome = false;
 	forget_apps(&machine->guest);
 }
@@ -60,7 +60,7 @@ static void take_hello(struct ob_machine *machine, const struct ob_guest_msg *ms
 	if (guest->is_here && guest->session != msg->session)
 		lose(machine, "another one");
 	if (!guest->is_here)
-		ob_log(OB_LOG_INFO, "machine \"%s\": its guest runs %s", machine->name, msg->hello.program);
+		ob_log_limited(OB_LOG_INFO, "machine \"%s\": its guest runs %s", machine->name, msg->hello.program);
 	guest->is_here = guest->is_welcome = true;
 	guest->session = msg->session;
 	guest->interval_ms = 0;
@@ -127,6 +127,7 @@ static void take_app(struct ob_machine *machine, const struct ob_guest_app *said
 		return;
 	app = &guest->apps.app[at];
 	guest->seen[at].said = *said;
+	guest->seen[at].heard_ns = ob_now_ns();
 	app->pain = said->pain;
 	app->could_bytes = said->could_bytes;
 	app->given_bytes = said->given_bytes;
@@ -162,6 +163,20 @@ void ob_guest_heard(struct ob_machine *machine, const struct ob_wire_msg *msg)
 	reader->bad_frames = 0;
 }
 
+/* What was heard too long ago is nothing any more. */
+static void forget_the_silent(struct ob_machine *machine, uint64_t now_ns)
+{
+	struct ob_guest *guest = &machine->guest;
+
+	if (guest->is_here && now_ns > guest->heard_ns + SILENCE_NS) {
+		lose(machine, "silent");
+		guest->is_called = false;
+	}
+	for (unsigned i = guest->apps.n; i-- > 0;)
+		if (now_ns > guest->seen[i].heard_ns + SILENCE_NS)
+			remove_app(guest, i);
+}
+
 bool ob_guest_may_give(const struct ob_machine *machine)
 {
 	return ob_apps_may_give(&machine->guest.apps);
@@ -176,8 +191,7 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
 	};
 
-	if (guest->is_here && view->now_ns - guest->heard_ns > SILENCE_NS && view->now_ns > guest->heard_ns)
-		lose(machine, "silent");
+	forget_the_silent(machine, view->now_ns);
 	ob_apps_step(&guest->apps, &apps);
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
 					view->held_bytes + ob_less(view->free_bytes, margin));
@@ -220,7 +234,7 @@ static void add_target(struct ob_machine *machine, struct ob_wire_msg *out, unsi
 	msg.sequence = seen->sequence;
 	msg.target.app = seen->said.app;
 	msg.target.give_bytes = app->target_bytes;
-	msg.target.deadline_ms = DEADLINE_MS;
+	msg.target.deadline_ms = OB_APP_DEADLINE_MS;
 	seen->told_bytes = app->target_bytes;
 	seen->told_ns = now_ns;
 	add_frame(out, &msg);
@@ -240,7 +254,7 @@ int ob_guest_flush(struct ob_machine *machine)
 			if (is_due(&guest->apps.app[i], &guest->seen[i], now_ns))
 				add_target(machine, &out, i, now_ns);
 	}
-	if (!guest->is_relayed)
+	if (!guest->is_called)
 		add_frame(&out, &(struct ob_guest_msg){ .type = OB_GUEST_WELCOME, .welcome.interval_ms = IDLE_MS });
 	if (!out.guest.n)
 		return 0;
@@ -248,7 +262,7 @@ int ob_guest_flush(struct ob_machine *machine)
 	guest->is_welcome = r < 0 && guest->is_here;
 	if (r < 0)
 		return r;
-	guest->is_relayed = true;
+	guest->is_called = true;
 	return 0;
 }
 

@@ -18,13 +18,14 @@ struct ob_machine;
 /* What is known of an application besides what the policy knows (ob_apps.app of the same index). */
 struct ob_guest_seen {
 	struct ob_guest_app said;
+	uint64_t heard_ns;
 	uint32_t sequence; /* of the TARGET that was sent last; 0: none was */
 	uint64_t told_bytes, told_ns;
 };
 
 /* A machine's. */
 struct ob_guest {
-	bool is_relayed;  /* the agent has been asked to relay what the guest says, on this connection */
+	bool is_called;   /* whoever is there has been called on to say HELLO, and the agent to relay it, since it was last missed */
 	bool is_here;     /* overbook-guest has said HELLO in this session */
 	bool is_welcome;  /* and is to be answered */
 	uint32_t session, last_sequence;

@@ -18,7 +18,7 @@
 #include "base/log.h"
 #include "guest/guest.h"
 
-#define LOOK_NS       (2 * OB_NS_PER_SEC)
+#define LOOK_NS       OB_NS_PER_SEC
 #define WAIT_LEAST_NS OB_NS_PER_SEC
 #define WAIT_MOST_NS  (60 * OB_NS_PER_SEC)
 #define GOOD_LIFE_NS  (60 * OB_NS_PER_SEC)
@@ -84,8 +84,8 @@ void ob_adaptors_init(const struct ob_guest_config *config, const char *state_di
 		add(&config->service[i]);
 	if (!config->discover)
 		return;
-	add_usual(config, &ob_redis);
-	add_usual(config, &ob_mariadb);
+	for (const struct ob_adaptor *const *kind = ob_adaptor_kinds; *kind; kind++)
+		add_usual(config, *kind);
 }
 
 /* In the child: nothing of overbook-guest's is open but the socket to it, and it ends with overbook-guest. */
@@ -158,7 +158,7 @@ void ob_adaptors_turn(void)
 
 	if (now_ns < adaptors.look_ns)
 		return;
-	adaptors.look_ns = now_ns + LOOK_NS / 2;
+	adaptors.look_ns = now_ns + LOOK_NS;
 	reap();
 	for (unsigned i = 0; i < adaptors.n; i++)
 		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && stat(adaptors.item[i].service.socket, &st) == 0 &&

@@ -83,6 +83,9 @@ extern const struct ob_adaptor ob_redis, ob_mariadb;
 
 /* --- config.c --- */
 
+/* All kinds; NULL at the end. */
+extern const struct ob_adaptor *const ob_adaptor_kinds[];
+
 struct ob_guest_config {
 	bool discover;
 	unsigned n;
@@ -114,6 +117,8 @@ int ob_server_send(struct ob_server *server, const void *data, size_t size, stru
 int ob_server_more(struct ob_server *server, struct ob_error *err) OB_MUST_CHECK;
 /* Drops the first bytes of what has come. */
 void ob_server_drop(struct ob_server *server, size_t bytes);
+/* A number of bytes in decimal, and nothing else: 0 or -EPROTO. In parse.c. */
+int ob_server_parse_bytes(const char *text, uint64_t *ret_bytes) OB_MUST_CHECK;
 /* The password of the service, "" for none; at most OB_SECRET_MAX bytes with its end. To be wiped by the caller. */
 int ob_server_secret(const struct ob_server *server, char *ret_secret, struct ob_error *err) OB_MUST_CHECK;
 

@@ -6,7 +6,8 @@
  *     connected --APP--> known: has a number, which the host is told --its end, a packet that breaks the rules--> gone, which the host is told
  *         +-- nothing for NAME_NS: closed
  *
- * Whoever is a user of this guest may connect: OF_A_USER applications each, root any number. A lie about oneself is worth little:
+ * Whoever is a user of this guest may connect: OF_A_USER applications each, OF_USERS all together, so that there is room for those of root and for
+ * adaptors whatever users do. A lie about oneself is worth little:
  *
  * What counts as given is what the process has less than when it was first asked (VmRSS and VmSwap), within SLACK; and never more than its
  * target. So a program that drops a cache and fills another has given nothing. What it could give is at most what it has.
@@ -30,6 +31,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "guest/adaptor.h"
 #include "guest/guest.h"
 
 #define NAME_NS   (5 * OB_NS_PER_SEC)
@@ -38,6 +40,7 @@
 #define LOOK_NS   (500 * OB_NS_PER_MS) /* at what a process has, while it has a target */
 #define PACKETS   32u
 #define OF_A_USER 4
+#define OF_USERS  (OB_GUEST_APPS_MAX - OB_SERVICES_MAX)
 #define SLACK_LEAST (2 * OB_MIB)
 
 struct client {
@@ -62,7 +65,7 @@ static struct {
 	int fd;
 	uint32_t next_app;
 	struct client client[OB_CLIENTS_MAX];
-	/* Those who have gone, of which the host has not been told. More than there is room for are forgotten: it hears nothing of them any more. */
+	/* Those who have gone, of which the host has not been told. More than there is room for are left out: it forgets whom it hears nothing of. */
 	unsigned gone;
 	struct ob_guest_app last_word[OB_GUEST_APPS_MAX];
 } clients = { .fd = -1 };
@@ -84,7 +87,7 @@ unsigned ob_clients_count(void)
 static void remove_client(struct client *client, const char *why)
 {
 	if (is_known(client)) {
-		ob_log(OB_LOG_INFO, "application \"%s\" (pid %d) has gone: %s", client->app.name, (int)client->pid, why);
+		ob_log_limited(OB_LOG_INFO, "application \"%s\" (pid %d) has gone: %s", client->app.name, (int)client->pid, why);
 		client->app.flags = OB_GUEST_APP_GONE;
 		if (clients.gone < OB_GUEST_APPS_MAX)
 			clients.last_word[clients.gone++] = client->app;
@@ -116,13 +119,20 @@ int ob_clients_listen(const char *path, struct ob_error *err)
 	return 0;
 }
 
-static unsigned count_user(uid_t uid)
+/* Whether another application of that user's may be here. */
+static bool is_allowed(uid_t uid)
 {
-	unsigned n = 0;
+	unsigned own = 0, users = 0;
 
-	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++)
-		n += clients.client[i].fd >= 0 && !clients.client[i].adaptor && clients.client[i].uid == uid;
-	return n;
+	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++) {
+		const struct client *client = &clients.client[i];
+
+		if (client->fd < 0 || client->adaptor || !client->uid)
+			continue;
+		users++;
+		own += client->uid == uid;
+	}
+	return !uid || (own < OF_A_USER && users < OF_USERS);
 }
 
 static struct client *free_place(void)
@@ -142,9 +152,9 @@ static void accept_client(void)
 
 	if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return;
-	if (!client || (peer.uid && count_user(peer.uid) >= OF_A_USER)) {
-		ob_log_limited(OB_LOG_WARNING, "pid %d of user %u is turned away: there are %u applications of %s", (int)peer.pid, (unsigned)peer.uid,
-			       client ? OF_A_USER : OB_CLIENTS_MAX, client ? "that user" : "all users");
+	if (!client || !is_allowed(peer.uid)) {
+		ob_log_limited(OB_LOG_WARNING, "pid %d of user %u is turned away: there may be %d applications of a user, %d of all users but root, %d in all",
+			       (int)peer.pid, (unsigned)peer.uid, OF_A_USER, OF_USERS, OB_CLIENTS_MAX);
 		return;
 	}
 	*client = (struct client){ .fd = ob_fd_take(&fd), .uid = peer.uid, .pid = peer.pid, .since_ns = ob_now_ns() };
@@ -168,12 +178,12 @@ static void measure(struct client *client)
 	uint64_t has, seen, slack, given = OB_MIN(client->said_bytes, client->app.target_bytes);
 
 	client->looked_ns = ob_now_ns();
-	if (client->pid && ob_memory_of_process(client->pid, &has) < 0)
-		return;
-	/* A server of which the process is not known (in a container, say) is believed. */
+	/* A server of which the process is not known (in a container, say) is believed; a process that has ended has nothing. */
 	if (!client->pid)
-		client->base_bytes = OB_GUEST_BYTES_MAX, has = client->app.used_bytes;
-	seen = ob_less(client->base_bytes, has);
+		has = client->app.used_bytes;
+	else if (ob_memory_of_process(client->pid, &has) < 0)
+		has = 0;
+	seen = client->pid ? ob_less(client->base_bytes, has) : given;
 	slack = OB_MAX(SLACK_LEAST, given / 16);
 	given = seen + slack >= given ? given : seen;
 	if (given != client->app.given_bytes)
@@ -201,7 +211,7 @@ static void introduce(struct client *client, const struct ob_guest_app *said)
 	client->app.target_bytes = said->target_bytes;
 	if (said->target_bytes)
 		set_base(client, said->given_bytes);
-	ob_log(OB_LOG_INFO, "application \"%s\" (pid %d) is here", client->app.name, (int)client->pid);
+	ob_log_limited(OB_LOG_INFO, "application \"%s\" (pid %d) is here", client->app.name, (int)client->pid);
 }
 
 static void take_app(struct client *client, const struct ob_guest_msg *msg)
@@ -267,6 +277,8 @@ static void hear_client(struct client *client)
 
 void ob_clients_target(const struct ob_guest_msg *msg)
 {
+	uint64_t most;
+
 	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++) {
 		struct client *client = &clients.client[i];
 
@@ -276,7 +288,9 @@ void ob_clients_target(const struct ob_guest_msg *msg)
 		client->is_news = true;
 		client->is_due = client->app.answers != msg->sequence || client->app.target_bytes != msg->target.give_bytes;
 		client->target = *msg;
-		client->target.target.give_bytes = OB_MIN(msg->target.give_bytes, client->app.could_bytes);
+		/* No more than it has offered; but what the host has of it is not there to be taken back, whatever it offers now. */
+		most = OB_MAX(client->app.could_bytes, client->app.given_bytes);
+		client->target.target.give_bytes = OB_MIN(msg->target.give_bytes, most);
 	}
 }
 

@@ -19,7 +19,7 @@
 
 #define FILE_MAX 16384
 
-static const struct ob_adaptor *const kinds[] = { &ob_redis, &ob_mariadb };
+const struct ob_adaptor *const ob_adaptor_kinds[] = { &ob_redis, &ob_mariadb, NULL };
 
 void ob_service_init(struct ob_service *service, const struct ob_adaptor *adaptor)
 {
@@ -114,9 +114,9 @@ static int read_line(struct ob_guest_config *config, char *line, struct ob_error
 	word = strtok_r(line, " \t", &rest);
 	if (!word)
 		return 0;
-	for (size_t i = 0; i < OB_ARRAY_LEN(kinds); i++)
-		if (!strcmp(word, kinds[i]->name))
-			return read_service(config, kinds[i], rest, err);
+	for (const struct ob_adaptor *const *kind = ob_adaptor_kinds; *kind; kind++)
+		if (!strcmp(word, (*kind)->name))
+			return read_service(config, *kind, rest, err);
 	if (!strcmp(word, "discover")) {
 		word = strtok_r(NULL, " \t", &rest);
 		if (!word || (strcmp(word, "on") && strcmp(word, "off")) || strtok_r(NULL, " \t", &rest))

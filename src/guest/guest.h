@@ -5,14 +5,14 @@
  *     main.c     options, set-up, the loop
  *     port.c     the virtio-serial port: what the host says, and what it is told
  *     clients.c  the applications: their sockets, what they say, what they are told, whether it is so
- *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, redis.c, mariadb.c; config.c
+ *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, config.c; redis.c, mariadb.c
  *     memory.c   what the kernel says of the guest's memory, and of a process's
  *
  * Both sides are hostile. The host's words are frames of one size with two numbers in them; nothing that it says is a path, a name or a command, and no
  * application is asked for more than it has offered. Applications say numbers about themselves, in frames of the same size; each has
  * a bounded number of them a second. There are no queues: what is to be said is state, of which the latest is said when there is room.
  *
- * No allocation after the start, no name look-ups: it is linked statically, so that one file runs in any guest.
+ * Nothing grows after the start, and no names are looked up: it is linked statically, so that one file runs in any guest.
  */
 #ifndef OB_GUEST_GUEST_H
 #define OB_GUEST_GUEST_H

@@ -178,10 +178,10 @@ static int get_rows(struct ob_server *server, unsigned n, char (*ret_values)[VAL
 static int query(struct ob_server *server, const char *sql, unsigned n, char (*ret_values)[VALUE_MAX], struct ob_error *err)
 {
 	uint8_t request[512] = { 3 };
-	size_t length = strlen(sql), size;
+	size_t length = strnlen(sql, sizeof(request) - 1), size;
 	int r;
 
-	memcpy(request + 1, sql, OB_MIN(length, sizeof(request) - 1));
+	memcpy(request + 1, sql, length);
 	server->number = 0;
 	server->used = 0;
 	r = say(server, request, length + 1, err);
@@ -198,15 +198,6 @@ static int query(struct ob_server *server, const char *sql, unsigned n, char (*r
 	return n ? get_rows(server, n, ret_values, err) : 0;
 }
 
-static int parse_bytes(const char *text, uint64_t *ret_bytes)
-{
-	char *end;
-
-	errno = 0;
-	*ret_bytes = strtoull(text, &end, 10);
-	return *text < '0' || *text > '9' || *end || errno || *ret_bytes > OB_GUEST_BYTES_MAX ? -EPROTO : 0;
-}
-
 /* What sizes are rounded to. Variables that a version does not have are no rows. */
 static int ask_grain(struct ob_server *server, struct ob_error *err)
 {
@@ -218,7 +209,7 @@ static int ask_grain(struct ob_server *server, struct ob_error *err)
 
 	if (r < 0)
 		return r;
-	if (parse_bytes(values[0], &grain) < 0)
+	if (ob_server_parse_bytes(values[0], &grain) < 0)
 		return ob_error_set(err, EPROTO, "MariaDB's chunks have \"%s\" bytes", values[0]);
 	/* The product comes by logarithms: to the next MiB. */
 	grain = (grain + OB_MIB / 2) / OB_MIB * OB_MIB;
@@ -252,7 +243,7 @@ static int look(struct ob_server *server, struct ob_server_sizes *ret_sizes, str
 
 	if (r < 0)
 		return r;
-	if (parse_bytes(values[0], &limit) < 0 || parse_bytes(values[1], &data) < 0)
+	if (ob_server_parse_bytes(values[0], &limit) < 0 || ob_server_parse_bytes(values[1], &data) < 0)
 		return ob_error_set(err, EPROTO, "MariaDB's pool has \"%s\" of \"%s\" bytes", values[1], values[0]);
 	server->most_bytes = OB_MAX(server->most_bytes, data);
 	server->most_bytes = OB_MIN(server->most_bytes, limit);

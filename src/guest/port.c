@@ -2,10 +2,11 @@
 /*
  * The port to the host, proto/guest.h's frames.
  *
- *     closed --it is there--> open --WELCOME--> welcome --the host has gone, or was silent for FORGET_NS--> open
+ *     closed --it is there--> open --WELCOME--> welcome --the host has gone, or asks who is there--> open
  *
  * A port that is open without a host has end of file for ever, so it is looked at again after RETRY_NS only. HELLO is said every HELLO_NS until
  * it is answered; then MEMORY as often as the host wants it, and an APP for each application that has changed, and for each every ALL_NS.
+ * A host that was silent for FORGET_NS, since nothing is wanted or it has gone, hears HELLO again, and nothing else until it answers.
  *
  * The driver takes a frame whole or not at all, a socket may take a part: the rest of a frame goes first. Of what the host says FRAMES frames a second are
  * obeyed; what is above that waits in the port.
@@ -208,11 +209,17 @@ static void hear_host(void)
 
 /* --- what it is told --- */
 
+/* Whether it is to be said who is here. */
+static bool is_unheard(uint64_t now_ns)
+{
+	return !port.is_welcome || now_ns >= port.heard_ns + FORGET_NS;
+}
+
 static uint64_t next_due_ns(void)
 {
 	uint64_t due;
 
-	if (!port.is_welcome)
+	if (is_unheard(ob_now_ns()))
 		return port.hello_ns;
 	due = OB_MIN(port.memory_ns, port.all_ns);
 	return OB_MIN(due, port.heard_ns + FORGET_NS);
@@ -224,10 +231,9 @@ static bool make_frame(void)
 	struct ob_guest_msg msg = { .session = port.session };
 	uint64_t now_ns = ob_now_ns();
 
-	if (!port.is_welcome || now_ns >= port.heard_ns + FORGET_NS) {
+	if (is_unheard(now_ns)) {
 		if (now_ns < port.hello_ns)
 			return false;
-		port.is_welcome = false;
 		port.hello_ns = now_ns + HELLO_NS;
 		msg.type = OB_GUEST_HELLO;
 		snprintf(msg.hello.program, sizeof(msg.hello.program), "%s", PROGRAM);

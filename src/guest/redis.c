@@ -149,9 +149,8 @@ static int greet(struct ob_server *server, struct ob_error *err)
 	int r = ob_server_secret(server, secret, err);
 
 	server->grain_bytes = OB_MIB;
-	if (r < 0 || !secret[0])
-		return r;
-	r = ask(server, PASSWORD, *user ? with_user : alone, items, &n, err);
+	if (r == 0 && secret[0])
+		r = ask(server, PASSWORD, *user ? with_user : alone, items, &n, err);
 	explicit_bzero(secret, sizeof(secret));
 	return r;
 }
@@ -172,15 +171,6 @@ static int find_info(const struct reply *info, const char *key, char *ret_value,
 		return 0;
 	}
 	return -ENOENT;
-}
-
-static int parse_bytes(const char *text, uint64_t *ret_bytes)
-{
-	char *end;
-
-	errno = 0;
-	*ret_bytes = strtoull(text, &end, 10);
-	return *text < '0' || *text > '9' || *end || errno || *ret_bytes > OB_GUEST_BYTES_MAX ? -EPROTO : 0;
 }
 
 static int ask_info(struct ob_server *server, const char *section, const char *key, char *ret_value, size_t size, struct ob_error *err)
@@ -225,7 +215,7 @@ static int look(struct ob_server *server, struct ob_server_sizes *ret_sizes, str
 		r = ask_config(server, "maxmemory-policy", policy, sizeof(policy), err);
 	if (r < 0)
 		return r;
-	if (parse_bytes(used, &sizes.used_bytes) < 0 || parse_bytes(limit, &sizes.limit_bytes) < 0)
+	if (ob_server_parse_bytes(used, &sizes.used_bytes) < 0 || ob_server_parse_bytes(limit, &sizes.limit_bytes) < 0)
 		return ob_error_set(err, EPROTO, "Redis says that it uses \"%s\" of \"%s\"", used, limit);
 	sizes.can_shrink = !strncmp(policy, "allkeys-", 8) && !strcmp(role, "master");
 	*ret_sizes = sizes;

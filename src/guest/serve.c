@@ -19,6 +19,7 @@
 #define TURN_MS     500  /* from one look to the next while something is asked */
 #define REST_MS     2000 /* while nothing is */
 #define REFUSED_MS  15000
+#define AGAIN_NS    (10 * OB_NS_PER_SEC) /* from one try to the next, of what the server has refused */
 
 static struct {
 	struct ob_server server;
@@ -123,7 +124,7 @@ static int save_state(struct ob_error *err)
 	int n = snprintf(text, sizeof(text), "%u %llu %llu %llu %llu\n", self.app.pid, self.start_time, (unsigned long long)self.original_bytes,
 			 (unsigned long long)self.base_bytes, (unsigned long long)self.app.target_bytes);
 	char fresh[sizeof(self.state_path) + 8];
-	int OB_FD fd = -1, r;
+	int r, OB_FD fd = -1;
 
 	snprintf(fresh, sizeof(fresh), "%s.new", self.state_path);
 	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -237,6 +238,12 @@ static int obey(const struct ob_guest_msg *msg)
 	return has_ended(r) ? r : 0;
 }
 
+/* Whether what was asked last has not been done. */
+static bool has_refused(const struct ob_guest_msg *msg)
+{
+	return msg->type && self.app.flags & OB_GUEST_APP_FINAL && self.app.status;
+}
+
 /* How it is with the server. As obey(). */
 static int look(void)
 {
@@ -295,13 +302,14 @@ static int wait_target(struct ob_guest_msg *ret_msg)
 	}
 }
 
-/* Returns when the server, or overbook-guest, is not there any more. */
+/* Returns when the server, or overbook-guest, is not there any more. What the server has refused stays to be done: above all, to give back its limit. */
 static void work(void)
 {
+	struct ob_guest_msg msg = { 0 };
+	uint64_t again_ns = 0;
 	int r = 0;
 
 	while (r == 0) {
-		struct ob_guest_msg msg;
 		int n;
 
 		r = look();
@@ -310,8 +318,10 @@ static void work(void)
 		n = wait_target(&msg);
 		if (n < 0)
 			return;
-		if (n)
-			r = obey(&msg);
+		if (!n && (!has_refused(&msg) || ob_now_ns() < again_ns))
+			continue;
+		r = obey(&msg);
+		again_ns = ob_now_ns() + AGAIN_NS;
 	}
 	(void)(tell() < 0);
 }

@@ -9,8 +9,7 @@
  *
  * The check is FNV-1a of what stands before it. Frames of one size need no lengths, so no length can lie; and a stream that
  * begins in the middle (a port keeps what a former reader has left) is read from the next frame that checks, with what
- * comes after it at the latest. The size,
- * the magic and the check are those of every version, so that frames of another one are passed over whole.
+ * comes after it at the latest. The size, the magic and the check are those of every version, so that frames of another one are passed over whole.
  *
  * The session is drawn by overbook-guest when it starts and stands in all frames of both sides on the port: what was meant for
  * a former overbook-guest is not obeyed by this one. It is 0 between overbook-guest and applications.

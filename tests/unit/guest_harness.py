@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import traceback
 
@@ -168,6 +169,89 @@ class Guest:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.serve()
+
+
+class World:
+    """A server, or what looks like one, and an overbook-guest that knows of it."""
+
+    def __init__(self, program, kind, server, *settings, words="", name=None, directory=None, **options):
+        self.name = name or kind
+        self.guest = Guest(program, start=False, directory=directory)
+        self.server = server(self.guest.dir, *settings, **options)
+        self.config("discover off", "%s socket=%s %s" % (kind, self.server.socket, words))
+
+    def config(self, *lines):
+        path = self.guest.dir + "/config"
+        with open(path, "w") as file:
+            file.write("\n".join(lines) + "\n")
+        os.chmod(path, 0o644)
+        self.guest.args = ["--config", path]
+
+    def __enter__(self):
+        try:
+            self.guest.start()
+            self.guest.until(lambda: self.app, what=self.name)
+        except BaseException:
+            self.__exit__(True)
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            print("# " + self.guest.logged().replace("\n", "\n# "))
+        self.server.end()
+        self.guest.close()
+
+    @property
+    def app(self):
+        return self.guest.app(self.name)
+
+    def until(self, condition, seconds=60, what="it"):
+        self.guest.until(condition, seconds, what)
+
+
+class Server:
+    """What real servers have in common: self.process."""
+
+    def resident(self):
+        with open("/proc/%d/statm" % self.process.pid) as statm:
+            return int(statm.read().split()[1]) * 4096
+
+    def end(self, number=signal.SIGKILL):
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(number)
+        self.process.wait()
+
+
+class FakeServer:
+    """Listens where a server would; a subclass has serve(sock), which may fail when the other end has gone."""
+
+    def __init__(self, path):
+        self.socket, self.asked = path, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve_one, args=(sock,), daemon=True).start()
+
+    def serve_one(self, sock):
+        try:
+            self.serve(sock)
+        except (OSError, ValueError):
+            pass
+        sock.close()
+
+    def end(self):
+        # The thread that waits there would go on to wait at whatever gets the number next.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
 
 
 class Client:

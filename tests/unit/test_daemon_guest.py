@@ -37,7 +37,7 @@ class App:
 
     def __init__(self, name, full, floor=0, speed=GIB, pain=20, kind=1):
         self.name, self.full, self.floor, self.speed, self.pain, self.kind = name, full, floor, speed, pain, kind
-        self.target, self.given, self.answers, self.status, self.final, self.told, self.deaf = 0, 0.0, 0, 0, False, [], False
+        self.target, self.given, self.answers, self.status, self.final, self.told, self.deaf, self.lost = 0, 0.0, 0, 0, False, [], False, False
 
     def live(self, elapsed):
         goal = min(self.target, self.full - self.floor)
@@ -56,7 +56,7 @@ class Machine(Agent):
     def __init__(self, daemon, name="web", ram=GIB, use=100 * MIB, caches=0, apps=(), session=1, mode=0, **options):
         self.use, self.caches, self.apps, self.session, self.mode = use, caches, list(apps), session, mode
         self.target, self.held, self.size, self.updates, self.relayed, self.heard, self.raw = 0, 0.0, 0, 0, False, [], b""
-        self.at, self.said, self.mute = time.monotonic(), 0.0, False
+        self.at, self.said, self.mute, self.calls = time.monotonic(), 0.0, False, 0
         super().__init__(daemon, name, ram=ram, **options)
 
     def hello(self, **other):
@@ -81,6 +81,7 @@ class Machine(Agent):
             magic, version, kind, zero, session, number = struct.unpack("<4sBBHII", data[at:at + 16])
             assert (magic, version, zero) == (b"OBGA", 1, 0), data[at:at + 16]
             assert frame(kind, data[at + 16:at + 124], session, number) == data[at:at + 128]
+            self.calls += kind == WELCOME and session == 0
             if kind == WELCOME and session == 0 and not first:
                 self.say(frame(HELLO, b"overbook-guest test", self.session))
             if session:
@@ -107,7 +108,8 @@ class Machine(Agent):
         self.say(frame(MEMORY, struct.pack("<II8Q", 1, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches, 0, 0,
                                            int(time.monotonic() * 1e5), 0), self.session))
         for number, app in enumerate(self.apps, 1):
-            self.say(app.frame(number, self.session))
+            if not app.lost:
+                self.say(app.frame(number, self.session))
 
     def report(self):
         now = time.monotonic()
@@ -310,9 +312,19 @@ def another_session_begins_anew(daemon):
     gone = machine.apps.pop()
     machine.say(gone.frame(2, 2, GONE))
     daemon.until(lambda: list(apps(daemon)) == ["one"])
-    # A guest that says nothing any more has no applications.
-    machine.mute = True
+    # One whose end was not heard, nor anything else of it.
+    machine.apps.append(App("lost", 10 * MIB))
+    daemon.until(lambda: len(apps(daemon)) == 2)
+    machine.apps[1].lost = True
+    seconds_pass(daemon, 15)
+    assert len(apps(daemon)) == 2
+    daemon.until(lambda: list(apps(daemon)) == ["one"], 20)
+    # A guest that says nothing any more has no applications; it is called once, and answers when it goes on.
+    machine.mute, calls = True, machine.calls
     daemon.until(lambda: guest(daemon) is None, 40)
+    daemon.until(lambda: machine.calls == calls + 1)
+    seconds_pass(daemon, 3)
+    assert machine.calls == calls + 1, machine.calls
     machine.mute = False
     machine.say(frame(HELLO, b"again", 2))
     daemon.until(lambda: guest(daemon) and guest(daemon)["program"] == "again")

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """overbook-guest with a host that the test plays, and with applications: the example of liboverbook-app, and such as the test plays.
 test_guest.py OVERBOOK-GUEST EXAMPLE-CACHE. Prints TAP."""
+import mmap
 import os
 import random
 import signal
@@ -111,6 +112,33 @@ def what_was_not_given_does_not_count(guest):
     client.say("liar", could=64 * MIB, given=16 * MIB, answers=number)
     guest.until(lambda: guest.app("liar")["answers"] == number)
     assert guest.app("liar")["given"] < 4 * MIB, guest.app("liar")
+    client.close()
+    guest.until(lambda: not guest.apps)
+
+
+@with_guest(GUEST)
+def what_the_host_has_is_not_there_to_be_taken_back(guest):
+    guest.until(lambda: guest.memory)
+    block = mmap.mmap(-1, 64 * MIB)
+    for at in range(0, len(block), 4096):
+        block[at] = 1
+    client = Client(guest)
+    client.say("played", could=64 * MIB, used=64 * MIB)
+    guest.until(lambda: guest.app("played"))
+    number = guest.target("played", 32 * MIB)
+    guest.until(lambda: client.hear() and client.targets)
+    block.madvise(mmap.MADV_DONTNEED, 0, 32 * MIB)
+    client.say("played", could=64 * MIB, used=32 * MIB, given=32 * MIB, answers=number)
+    guest.until(lambda: guest.app("played")["given"] == 32 * MIB)
+    # It offers less now than the host has of it: told is what the host says.
+    client.say("played", could=8 * MIB, used=32 * MIB, given=32 * MIB, answers=number)
+    guest.until(lambda: guest.app("played")["could"] == 8 * MIB)
+    guest.target("played", 24 * MIB)
+    guest.until(lambda: client.hear() and len(client.targets) == 2)
+    assert client.targets[1]["give"] == 24 * MIB, client.targets
+    guest.target("played", 48 * MIB)
+    guest.until(lambda: client.hear() and len(client.targets) == 3)
+    assert client.targets[2]["give"] == 32 * MIB, client.targets
     client.close()
     guest.until(lambda: not guest.apps)
 
@@ -236,9 +264,13 @@ def hostile_applications(guest):
 def others_have_a_few_each(guest):
     guest.until(lambda: guest.memory)
     answer, child = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        os.setuid(65534)
+
+    def be(uid):
+        """A process of that user's, which has six applications until it is told to end, and says how many are heard."""
+        pid = os.fork()
+        if pid:
+            return pid
+        os.setuid(uid)
         clients = [Client(guest) for _ in range(6)]
         for number, client in enumerate(clients):
             try:
@@ -249,11 +281,18 @@ def others_have_a_few_each(guest):
         child.send(bytes([sum(client.hear() for client in clients)]))
         child.recv(1)
         os._exit(0)
-    guest.until(lambda: len(guest.apps) == 4)
-    guest.pass_time(1.5)
-    assert answer.recv(1) == b"\4"
-    answer.send(b"x")
-    os.waitpid(pid, 0)
+    pids = []
+    for uid, heard, in_all in (65534, 4, 4), (65533, 4, 8), (65532, 0, 8):
+        pids.append(be(uid))
+        guest.until(lambda: len(guest.apps) == in_all)
+        guest.pass_time(1.5)
+        assert answer.recv(1) == bytes([heard]) and len(guest.apps) == in_all, guest.apps
+    # There is room for root's.
+    cache = start_cache(guest)
+    end_cache(cache)
+    answer.send(b"xxx")
+    for pid in pids:
+        os.waitpid(pid, 0)
     guest.until(lambda: not guest.apps)
 
 

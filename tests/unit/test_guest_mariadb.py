@@ -16,7 +16,7 @@ import time
 sys.dont_write_bytecode = True
 
 import guest_harness
-from guest_harness import FINAL, MIB, Guest, main, test
+from guest_harness import FINAL, MIB, FakeServer, Server, main, test
 
 GUEST = os.path.abspath(sys.argv[1])
 # The package mariadb-server-core has the server without the service.
@@ -72,7 +72,7 @@ class Connection:
             found = found or row[1:1 + row[0]].decode()
 
 
-class MariaDB:
+class MariaDB(Server):
     template = None  # a directory with the system's tables, made once
 
     @classmethod
@@ -121,49 +121,11 @@ class MariaDB:
     def count(self):
         return int(self.sql("SELECT COUNT(*) FROM t.a WHERE LENGTH(x)=950"))
 
-    def resident(self):
-        with open("/proc/%d/statm" % self.process.pid) as statm:
-            return int(statm.read().split()[1]) * 4096
 
-    def end(self, number=signal.SIGKILL):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
-        self.process.wait()
-
-
-class World:
-    """A MariaDB, or what looks like one, and an overbook-guest that knows of it."""
-
+class World(guest_harness.World):
     def __init__(self, *settings, words="floor=32M", server=MariaDB, **options):
-        self.guest = Guest(GUEST, start=False, directory=tempfile.mkdtemp(prefix="overbook-guest-", dir="/var/tmp"))
-        self.db = server(self.guest.dir, *settings, **options)
-        path = self.guest.dir + "/config"
-        with open(path, "w") as file:
-            file.write("discover off\nmariadb socket=%s %s\n" % (self.db.socket, words))
-        os.chmod(path, 0o644)
-        self.guest.args = ["--config", path]
-
-    def __enter__(self):
-        try:
-            self.guest.start()
-            self.guest.until(lambda: self.app, what="MariaDB")
-        except BaseException:
-            self.__exit__(True)
-            raise
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind:
-            print("# " + self.guest.logged().replace("\n", "\n# "))
-        self.db.end()
-        self.guest.close()
-
-    @property
-    def app(self):
-        return self.guest.app("mariadb")
-
-    def until(self, condition, seconds=60, what="it"):
-        self.guest.until(condition, seconds, what)
+        super().__init__(GUEST, "mariadb", server, *settings, words=words, directory=tempfile.mkdtemp(prefix="overbook-guest-", dir="/var/tmp"), **options)
+        self.db = self.server
 
 
 @test
@@ -197,6 +159,8 @@ def below_its_floor_it_is_not_asked():
     with World(words="floor=100M") as world:
         world.db.fill(130)
         world.until(lambda: world.app["used"] > 120 * MIB)
+        # As it is now, and not as it was in the middle of that.
+        world.guest.pass_time(3)
         world.guest.target("mariadb", 120 * MIB)
         world.until(lambda: world.app["flags"] & FINAL and world.app["given"] > 10 * MIB)
         assert world.db.pool() == 100 * MIB and world.app["given"] < 50 * MIB, world.app
@@ -318,24 +282,13 @@ def one_that_is_used_all_the_time():
         assert not wrong and world.db.pool() == POOL and world.db.count() == rows
 
 
-class Fake:
-    """Listens where a MariaDB would. answer(sql) gives the payloads that follow."""
+class Fake(FakeServer):
+    """answer(sql) gives the payloads that follow."""
 
     def __init__(self, directory, answer=None, greeting=None):
-        self.socket, self.answer, self.asked = directory + "/mysqld.sock", answer, []
+        self.answer = answer
         self.greeting = b"\x0a5.5.5-10.11.19-MariaDB\0" + bytes(60) if greeting is None else greeting
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.socket)
-        self.listener.listen()
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+        super().__init__(directory + "/mysqld.sock")
 
     def serve(self, sock):
         def send(payload, number):
@@ -344,26 +297,17 @@ class Fake:
         def hear():
             head = sock.recv(4, socket.MSG_WAITALL)
             return sock.recv(head[0] | head[1] << 8 | head[2] << 16, socket.MSG_WAITALL) if len(head) == 4 else b""
-        try:
-            send(self.greeting, 0)
-            if not hear():
-                return
-            send(b"\0\0\0\2\0\0\0", 2)
-            while request := hear():
-                self.asked.append(request[1:].decode())
-                for number, payload in enumerate(self.answer(request[1:].decode()), 1):
-                    if isinstance(payload, bytes):
-                        send(payload, number)
-                    else:
-                        sock.sendall(payload[0])
-        except OSError:
-            pass
-        sock.close()
-
-    def end(self):
-        # The thread that waits there would go on to wait at whatever gets the number next.
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        send(self.greeting, 0)
+        if not hear():
+            return
+        send(b"\0\0\0\2\0\0\0", 2)
+        while request := hear():
+            self.asked.append(request[1:].decode())
+            for number, payload in enumerate(self.answer(request[1:].decode()), 1):
+                if isinstance(payload, bytes):
+                    send(payload, number)
+                else:
+                    sock.sendall(payload[0])
 
 
 def rows(*values):

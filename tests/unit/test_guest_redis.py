@@ -9,13 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 sys.dont_write_bytecode = True
 
 import guest_harness
-from guest_harness import FINAL, MIB, Guest, main, test
+from guest_harness import FINAL, MIB, FakeServer, Server, main, test
 
 GUEST = os.path.abspath(sys.argv[1])
 # The package redis-tools has the server's program without the service.
@@ -23,7 +22,7 @@ REDIS = shutil.which("redis-server") or shutil.which("redis-check-rdb")
 EACCES, EPERM, EIO, EOPNOTSUPP = 13, 1, 5, 95
 
 
-class Redis:
+class Redis(Server):
     def __init__(self, directory, *settings, password=None):
         self.dir, self.settings, self.password = directory, settings, password
         self.socket = directory + "/redis.sock"
@@ -74,53 +73,11 @@ class Redis:
     def fill(self, mib):
         self("EVAL", "for i = 1, %d do redis.call('set', 'key' .. i .. ':' .. redis.call('dbsize'), string.rep('x', 16000)) end" % (mib * 64), "0")
 
-    def resident(self):
-        with open("/proc/%d/statm" % self.process.pid) as statm:
-            return int(statm.read().split()[1]) * 4096
 
-    def end(self, number=signal.SIGKILL):
-        self.process.send_signal(signal.SIGCONT)
-        self.process.send_signal(number)
-        self.process.wait()
-
-
-class World:
-    """A Redis, or what looks like one, and an overbook-guest that knows of it."""
-
-    def __init__(self, *settings, words="floor=16M", server=Redis, name="redis", **options):
-        self.name = name
-        self.guest = Guest(GUEST, start=False)
-        self.redis = server(self.guest.dir, *settings, **options)
-        self.config("discover off", "redis socket=%s %s" % (self.redis.socket, words))
-
-    def config(self, *lines):
-        path = self.guest.dir + "/config"
-        with open(path, "w") as file:
-            file.write("\n".join(lines) + "\n")
-        os.chmod(path, 0o644)
-        self.guest.args = ["--config", path]
-
-    def __enter__(self):
-        try:
-            self.guest.start()
-            self.guest.until(lambda: self.app, what="Redis")
-        except BaseException:
-            self.__exit__(True)
-            raise
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind:
-            print("# " + self.guest.logged().replace("\n", "\n# "))
-        self.redis.end()
-        self.guest.close()
-
-    @property
-    def app(self):
-        return self.guest.app(self.name)
-
-    def until(self, condition, seconds=30, what="it"):
-        self.guest.until(condition, seconds, what)
+class World(guest_harness.World):
+    def __init__(self, *settings, words="floor=16M", server=Redis, **options):
+        super().__init__(GUEST, "redis", server, *settings, words=words, **options)
+        self.redis = self.server
 
 
 EVICTS = "--maxmemory-policy", "allkeys-lru"
@@ -161,7 +118,6 @@ def below_its_floor_it_is_not_asked():
         world.guest.target("cache", 120 * MIB)
         world.until(lambda: world.app["flags"] & FINAL and world.app["given"] > 20 * MIB)
         assert world.redis.maxmemory() >= 100 * MIB and world.app["given"] < 40 * MIB, world.app
-
 
 
 @test
@@ -235,6 +191,14 @@ def one_that_refuses():
         world.redis("ACL", "SETUSER", "default", "+@all")
         number = world.guest.target("redis", 30 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["given"] > 25 * MIB)
+        # Nor have its limit back, which it is given when it may.
+        world.redis("ACL", "SETUSER", "default", "-config|set")
+        number = world.guest.target("redis", 0)
+        world.until(lambda: world.app["answers"] == number and world.app["status"] == -EPERM)
+        assert 0 < world.redis.maxmemory() < 60 * MIB and world.app["given"] == 0, world.app
+        world.redis("ACL", "SETUSER", "default", "+@all")
+        world.until(lambda: world.app["status"] == 0)
+        assert world.redis.maxmemory() == 0 and world.app["target"] == 0, world.app
 
 
 @test
@@ -298,43 +262,23 @@ def an_overbook_guest_that_dies_while_it_is_small():
         world.until(lambda: world.app["target"] == 0 and world.redis.maxmemory() == 300 * MIB)
 
 
-class Fake:
-    """Listens where a Redis would; answers by a function of the words: bytes, or None to be silent."""
+class Fake(FakeServer):
+    """Answers by a function of the words: bytes, or None to be silent."""
 
     def __init__(self, directory, answer=None):
-        self.socket, self.answer, self.asked = directory + "/redis.sock", answer, []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(self.socket)
-        self.listener.listen()
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+        self.answer = answer
+        super().__init__(directory + "/redis.sock")
 
     def serve(self, sock):
         file = sock.makefile("rb")
-        try:
-            while line := file.readline():
-                words = []
-                for _ in range(int(line[1:])):
-                    words.append(file.read(int(file.readline()[1:]) + 2)[:-2].decode())
-                self.asked.append(words)
-                answer = self.answer(words)
-                if answer is not None:
-                    sock.sendall(answer)
-        except (OSError, ValueError):
-            pass
-        sock.close()
-
-    def end(self):
-        # The thread that waits there would go on to wait at whatever gets the number next.
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
+        while line := file.readline():
+            words = []
+            for _ in range(int(line[1:])):
+                words.append(file.read(int(file.readline()[1:]) + 2)[:-2].decode())
+            self.asked.append(words)
+            answer = self.answer(words)
+            if answer is not None:
+                sock.sendall(answer)
 
 
 def bulk(text):
