@@ -60,6 +60,7 @@ struct ob_server {
 	size_t used; /* of in */
 	uint8_t in[65536];
 	uint64_t grain_bytes; /* of a limit */
+	uint64_t limit_bytes; /* as it was seen last */
 	uint64_t most_bytes;  /* that it has used since its limit was set */
 	uint8_t number;       /* of packets */
 };
@@ -79,7 +80,7 @@ struct ob_adaptor {
 	int (*set_limit)(struct ob_server *server, uint64_t bytes, struct ob_error *err);
 	int (*let_go)(struct ob_server *server, struct ob_error *err); /* what is free, to the kernel; may be NULL */
 };
-extern const struct ob_adaptor ob_redis, ob_mariadb;
+extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached;
 
 /* --- config.c --- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What servers answer to adaptors, and the configuration of overbook-guest. The first letter of the input says which: r: a Redis, m: a MariaDB,
- * c: the configuration. The second is how many bytes come at a time. The rest is all that comes, whatever is said to it.
+ * k: a memcached, c: the configuration. The second is how many bytes come at a time. The rest is all that comes, whatever is said to it.
  *
  * What must hold: what fails has one of the codes of adaptor.h and a reason of one line; sizes are within bounds; a configuration that is taken has
  * names and paths as they are promised.
@@ -131,6 +131,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		talk(&ob_redis);
 	else if (data[0] == 'm')
 		talk(&ob_mariadb);
+	else if (data[0] == 'k')
+		talk(&ob_memcached);
 	else
 		configure(data + 2, size - 2);
 	return 0;
