@@ -16,12 +16,10 @@ import time
 sys.dont_write_bytecode = True
 
 import guest_harness
+import mariadb_files
 from guest_harness import FINAL, MIB, FakeServer, Server, main, test
 
 GUEST = os.path.abspath(sys.argv[1])
-# The package mariadb-server-core has the server without the service.
-SERVER = shutil.which("mariadbd") or (os.path.exists("/usr/sbin/mariadbd") and "/usr/sbin/mariadbd")
-SQL = "/usr/share/mysql/mysql_system_tables.sql", "/usr/share/mysql/mysql_system_tables_data.sql"
 EACCES, EPERM, EIO = 13, 1, 5
 POOL = 192 * MIB
 
@@ -78,13 +76,7 @@ class MariaDB(Server):
     @classmethod
     def make_template(cls):
         cls.template = tempfile.mkdtemp(prefix="overbook-mariadb-", dir=os.environ.get("OVERBOOK_TEST_DIR", "/var/tmp"))
-        text = 'create database mysql;\nuse mysql;\nset @auth_root_socket="root";\nset @skip_auth_anonymous="Y";\nset @current_hostname="localhost";\n'
-        for name in SQL:
-            with open(name) as file:
-                text += file.read()
-        done = subprocess.run([SERVER, "--no-defaults", "--bootstrap", "--user=root", "--datadir=" + cls.template, "--innodb-log-file-size=8M",
-                               "--innodb-buffer-pool-size=16M"], input=text, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        mariadb_files.make_tables(cls.template)
 
     def __init__(self, directory, *settings):
         if not self.template:
@@ -96,7 +88,7 @@ class MariaDB(Server):
     def start(self):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
-        self.process = subprocess.Popen([SERVER, "--no-defaults", "--user=root", "--datadir=" + self.dir, "--socket=" + self.socket, "--skip-networking",
+        self.process = subprocess.Popen([mariadb_files.SERVER, "--no-defaults", "--user=root", "--datadir=" + self.dir, "--socket=" + self.socket, "--skip-networking",
                                          "--pid-file=" + self.dir + "/pid", "--innodb-log-file-size=32M", "--innodb-buffer-pool-size=%d" % POOL,
                                          "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", *self.settings], stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
@@ -367,8 +359,8 @@ def servers_that_answer_anything():
 for function in guest_harness.tests:
     if os.geteuid():
         function.skip = "needs root, whom MariaDB knows by unix_socket"
-    elif not SERVER or not all(map(os.path.exists, SQL)):
-        function.skip = "there is no MariaDB: install mariadb-server-core"
+    elif mariadb_files.missing():
+        function.skip = mariadb_files.missing()
 status = main()
 if MariaDB.template:
     shutil.rmtree(MariaDB.template)
