@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release share doctor demo version --help' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan share doctor demo version --help --version' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -59,19 +59,24 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -W 'auto off' -- "$cur")
 		return
 		;;
+	--like)
+		mapfile -t COMPREPLY < <(compgen -W "$(_overbook_machines)" -- "$cur")
+		return
+		;;
 	--accel)
 		mapfile -t COMPREPLY < <(compgen -W 'tcg kvm' -- "$cur")
 		return
 		;;
-	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --budget | --seconds) return ;;
+	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds) return ;;
 	esac
 	case $command in
-	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --require --dry-run --json --help --' ;;
+	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --force --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;
 	balloon) words="auto off --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
+	plan) words='--memory --like --count --reservation --limit --shares --uses --json --help' ;;
 	share) words="--on --off --json --help $(_overbook_machines)" ;;
 	doctor) words='--json --swap --qemu --help' ;;
 	demo) words='--machines --memory --budget --seconds --json --guest --directory --accel --qemu --help' ;;

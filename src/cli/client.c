@@ -208,7 +208,8 @@ int ob_client_admit(const struct ob_client_admission *admission, struct ob_clien
 				      (json_int_t)admission->pid);
 	int r;
 
-	if (!arguments)
+	/* An older overbookd does not know it. */
+	if (!arguments || (admission->force && json_object_set_new(arguments, "force", json_true()) < 0))
 		return ob_error_sys(err, ENOMEM, "cannot ask overbookd");
 	r = ob_client_call("admit", arguments, ob_client_show_progress, NULL, &answer, err);
 	ob_client_end_progress();

@@ -25,6 +25,7 @@ struct ob_client_admission {
 	uint64_t ram_bytes, reservation_bytes, maximum_bytes; /* maximum 0: no --limit given */
 	uint32_t shares;
 	uint32_t pid; /* of the process that will be QEMU */
+	int force; /* be admitted whatever is guaranteed to others */
 };
 
 struct ob_client_admitted {

@@ -33,6 +33,7 @@ static const struct group {
 	  { "faults_touch", "faults_open", "faults_bench", "faults_zero", "faults_compressed", "faults_swapped", "faults_shared",
 	    "faults_spurious", "faults_stalled", "stall_ns", "prefetched_pages", "fault_cpu_ns", "leases",
 	    "leases_broken", "leases_refused" } },
+	{ "Use", { "active_bytes", "active_samples", "active_sampled_pages", "active_touched_pages" } },
 	{ "Reclaim",
 	  { "lifted_pages", "lift_busy_pages", "returned_pages", "zero_pages_found", "compressed_pages", "incompressible_pages",
 	    "pool_writeback_pages", "discarded_pages", "bench_target_bytes", "open_chunks", "reclaim_cpu_ns" } },

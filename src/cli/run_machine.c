@@ -205,7 +205,7 @@ static int ask_for_room(struct ob_run *run)
 	struct ob_client_admission admission = {
 		.name = run->name, .domain = run->options.domain, .ram_bytes = run->plan.ram_bytes,
 		.reservation_bytes = run->options.reservation_bytes, .maximum_bytes = run->options.limit_bytes,
-		.shares = run->options.shares, .pid = (uint32_t)getpid(),
+		.shares = run->options.shares, .pid = (uint32_t)getpid(), .force = run->options.force,
 	};
 	struct ob_client_admitted admitted = { 0 };
 	struct ob_error err = { 0 };

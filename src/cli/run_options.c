@@ -18,6 +18,7 @@ static const struct option long_options[] = {
 	{ "no-swap", no_argument, NULL, 'W' },      { "require", no_argument, NULL, 'R' },
 	{ "share-mapped", no_argument, NULL, 'm' }, { "keep-affinity", no_argument, NULL, 'a' },
 	{ "balloon", required_argument, NULL, 'b' },
+	{ "force", no_argument, NULL, 'f' },
 	{ "dry-run", no_argument, NULL, 'D' },      { "json", no_argument, NULL, 'j' },
 	{ "help", no_argument, NULL, 'h' },         { 0 },
 };
@@ -36,6 +37,7 @@ void ob_run_options_print_help(void)
 	       "  --share-mapped      map shared pages that are read again and again (try it first)\n"
 	       "  --keep-affinity     never keep a thread of QEMU's on one processor while its faults are many\n"
 	       "  --balloon auto|off  whether its balloon takes what it costs above its limit (default: overbookd's setting)\n"
+	       "  --force             be admitted even if what is reserved for all does not fit into the budget\n"
 	       "  --require           do not run at all when the host cannot do it\n"
 	       "  --dry-run           print the command line that would be run, and touch nothing\n"
 	       "  --json              with --dry-run: print an object\n"
@@ -137,6 +139,9 @@ static int parse_one(int letter, struct ob_run_options *options, struct ob_error
 		return 0;
 	case 'a':
 		options->keep_affinity = 1;
+		return 0;
+	case 'f':
+		options->force = 1;
 		return 0;
 	case 'D':
 		options->dry_run = 1;

@@ -11,7 +11,7 @@ struct ob_run_options {
 	const char *name, *domain, *swap, *balloon; /* NULL: not given */
 	uint64_t limit_bytes, reservation_bytes; /* 0: not given */
 	uint32_t shares;
-	int no_swap, share_mapped, keep_affinity, require, dry_run, json, help;
+	int no_swap, share_mapped, keep_affinity, require, force, dry_run, json, help;
 	int first; /* index of QEMU's program in argv */
 };
 

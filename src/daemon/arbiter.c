@@ -21,6 +21,8 @@
  * that a former overbookd has left. Machines divide the rest. What is set aside is allowed only once the machines have given
  * it up, in the way that a machine's growth is.
  *
+ * What machines use (working_set.h) is looked at once a second; a machine that was just connected is taken to use all that it can have.
+ *
  * Without a budget a machine's limit is the maximum that its user set.
  *
  * A cut is not made at once where the machine's balloon has a chance to take what is above it (balloon.c).
@@ -71,11 +73,14 @@ static bool is_orderable(const struct ob_machine *machine)
 }
 
 /* RAM, the engine's tables (0.4%) and its buffers: more than that a machine cannot cost. */
+static uint64_t ceiling_of(uint64_t ram)
+{
+	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+}
+
 static uint64_t machine_ceiling(const struct ob_machine *machine)
 {
-	uint64_t ram = ob_arbiter_ram(machine);
-
-	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+	return ceiling_of(ob_arbiter_ram(machine));
 }
 
 static void describe(const struct ob_machine *machine, struct ob_budget_machine *ret)
@@ -89,6 +94,7 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 		.limit_bytes = machine->limit_bytes,
 		.exposed_bytes = machine->exposed_bytes,
 		.cost_bytes = machine->stats.cost_bytes,
+		.active_bytes = machine->working_set.believed_bytes,
 	};
 	if (machine->release != OB_RELEASE_NO) {
 		ret->role = OB_BUDGET_FREE;
@@ -145,7 +151,7 @@ static uint64_t divide_budget(struct ob_daemon *daemon)
 	size_t n = describe_all(daemon), i = 0;
 	uint64_t budget = budget_of_machines(daemon);
 
-	ob_budget_divide(budget, shares_of, n);
+	ob_budget_divide(budget, daemon->idle_tax_percent, shares_of, n);
 	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
 		machine->target_bytes = shares_of[i].target_bytes;
 		if (machine->state == OB_MACHINE_WAITING)
@@ -373,16 +379,43 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
 			    beside_stores(daemon));
 }
 
+const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const struct ob_arbiter_newcomer *newcomer, size_t count,
+						struct ob_plan *ret)
+{
+	static struct ob_budget_machine scratch[OB_DAEMON_MACHINES_MAX];
+	size_t n = describe_all(daemon);
+	const struct ob_plan_question question = {
+		.budget_bytes = budget_of_machines(daemon), .tax_percent = daemon->idle_tax_percent, .machines = shares_of, .n = n,
+		.count = count, .most = OB_DAEMON_MACHINES_MAX - n, .scratch = scratch,
+		.newcomer = {
+			.role = OB_BUDGET_ORDERED, .shares = newcomer->shares, .reservation_bytes = newcomer->reservation_bytes,
+			.maximum_bytes = newcomer->maximum_bytes, .ceiling_bytes = ceiling_of(newcomer->ram_bytes),
+			.active_bytes = newcomer->uses_bytes,
+		},
+	};
+
+	ob_plan_make(&question, ret);
+	return scratch;
+}
+
 static int on_kick(sd_event_source *source, void *context)
 {
 	ob_arbiter_run(context);
 	return 0;
 }
 
+static void note_working_sets(struct ob_daemon *daemon)
+{
+	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
+		if (machine->link && machine->stats_seen)
+			ob_working_set_step(&machine->working_set, &machine->stats, machine_ceiling(machine), ob_now_ns());
+}
+
 static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 {
 	struct ob_daemon *daemon = context;
 
+	note_working_sets(daemon);
 	ob_arbiter_run(daemon);
 	ob_large_step(daemon);
 	ob_balloon_step(daemon);

@@ -3,6 +3,7 @@
 #ifndef OB_DAEMON_ARBITER_H
 #define OB_DAEMON_ARBITER_H
 
+#include "daemon/plan.h"
 #include "daemon/registry.h"
 
 int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err) OB_MUST_CHECK;
@@ -22,6 +23,20 @@ void ob_arbiter_run(struct ob_daemon *daemon);
  * -EPERM with the arithmetic.
  */
 int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err) OB_MUST_CHECK;
+
+/* A machine that there might be. */
+struct ob_arbiter_newcomer {
+	uint64_t ram_bytes, reservation_bytes, maximum_bytes; /* maximum: OB_BUDGET_NONE */
+	uint64_t uses_bytes;                                  /* OB_BUDGET_NONE: not known */
+	uint32_t shares;
+};
+
+/*
+ * What would be if so many of those were added, at most OB_DAEMON_MACHINES_MAX machines in all. Returns everybody as he would be, in the order of the
+ * registry, newcomers last; valid until the next call. There is a budget.
+ */
+const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const struct ob_arbiter_newcomer *newcomer, size_t count,
+						struct ob_plan *ret);
 
 /* Whether what a machine may cost when it is released leaves the others their guarantees. 0, or -EPERM with the arithmetic. */
 int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err) OB_MUST_CHECK;

@@ -74,39 +74,85 @@ static void divide_scarcity(uint64_t available, struct ob_budget_machine *machin
 }
 
 /*
- * One round of filling: rest is dealt in proportion to shares to those below their cap. Returns what those who reached
- * their cap have left over, to be dealt again; 0 ends it.
+ * What is above the floors is dealt so that everybody pays alike: weight_sum units of weight have `rest` between them. A machine pays for
+ * what it uses with all of its shares; what it has beyond that weighs less, by the tax, which leaves it something fixed
+ * for what it uses; and when it has all that it can have, nothing weighs. Which of these it is rises with the level, and the level with it.
  */
-static uint64_t deal_by_shares(uint64_t rest, struct ob_budget_machine *machines, size_t n)
+struct deal {
+	uint64_t rest, weight_sum;
+};
+
+static uint64_t active_above_floor(const struct ob_budget_machine *machine)
 {
-	uint64_t shares = 0, left = 0;
-
-	for (size_t i = 0; i < n; i++)
-		if (machines[i].role != OB_BUDGET_FREE && machines[i].target_bytes < machine_cap(&machines[i]))
-			shares += machines[i].shares;
-	if (!shares)
-		return 0;
-	for (size_t i = 0; i < n; i++) {
-		struct ob_budget_machine *machine = &machines[i];
-		uint64_t cap = machine_cap(machine), part;
-
-		if (machine->role == OB_BUDGET_FREE || machine->target_bytes >= cap)
-			continue;
-		part = scale(rest, machine->shares, shares);
-		if (part > cap - machine->target_bytes) {
-			left += part - (cap - machine->target_bytes);
-			part = cap - machine->target_bytes;
-		}
-		machine->target_bytes += part;
-	}
-	return left;
+	if (machine->active_bytes == OB_BUDGET_NONE)
+		return OB_BUDGET_NONE;
+	return ob_less(machine->active_bytes, ob_budget_floor(machine));
 }
 
-void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n)
+static uint64_t fixed_part(const struct ob_budget_machine *machine, unsigned tax_percent)
 {
-	uint64_t available = budget_bytes, guaranteed = 0, rest;
+	if (machine->stage == OB_BUDGET_FULL)
+		return machine_cap(machine) - ob_budget_floor(machine);
+	return machine->stage == OB_BUDGET_IDLE ? scale(active_above_floor(machine), tax_percent, 100) : 0;
+}
+
+static uint64_t weight_of(const struct ob_budget_machine *machine, unsigned tax_percent)
+{
+	if (machine->stage == OB_BUDGET_FULL)
+		return 0;
+	return (uint64_t)machine->shares * (machine->stage == OB_BUDGET_IDLE ? 100 - tax_percent : 100);
+}
+
+static uint64_t part_of(const struct ob_budget_machine *machine, unsigned tax_percent, const struct deal *deal)
+{
+	uint64_t weight = weight_of(machine, tax_percent);
+
+	return fixed_part(machine, tax_percent) + (weight ? scale(deal->rest, weight, deal->weight_sum) : 0);
+}
+
+static struct deal deal_now(uint64_t rest, unsigned tax_percent, const struct ob_budget_machine *machines, size_t n)
+{
+	struct deal deal = { .rest = rest };
 
 	for (size_t i = 0; i < n; i++) {
+		if (machines[i].role == OB_BUDGET_FREE)
+			continue;
+		deal.rest = ob_less(deal.rest, fixed_part(&machines[i], tax_percent));
+		deal.weight_sum += weight_of(&machines[i], tax_percent);
+	}
+	return deal;
+}
+
+/* Moves on those who would get more than their stage is for. Returns whether there was one. */
+static bool raise_stages(unsigned tax_percent, const struct deal *deal, struct ob_budget_machine *machines, size_t n)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < n; i++) {
+		struct ob_budget_machine *machine = &machines[i];
+		uint64_t part;
+
+		if (machine->role == OB_BUDGET_FREE || machine->stage == OB_BUDGET_FULL)
+			continue;
+		part = part_of(machine, tax_percent, deal);
+		if (machine->stage == OB_BUDGET_USED && part > active_above_floor(machine))
+			machine->stage = OB_BUDGET_IDLE;
+		else if (part > machine_cap(machine) - ob_budget_floor(machine))
+			machine->stage = OB_BUDGET_FULL;
+		else
+			continue;
+		any = true;
+	}
+	return any;
+}
+
+void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t available = budget_bytes, guaranteed = 0;
+	struct deal deal;
+
+	for (size_t i = 0; i < n; i++) {
+		machines[i].stage = OB_BUDGET_USED;
 		if (machines[i].role == OB_BUDGET_FREE) {
 			available = ob_less(available, machines[i].cost_bytes);
 			machines[i].target_bytes = machines[i].cost_bytes;
@@ -119,14 +165,16 @@ void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines,
 		divide_scarcity(available, machines, n);
 		return;
 	}
-	rest = available - guaranteed;
-	/* Each round but the last takes at least one machine to its cap. */
-	for (size_t round = 0; rest && round <= n; round++)
-		rest = deal_by_shares(rest, machines, n);
+	do
+		deal = deal_now(available - guaranteed, tax_percent, machines, n);
+	while (raise_stages(tax_percent, &deal, machines, n));
 	for (size_t i = 0; i < n; i++) {
 		struct ob_budget_machine *machine = &machines[i];
 
-		if (machine->role != OB_BUDGET_FREE && machine->target_bytes < machine_cap(machine))
+		if (machine->role == OB_BUDGET_FREE)
+			continue;
+		machine->target_bytes += part_of(machine, tax_percent, &deal);
+		if (machine->target_bytes < machine_cap(machine))
 			machine->target_bytes = OB_MAX(ob_budget_floor(machine),
 						       machine->target_bytes - machine->target_bytes % OB_BUDGET_GRAIN);
 	}

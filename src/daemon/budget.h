@@ -9,6 +9,12 @@
  *     and what it leaves flows to the others. Where the reservations do not fit (admission prevents it, a restarted
  *     overbookd may meet it) they are scaled down alike, towards the least limit that can be kept.
  *
+ *     Memory that a machine does not use is dearer to it, by the idle memory tax (Waldspurger, "Memory Resource Management in
+ *     VMware ESX Server", OSDI 2002, section 5.2): with a tax of t an idle byte costs as many shares as 1 / (1 - t) bytes that are used.
+ *     So of two machines with equal shares of which one sleeps, the other gets what it uses, and with a tax of 3/4 three times as much of
+ *     the rest. ESX takes memory from who pays least a page, a step at a time; here the level is found at which all pay alike,
+ *     which is where that ends.
+ *
  * ob_budget_grant() - what may each machine have now? A machine above its target is cut to it at once. A machine below it
  *     grows only into what is free: the budget less what every machine costs or may still come to cost before
  *     overbookd hears of it. Hence the sum of max(limit, cost) never exceeds the budget by an order given here.
@@ -29,6 +35,8 @@
 
 #define OB_BUDGET_NONE      UINT64_MAX   /* no limit, no maximum, not known */
 #define OB_BUDGET_GRAIN     (64ull << 10) /* bytes; targets are multiples of it, rounded down */
+#define OB_BUDGET_TAX_MAX     99u
+#define OB_BUDGET_TAX_DEFAULT 75u
 #define OB_BUDGET_URGENT    (64ull << 20) /* bytes that a newcomer needs at least to start, if its target is not less */
 
 enum ob_budget_role {
@@ -36,6 +44,9 @@ enum ob_budget_role {
 	OB_BUDGET_FIXED,   /* has a limit, but cannot be told another one now (starting, or its agent is silent) */
 	OB_BUDGET_FREE,    /* has no limit by the user's wish (released): it costs what it costs */
 };
+
+/* While the budget is divided: what a machine would have next is used, is idle, or is more than it could have. */
+enum ob_budget_stage { OB_BUDGET_USED, OB_BUDGET_IDLE, OB_BUDGET_FULL };
 
 struct ob_budget_machine {
 	enum ob_budget_role role;
@@ -46,12 +57,15 @@ struct ob_budget_machine {
 	uint64_t limit_bytes;       /* ordered last; OB_BUDGET_NONE: none */
 	uint64_t exposed_bytes;     /* the highest limit that may still be in force */
 	uint64_t cost_bytes;
+	uint64_t active_bytes;      /* what it uses, or costs for what it uses; OB_BUDGET_NONE: not known, taken for all of it */
 	uint64_t urgent_bytes;      /* it is served first up to here */
+	enum ob_budget_stage stage; /* ob_budget_divide()'s own */
 	uint64_t target_bytes;      /* set by ob_budget_divide() */
 	uint64_t grant_bytes;       /* set by ob_budget_grant(): the limit to order */
 };
 
-void ob_budget_divide(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);
+/* tax_percent: 0 to OB_BUDGET_TAX_MAX. */
+void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_budget_machine *machines, size_t n);
 
 /* After ob_budget_divide(). Returns what is still free then. */
 uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);

@@ -319,6 +319,7 @@ struct admission {
 	const char *name, *domain;
 	uint64_t ram_bytes, reservation_bytes, maximum_bytes;
 	uint32_t shares, pid;
+	bool force; /* whatever is guaranteed to others */
 };
 
 static void read_admission(struct request *request, struct admission *ret)
@@ -330,10 +331,92 @@ static void read_admission(struct request *request, struct admission *ret)
 	ret->maximum_bytes = get_maximum(request, "maximum_bytes", false);
 	ret->shares = (uint32_t)get_number(request, "shares", 1, OB_SHARES_MAX, OB_SHARES_DEFAULT);
 	ret->pid = (uint32_t)get_number(request, "pid", 1, INT32_MAX, -1);
+	ret->force = get_bool(request, "force");
 	if (ret->reservation_bytes > ret->maximum_bytes)
 		complain(request, "reservation_bytes", "at most maximum_bytes");
 	if (ret->reservation_bytes > ret->ram_bytes)
 		complain(request, "reservation_bytes", "at most ram_bytes");
+}
+
+static json_t *bytes_or_null(uint64_t bytes)
+{
+	return bytes == OB_BUDGET_NONE ? json_null() : json_integer((json_int_t)OB_MIN(bytes, (uint64_t)INT64_MAX));
+}
+
+static json_t *render_planned(const struct ob_budget_machine *then)
+{
+	return json_pack("{s:o, s:o, s:o}", "uses_bytes", bytes_or_null(then->active_bytes), "then_bytes", bytes_or_null(then->target_bytes),
+			 "lacks_bytes", bytes_or_null(ob_plan_lacks(then)));
+}
+
+static void answer_plan(struct request *request, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then)
+{
+	struct ob_daemon *daemon = ob_client_daemon(request->client);
+	json_t *machines = json_array(), *newcomers;
+	size_t i = 0;
+
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next, i++) {
+		json_t *row = render_planned(&then[i]);
+
+		(void)json_object_set_new(row, "name", json_string(machine->name));
+		(void)json_object_set_new(row, "now_bytes", bytes_or_null(machine->target_bytes));
+		(void)json_array_append_new(machines, row);
+	}
+	newcomers = count ? render_planned(&then[i]) : json_object();
+	(void)json_object_set_new(newcomers, "count", json_integer((json_int_t)count));
+	ob_client_answer(request->client, json_pack("{s:I, s:o, s:b, s:o, s:o, s:I, s:I, s:I, s:o, s:o}", "budget_bytes",
+						    (json_int_t)daemon->budget_bytes, "guaranteed_bytes", bytes_or_null(plan->guaranteed_bytes),
+						    "admitted", plan->most_admitted >= count, "uses_bytes", bytes_or_null(plan->uses_bytes),
+						    "lacks_bytes", bytes_or_null(plan->lacks_bytes), "lacking", (json_int_t)plan->lacking,
+						    "most_admitted", (json_int_t)plan->most_admitted, "most_at_ease",
+						    (json_int_t)plan->most_at_ease, "newcomers", newcomers, "machines", machines));
+}
+
+/* Fills in what is not given from the machine that newcomers are to be like, if there is one. */
+static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *ret)
+{
+	struct ob_daemon *daemon = ob_client_daemon(request->client);
+	const char *like = get_name(request, "like", false);
+	const struct ob_machine *machine = *like ? ob_registry_find(daemon, like) : NULL;
+
+	*ret = (struct ob_arbiter_newcomer){ .maximum_bytes = OB_BUDGET_NONE, .uses_bytes = OB_BUDGET_NONE, .shares = OB_SHARES_DEFAULT };
+	if (*like && !machine) {
+		ob_client_refuse(request->client, "no-machine", "there is no machine \"%s\"", like);
+		return false;
+	}
+	if (machine)
+		*ret = (struct ob_arbiter_newcomer){
+			.ram_bytes = ob_arbiter_ram(machine), .reservation_bytes = machine->reservation_bytes,
+			.maximum_bytes = machine->maximum_bytes, .uses_bytes = machine->working_set.believed_bytes, .shares = machine->shares,
+		};
+	ret->ram_bytes = get_number(request, "ram_bytes", 1, BYTES_SANE, ret->ram_bytes ? (int64_t)ret->ram_bytes : -1);
+	ret->reservation_bytes = get_number(request, "reservation_bytes", 0, BYTES_SANE, (int64_t)ret->reservation_bytes);
+	ret->shares = (uint32_t)get_number(request, "shares", 1, OB_SHARES_MAX, ret->shares);
+	if (json_object_get(request->object, "maximum_bytes"))
+		ret->maximum_bytes = get_maximum(request, "maximum_bytes", true);
+	if (json_object_get(request->object, "uses_bytes"))
+		ret->uses_bytes = get_number(request, "uses_bytes", 0, BYTES_SANE, -1);
+	if (ret->reservation_bytes > OB_MIN(ret->maximum_bytes, ret->ram_bytes))
+		complain(request, "reservation_bytes", "no more than the machine's maximum, and its RAM");
+	return !refused_as_bad(request);
+}
+
+static void run_plan(struct request *request)
+{
+	struct ob_daemon *daemon = ob_client_daemon(request->client);
+	size_t count = get_number(request, "count", 0, OB_DAEMON_MACHINES_MAX - daemon->machine_count, 1);
+	const struct ob_budget_machine *then;
+	struct ob_arbiter_newcomer newcomer;
+	struct ob_plan plan;
+
+	if (!read_newcomer(request, &newcomer))
+		return;
+	if (daemon->budget_bytes == OB_BUDGET_NONE) {
+		ob_client_refuse(request->client, "refused", "overbookd runs without a budget: nothing is divided, and every machine is admitted");
+		return;
+	}
+	then = ob_arbiter_plan(daemon, &newcomer, count, &plan);
+	answer_plan(request, count, &plan, then);
 }
 
 static void run_admit(struct request *request)
@@ -359,7 +442,11 @@ static void run_admit(struct request *request)
 	machine->ram_bytes = admission.ram_bytes;
 	machine->reservation_bytes = admission.reservation_bytes;
 	machine->maximum_bytes = machine->ordered_maximum_bytes = admission.maximum_bytes;
-	if (ob_arbiter_check_guarantees(machine, &request->err) < 0) {
+	if (ob_arbiter_check_guarantees(machine, &request->err) < 0 && admission.force) {
+		ob_log(OB_LOG_WARNING, "admitted by force: %s", request->err.text);
+		request->err = (struct ob_error){ 0 };
+	}
+	if (request->err.code) {
 		ob_client_refuse(request->client, "refused", "%s", request->err.text);
 		ob_registry_remove(machine, "it does not fit");
 		return;
@@ -384,7 +471,8 @@ static const struct command {
 	{ "balloon", run_balloon, { "name", "mode", "size_bytes" } },
 	{ "share", run_share, { "name" } },
 	{ "share-switch", run_share_switch, { "name", "on" } },
-	{ "admit", run_admit, { "name", "domain", "ram_bytes", "reservation_bytes", "maximum_bytes", "shares", "pid" } },
+	{ "plan", run_plan, { "like", "count", "ram_bytes", "reservation_bytes", "maximum_bytes", "shares", "uses_bytes" } },
+	{ "admit", run_admit, { "name", "domain", "ram_bytes", "reservation_bytes", "maximum_bytes", "shares", "pid", "force" } },
 };
 
 static bool knows_member(const struct command *command, const char *key)

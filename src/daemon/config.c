@@ -122,6 +122,21 @@ int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_
 	return 0;
 }
 
+int ob_config_parse_idle_tax(const char *what, const char *text, unsigned *ret_percent, struct ob_error *err)
+{
+	unsigned long percent = OB_BUDGET_TAX_MAX + 1;
+	char *end;
+
+	if (isdigit((unsigned char)*text) && strlen(text) <= 4) {
+		percent = strtoul(text, &end, 10);
+		percent = *end && strcmp(end, "%") ? OB_BUDGET_TAX_MAX + 1 : percent;
+	}
+	if (percent > OB_BUDGET_TAX_MAX)
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not from 0%% to %u%%", what, text, OB_BUDGET_TAX_MAX);
+	*ret_percent = (unsigned)percent;
+	return 0;
+}
+
 static int set_balloon(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	return ob_config_parse_balloon("BALLOON", value, &config->balloon_auto, err);
@@ -162,6 +177,11 @@ static int set_budget(struct ob_config *config, const char *value, struct ob_err
 	return ob_config_parse_budget("BUDGET", value, &config->budget_bytes, err);
 }
 
+static int set_idle_tax(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_config_parse_idle_tax("IDLE_TAX", value, &config->idle_tax_percent, err);
+}
+
 static int set_log(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	static const struct {
@@ -186,6 +206,7 @@ static const struct {
 	{ "BALLOON", set_balloon },
 	{ "BALLOON_FLOOR", set_balloon_floor },
 	{ "BUDGET", set_budget },
+	{ "IDLE_TAX", set_idle_tax },
 	{ "LARGE_PAGES", set_large_pages },
 	{ "LOG", set_log },
 	{ "MIN_FREE", set_min_free },
@@ -221,8 +242,8 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, LARGE_PAGES, LOG, MIN_FREE, "
-			    "SHARE, SHARE_CPU and SHARE_INDEX are known", line);
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, IDLE_TAX, LARGE_PAGES, LOG, "
+			    "MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)

@@ -23,6 +23,7 @@ struct ob_config {
 	uint64_t min_free_bytes; /* 0: by the sliding scale */
 	bool balloon_auto;
 	struct ob_balloon_floor balloon_floor;
+	unsigned idle_tax_percent;
 };
 
 /* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */
@@ -41,6 +42,9 @@ int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_b
 int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err) OB_MUST_CHECK;
 int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor,
 				  struct ob_error *err) OB_MUST_CHECK;
+
+/* Percent, 0 to OB_BUDGET_TAX_MAX, with or without the sign. 0 or -EINVAL. */
+int ob_config_parse_idle_tax(const char *what, const char *text, unsigned *ret_percent, struct ob_error *err) OB_MUST_CHECK;
 
 /* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;

@@ -10,6 +10,7 @@
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
+ *     working_set.c  what a machine needs for what it uses
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
@@ -69,6 +70,7 @@ struct ob_daemon {
 
 	bool balloon_auto; /* the balloons of machines that say nothing of it */
 	struct ob_balloon_floor balloon_floor;
+	unsigned idle_tax_percent; /* budget.h */
 
 	sd_event_source *agents_source, *clients_source;
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */

@@ -34,6 +34,7 @@
 enum {
 	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
 	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE, OPTION_BALLOON, OPTION_BALLOON_FLOOR,
+	OPTION_IDLE_TAX,
 };
 
 static const struct option options[] = {
@@ -47,6 +48,7 @@ static const struct option options[] = {
 	{ "min-free", required_argument, NULL, OPTION_MIN_FREE },
 	{ "balloon", required_argument, NULL, OPTION_BALLOON },
 	{ "balloon-floor", required_argument, NULL, OPTION_BALLOON_FLOOR },
+	{ "idle-tax", required_argument, NULL, OPTION_IDLE_TAX },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -55,7 +57,8 @@ static const struct option options[] = {
 
 static const char usage[] =
 	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--large-pages POLICY]\n"
-	"                 [--min-free SIZE] [--balloon auto|off] [--balloon-floor SIZE|N%] [--socket-dir DIR] [--foreground]\n"
+	"                 [--min-free SIZE] [--balloon auto|off] [--balloon-floor SIZE|N%] [--idle-tax N%]\n"
+	"                 [--socket-dir DIR] [--foreground]\n"
 	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
@@ -73,8 +76,10 @@ static const char usage[] =
 	"  --balloon auto|off whether the balloons of machines that say nothing of it take what a machine costs above its\n"
 	"                     limit, before that is evicted; default: off\n"
 	"  --balloon-floor F  what balloons leave to a guest at least: a size, or a part of its machine; default: 25%\n"
-	"  --config FILE      lines BALLOON=auto|off, BALLOON_FLOOR=F, BUDGET=SIZE, LARGE_PAGES=P, LOG=LEVEL, MIN_FREE=SIZE,\n"
-	"                     SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
+	"  --idle-tax N%      how much dearer memory is to a machine that does not use it, 0% (no dearer) to 99%: where the budget\n"
+	"                     is short, idle machines give theirs to busy ones; default: 75% (four times as dear)\n"
+	"  --config FILE      lines BALLOON=auto|off, BALLOON_FLOOR=F, BUDGET=SIZE, IDLE_TAX=N%, LARGE_PAGES=P, LOG=LEVEL,\n"
+	"                     MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -129,6 +134,11 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 				return -EINVAL;
 			given = "--balloon-floor";
 			break;
+		case OPTION_IDLE_TAX:
+			if (ob_config_parse_idle_tax("--idle-tax", optarg, &daemon->idle_tax_percent, err) < 0)
+				return -EINVAL;
+			given = "--idle-tax";
+			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
 			break;
@@ -170,7 +180,7 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 {
 	struct ob_config config = {
 		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
-		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT,
+		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT,
 	};
 	int r = ob_config_read(daemon->config_path, &config, err);
 	bool is_other;
@@ -187,6 +197,7 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 	daemon->min_free_bytes = config.min_free_bytes;
 	daemon->balloon_auto = config.balloon_auto;
 	daemon->balloon_floor = config.balloon_floor;
+	daemon->idle_tax_percent = config.idle_tax_percent;
 	if (daemon->share && is_other)
 		ob_share_reconfigure(daemon);
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
@@ -297,7 +308,7 @@ int main(int argc, char **argv)
 {
 	struct ob_daemon daemon = {
 		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
-		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
+		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
 	};
 	struct ob_error err = { 0 };
 	const char *dir = NULL;

@@ -131,6 +131,7 @@ void ob_registry_connected(struct ob_machine *machine, struct ob_link *link)
 	machine->state = OB_MACHINE_RUNNING;
 	machine->link = link;
 	machine->stats_seen = false;
+	ob_working_set_forget(&machine->working_set);
 	machine->order = OB_ORDER_NONE;
 }
 

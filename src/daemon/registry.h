@@ -18,6 +18,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/guest.h"
+#include "daemon/working_set.h"
 #include "proto/wire.h"
 
 #define OB_MACHINE_START_NS (60 * OB_NS_PER_SEC) /* a machine whose agent has not come by then is forgotten */
@@ -72,6 +73,7 @@ struct ob_machine {
 	uint32_t range_count;
 	struct ob_wire_range ranges[OB_WIRE_RANGES_MAX];
 
+	struct ob_working_set working_set;
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
 	struct ob_guest guest;

@@ -43,6 +43,8 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	add(&row, "maximum_bytes", json_integer(bytes_or_none(machine->maximum_bytes)));
 	add(&row, "limit_bytes", json_integer(bytes_or_none(machine->limit_bytes)));
 	add(&row, "target_bytes", json_integer(bytes_or_none(machine->target_bytes)));
+	add(&row, "working_set_bytes", machine->working_set.believed_bytes == OB_BUDGET_NONE ?
+					       json_null() : json_integer(number(machine->working_set.believed_bytes)));
 	add_number(&row, "ram_bytes", stats->ram_bytes ? stats->ram_bytes : machine->ram_bytes);
 	add_number(&row, "cost_bytes", stats->cost_bytes);
 	add_number(&row, "resident_bytes", stats->resident_bytes);

@@ -31,6 +31,7 @@ struct ob_engine_config {
 	const char *swap_dir;  /* NULL: no swap store; copied */
 	unsigned fault_threads; /* 0: choose */
 	unsigned scan_cold_ms; /* how long pages must lie untouched for the scanner to call them cold; 0: choose */
+	unsigned active_watch_ms; /* how long a page is watched for whether it is used at all; 0: choose */
 	int map_shared;        /* shared pages that are read again and again may be mapped: mapped.c */
 	int keep_affinity;     /* threads of the host are never kept on a processor: follow.c */
 	int no_large;          /* no new large pages of its regions come about before orders allow them: ob_engine_large() */

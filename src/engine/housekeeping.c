@@ -2,7 +2,7 @@
 /*
  * Housekeeping: what the first reclaimer does besides reclaim, between its passes and at least once a second: adapts the bench,
  * accounts time above the limit, reports pages that cannot be read, gives disk space back, counts what is present while
- * there is no limit, and takes all memory into care when a limit is set.
+ * there is no limit, samples what of it is used (active.c), and takes all memory into care when a limit is set.
  *
  * The bench's target: when more faults go to the pool or the store than to the bench, pages were taken off too early,
  * and it grows; when the bench is hit far more often than the rest, hot pages are being lifted for nothing, and it
@@ -154,6 +154,7 @@ void ob_housekeeping(struct ob_engine *engine)
 	report_unreadable(engine);
 	if (ob_load(&engine->pending_count))
 		ob_fault_room(engine);
+	ob_active_step(engine, now);
 	if (now - engine->house.last_second_ns < OB_NS_PER_SEC)
 		return;
 	engine->house.last_second_ns = now;

@@ -242,6 +242,24 @@ struct ob_large {
 	uint64_t filled_ns[OB_LARGE_RATES];
 };
 
+/* A page that is watched for whether the guest touches it. */
+struct ob_active_sample {
+	uint32_t id;         /* of its chunk */
+	uint16_t page;       /* number in the chunk */
+	uint16_t lifted;     /* pages that were lifted for it */
+	uint64_t until_ns;
+};
+
+/* How much of its memory the guest uses: active.c, the first reclaimer's own. */
+#define OB_ACTIVE_SAMPLES 32u
+struct ob_active {
+	struct ob_active_sample sample[OB_ACTIVE_SAMPLES];
+	unsigned n;
+	uint64_t seed, next_ns, lifted_pages;
+	double average[2], weight[2];
+	uint32_t permille, samples; /* atomic: what share is active, and how many samples say so */
+};
+
 struct ob_engine {
 	int uffd, pagemap, room_event, stop_event, self;
 	unsigned worker_count, reclaimer_count, ncpus;
@@ -312,6 +330,7 @@ struct ob_engine {
 	struct ob_reclaimer reclaimer[OB_RECLAIMERS_MAX];
 	struct ob_clock clock;
 	struct ob_house house;
+	struct ob_active active;
 
 	pthread_mutex_t unreadable_lock;
 	unsigned unreadable;          /* faults that wait for an unreadable page */
@@ -617,6 +636,11 @@ void ob_count_present(struct ob_engine *engine);
 /* A limit has been set on a machine that had none: takes all its memory into care. */
 void ob_engage(struct ob_engine *engine);
 
+/* --- active.c: the first reclaimer's own --- */
+
+/* Draws and judges samples. No lock is held. */
+void ob_active_step(struct ob_engine *engine, uint64_t now);
+
 /* --- write_batch.c: a reclaimer's own --- */
 
 /*
@@ -701,6 +725,11 @@ int ob_notes_due(struct ob_notes *notes, uint64_t now, uint64_t wait_ns, uint32_
 /* Takes the bits of such a chunk, which may be queued again from now on. Returns how many. */
 unsigned ob_notes_take(struct ob_chunk *chunk, uint64_t *ret_pages);
 
+/* --- orphans.c --- */
+
+/* The scanner's own. Offers the orphans of one chunk, if it is time; rest_ns: between rounds, at least. Returns whether it did something. */
+int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns);
+
 /* --- scan.c --- */
 
 void ob_scan_init(struct ob_scan *scan);
@@ -714,6 +743,8 @@ void ob_scan_kick(struct ob_engine *engine);
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
+/* Whether there is leave to look for pages that could be shared. regions_lock is held. */
+int ob_scan_may_look(const struct ob_engine *engine);
 /* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */
 void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place);
 

@@ -27,10 +27,7 @@
  * Pages that are noted (notes.c: just read from a disk image, or wanted by overbookd) are visited ahead of the hand: they alone, unless their chunk
  * is a large page. What their chunk gave before counts no more.
  *
- * Pages of orphan extents (share.c) are offered again: theirs is a copy too that overbookd can use. An old extent goes only when
- * its last page has moved, and an offer may be lost (a full ring, a full socket, no room in the store), so while there are any a
- * second hand goes round for them alone, again and again, and passes over no chunk that has shared pages. It lifts nothing,
- * since the bytes lie in the extent, and so waits for nothing but its processor time and for the offers to be taken.
+ * Pages of orphan extents are offered again by a hand of their own (orphans.c).
  *
  * In the first round after sharing was switched on no chunk is passed over, and compressed pages are offered as well: whoever
  * keeps the index now has not heard of them.
@@ -121,12 +118,12 @@ static unsigned leave_permille(const struct ob_engine *engine)
 	return ob_large_makes_whole(engine) && may_work(engine) ? WHOLE_PERMILLE : 0;
 }
 
-/* Whether there is leave to look for pages; or to lift chunks, be it only for large pages. regions_lock is held. */
-static int may_scan(const struct ob_engine *engine)
+int ob_scan_may_look(const struct ob_engine *engine)
 {
 	return is_sharing(engine) && may_work(engine);
 }
 
+/* Whether there is leave to lift chunks, be it only for large pages. regions_lock is held. */
 static int may_lift(const struct ob_engine *engine)
 {
 	return leave_permille(engine) && may_work(engine);
@@ -232,73 +229,6 @@ static void put_back(struct ob_engine *engine, struct ob_place *place, const str
 	}
 }
 
-/* --- orphans --- */
-
-/* Offers the pages of a chunk again whose slots are those of orphan extents; regions_lock is held. */
-static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
-{
-	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
-		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
-
-		ob_chunk_lock_background(place->chunk);
-		for (uint64_t page = first; page < end; page++) {
-			uint64_t word = *ob_place_word(place, page);
-
-			if (ob_page_state(word) == OB_PAGE_MAPPED && ob_share_is_orphan(engine, ob_page_slot(word)) &&
-			    ob_mapped_take_out(engine, place, page, end) == 0)
-				word = *ob_place_word(place, page);
-			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
-				ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
-		}
-		ob_chunk_unlock(place->chunk);
-	}
-}
-
-/* The hand's next chunk with shared pages, by a look without its lock. Returns 0 when there is none, or after SKIPS_MAX others. */
-static int next_shared(struct ob_engine *engine, struct ob_scan_hand *hand, struct ob_place *ret_place)
-{
-	for (unsigned i = 0; i < SKIPS_MAX && hand->region < OB_REGIONS_MAX; i++) {
-		const struct ob_region *region = &engine->region[hand->region];
-		uint32_t number = hand->chunk++;
-
-		if (!region->base || number >= region->chunk_count) {
-			hand->region++;
-			hand->chunk = 0;
-		} else if (ob_load(&region->chunks[number].count[OB_PAGE_SHARED]) || ob_load(&region->chunks[number].count[OB_PAGE_MAPPED])) {
-			ob_place_chunk(engine, hand->region, number, ret_place);
-			return 1;
-		}
-	}
-	return 0;
-}
-
-/* Offers the orphans of one chunk, if it is time. The hand rests as long as it took to go round. Returns whether it did something. */
-static int orphans_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
-{
-	struct ob_scan_hand *hand = &scan->orphans;
-	struct ob_place place;
-	int found = 0;
-
-	if (now < hand->due_ns || !ob_share_has_room(engine))
-		return 0;
-	if (hand->region == OB_REGIONS_MAX) {
-		hand->due_ns = now + cold_ns(engine);
-		if (!ob_share_has_orphans(engine))
-			return 0;
-		*hand = (struct ob_scan_hand){ .start_ns = now };
-	}
-	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (may_scan(engine)) {
-		found = next_shared(engine, hand, &place);
-		if (found)
-			offer_orphans(engine, &place);
-	}
-	pthread_rwlock_unlock(&engine->regions_lock);
-	if (hand->region == OB_REGIONS_MAX)
-		hand->due_ns = now + OB_MAX(now - hand->start_ns, cold_ns(engine));
-	return found;
-}
-
 /* --- judging --- */
 
 static int is_judged(uint64_t word)
@@ -337,7 +267,7 @@ static void offer_compressed(struct ob_engine *engine, const struct ob_place *pl
 /* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. Where nothing is shared they are only counted. */
 static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
-	int shares = may_scan(engine);
+	int shares = ob_scan_may_look(engine);
 	uint16_t zeros[STEP_PAGES];
 	unsigned zero_count = 0;
 	int cold = 0;
@@ -487,7 +417,7 @@ static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_pl
 {
 	enum ob_large_visit how;
 
-	if (!may_scan(engine))
+	if (!ob_scan_may_look(engine))
 		how = ob_large_visit_unshared(engine, place);
 	else if (place->chunk->open && ob_chunk_track(engine, place) < 0)
 		how = OB_VISIT_LEAVE;
@@ -548,7 +478,7 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 		ob_large_consider_collapse(engine, place, entry->lifted - OB_MIN(entry->cold, entry->lifted));
 	if (!returns && place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
-	if (entry->all_judged && may_scan(engine) && ob_large_sample_hot(engine, place))
+	if (entry->all_judged && ob_scan_may_look(engine) && ob_large_sample_hot(engine, place))
 		wait_for_sample(engine, scan, place);
 }
 
@@ -556,7 +486,7 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 static void settle_sample(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, int is_on)
 {
 	place->chunk->watched = 0;
-	if (is_on && may_scan(engine) && !is_left_alone(engine, place) && ob_large_sampled(engine, place))
+	if (is_on && ob_scan_may_look(engine) && !is_left_alone(engine, place) && ob_large_sampled(engine, place))
 		lift_and_watch(engine, scan, place, 0, NULL);
 }
 
@@ -613,10 +543,10 @@ static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t
 {
 	if (scan->region < OB_REGIONS_MAX || now - scan->round_ns < cold_ns(engine))
 		return;
-	scan->round++;
+	ob_store(&scan->round, scan->round + 1);
 	scan->round_ns = now;
 	scan->region = scan->chunk = 0;
-	scan->with_pool = may_scan(engine) && scan->generation != engine->share->generation;
+	scan->with_pool = ob_scan_may_look(engine) && scan->generation != engine->share->generation;
 	if (scan->with_pool)
 		scan->generation = engine->share->generation;
 	scan->all_chunks = ob_large_look_at_all(engine);
@@ -665,7 +595,7 @@ static int noted_next(struct ob_engine *engine, struct ob_scan *scan, uint64_t n
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (ob_clock_place(engine, id, &place) < 0) {
 		; /* its region has gone */
-	} else if (may_scan(engine)) {
+	} else if (ob_scan_may_look(engine)) {
 		scan->tick_lifts--;
 		visit_noted(engine, scan, &place);
 	} else {
@@ -719,7 +649,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due, is_on);
 		return 1;
 	}
-	if (!is_on || (is_sharing(engine) && orphans_next(engine, scan, now)))
+	if (!is_on || (is_sharing(engine) && ob_orphans_next(engine, now, cold_ns(engine))))
 		return is_on;
 	begin_tick(engine, scan, now);
 	return (is_sharing(engine) && noted_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now);

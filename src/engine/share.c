@@ -25,7 +25,7 @@
  *
  * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
  * were there belong to an overbookd that has gone, until somebody announces them again, or says that he has them. Their pages
- * stay what they are, and scan.c offers them once more; an adoption then moves the word from one slot to another. An extent can
+ * stay what they are, and orphans.c offers them once more; an adoption then moves the word from one slot to another. An extent can
  * also be made an orphan by who owns it, to get rid of it so; its holds' ends are told as ever.
  *
  * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for

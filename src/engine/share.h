@@ -84,7 +84,7 @@ struct ob_scan {
 	uint64_t lifted_pages, noted_pages;  /* of the chunks in both: by the hand, and what was noted */
 	unsigned noted_chunks;
 	uint64_t faults;                     /* atomic: returns from the bench that it has caused */
-	uint64_t round, round_ns;
+	uint64_t round, round_ns;            /* the first atomic for reading */
 	uint32_t region, chunk;              /* the hand; region OB_REGIONS_MAX: between rounds */
 	uint64_t tick, tick_ns, second_faults;
 	unsigned rate, tick_lifts;           /* chunks a second; left in this tick */

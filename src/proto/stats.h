@@ -122,7 +122,11 @@
 	X(noted_found_pages, counter, "of those: pages that were shared, or dropped as zeros, by the time they were settled") \
 	X(leases, counter, "times that a thread was kept on its processor while its faults were answered there")  \
 	X(leases_broken, counter, "times that this ended early: somebody else wanted the processor, or chose the thread's") \
-	X(leases_refused, counter, "times that the kernel would not have it")
+	X(leases_refused, counter, "times that the kernel would not have it")                                     \
+	X(active_bytes, gauge, "memory that the guest uses, wherever it is, by a sample of late; counts only with active_samples") \
+	X(active_samples, gauge, "how many sampled pages that stands for; 0: it is not known")                    \
+	X(active_sampled_pages, counter, "pages that were watched for whether the guest uses them")               \
+	X(active_touched_pages, counter, "of those: pages that it touched")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

@@ -23,11 +23,13 @@ struct reader {
 	const char *wrong; /* what broke the rules first, NULL while nothing has */
 };
 
-/* A type of message: its payload's fields, both ways. */
+/* A type of message: its payload's fields, both ways; or, of a message about sharing that is a list, those of its entries. */
 struct kind {
 	const char *name;
 	void (*put)(struct writer *w, const struct ob_wire_msg *msg);
 	void (*get)(struct reader *r, struct ob_wire_msg *msg);
+	void (*put_item)(struct writer *w, const struct ob_wire_msg *msg, uint32_t i);
+	void (*get_item)(struct reader *r, struct ob_wire_msg *msg, uint32_t i);
 };
 
 int ob_name_valid(const char *text)
@@ -154,16 +156,6 @@ static void put_poll(struct writer *w, const struct ob_wire_msg *msg)
 	put(w, msg->poll.interval_ms, 4);
 }
 
-/* The messages about sharing that are lists. Their number of entries lies at the same place in all of them. */
-static void put_list(struct writer *w, const struct ob_wire_msg *msg,
-		     void (*put_item)(struct writer *, const struct ob_wire_msg *, uint32_t))
-{
-	refuse(w, msg->offer.n > OB_WIRE_SHARES_MAX);
-	put(w, msg->offer.n, 4);
-	for (uint32_t i = 0; !w->failed && i < msg->offer.n; i++)
-		put_item(w, msg, i);
-}
-
 static void put_slot(struct writer *w, uint64_t extent, uint32_t index)
 {
 	refuse(w, !extent || index >= OB_WIRE_EXTENT_MAX);
@@ -243,46 +235,6 @@ static void put_one_kept(struct writer *w, const struct ob_wire_msg *msg, uint32
 {
 	refuse(w, !msg->kept.item[i]);
 	put(w, msg->kept.item[i], 8);
-}
-
-static void put_offer(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_offered);
-}
-
-static void put_staged(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_one_staged);
-}
-
-static void put_held(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_one_held);
-}
-
-static void put_dropped(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_one_dropped);
-}
-
-static void put_orphans(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_orphan);
-}
-
-static void put_fetch(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_fetched);
-}
-
-static void put_adopt(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_adopted);
-}
-
-static void put_kept(struct writer *w, const struct ob_wire_msg *msg)
-{
-	put_list(w, msg, put_one_kept);
 }
 
 static int is_subpages(uint32_t n)
@@ -526,16 +478,6 @@ static void get_poll(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "its interval is not from 20 to 60000 ms");
 }
 
-static void get_list(struct reader *r, struct ob_wire_msg *msg,
-		     void (*get_item)(struct reader *, struct ob_wire_msg *, uint32_t))
-{
-	msg->offer.n = (uint32_t)get(r, 4);
-	if (msg->offer.n > OB_WIRE_SHARES_MAX)
-		complain(r, "it has more than 512 entries");
-	for (uint32_t i = 0; !r->wrong && i < msg->offer.n; i++)
-		get_item(r, msg, i);
-}
-
 static void get_zero(struct reader *r)
 {
 	if (get(r, 4))
@@ -642,46 +584,6 @@ static void get_one_kept(struct reader *r, struct ob_wire_msg *msg, uint32_t i)
 	msg->kept.item[i] = get_extent_id(r);
 }
 
-static void get_offer(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_offered);
-}
-
-static void get_staged(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_one_staged);
-}
-
-static void get_held(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_one_held);
-}
-
-static void get_dropped(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_one_dropped);
-}
-
-static void get_orphans(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_orphan);
-}
-
-static void get_fetch(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_fetched);
-}
-
-static void get_adopt(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_adopted);
-}
-
-static void get_kept(struct reader *r, struct ob_wire_msg *msg)
-{
-	get_list(r, msg, get_one_kept);
-}
-
 static void get_share(struct reader *r, struct ob_wire_msg *msg)
 {
 	msg->share.flags = (uint32_t)get(r, 4);
@@ -779,27 +681,27 @@ static const struct kind kinds[] = {
 	[OB_WIRE_RANGES] = { "RANGES", put_ranges, get_ranges },
 	[OB_WIRE_STOPPED] = { "STOPPED", put_stopped, get_stopped },
 	[OB_WIRE_REPLY] = { "REPLY", put_reply, get_reply },
-	[OB_WIRE_OFFER] = { "OFFER", put_offer, get_offer },
-	[OB_WIRE_STAGED] = { "STAGED", put_staged, get_staged },
-	[OB_WIRE_HELD] = { "HELD", put_held, get_held },
-	[OB_WIRE_DROPPED] = { "DROPPED", put_dropped, get_dropped },
-	[OB_WIRE_ORPHANS] = { "ORPHANS", put_orphans, get_orphans },
-	[OB_WIRE_WORN] = { "WORN", put_dropped, get_dropped },
+	[OB_WIRE_OFFER] = { "OFFER", .put_item = put_offered, .get_item = get_offered },
+	[OB_WIRE_STAGED] = { "STAGED", .put_item = put_one_staged, .get_item = get_one_staged },
+	[OB_WIRE_HELD] = { "HELD", .put_item = put_one_held, .get_item = get_one_held },
+	[OB_WIRE_DROPPED] = { "DROPPED", .put_item = put_one_dropped, .get_item = get_one_dropped },
+	[OB_WIRE_ORPHANS] = { "ORPHANS", .put_item = put_orphan, .get_item = get_orphan },
+	[OB_WIRE_WORN] = { "WORN", .put_item = put_one_dropped, .get_item = get_one_dropped },
 	[OB_WIRE_MAPS] = { "MAPS", put_nothing, get_nothing },
-	[OB_WIRE_MORE_ORPHANS] = { "MORE_ORPHANS", put_orphans, get_orphans },
-	[OB_WIRE_HOLDS] = { "HOLDS", put_dropped, get_dropped },
+	[OB_WIRE_MORE_ORPHANS] = { "MORE_ORPHANS", .put_item = put_orphan, .get_item = get_orphan },
+	[OB_WIRE_HOLDS] = { "HOLDS", .put_item = put_one_dropped, .get_item = get_one_dropped },
 	[OB_WIRE_BALLOON_SET] = { "BALLOON_SET", put_balloon_set, get_balloon_set },
 	[OB_WIRE_SET_LIMIT] = { "SET_LIMIT", put_set_limit, get_set_limit },
 	[OB_WIRE_RELEASE] = { "RELEASE", put_nothing, get_nothing },
 	[OB_WIRE_POLL] = { "POLL", put_poll, get_poll },
 	[OB_WIRE_SHARE] = { "SHARE", put_share, get_share },
 	[OB_WIRE_EXTENT] = { "EXTENT", put_extent, get_extent },
-	[OB_WIRE_FETCH] = { "FETCH", put_fetch, get_fetch },
-	[OB_WIRE_ADOPT] = { "ADOPT", put_adopt, get_adopt },
+	[OB_WIRE_FETCH] = { "FETCH", .put_item = put_fetched, .get_item = get_fetched },
+	[OB_WIRE_ADOPT] = { "ADOPT", .put_item = put_adopted, .get_item = get_adopted },
 	[OB_WIRE_UNSHARE] = { "UNSHARE", put_nothing, get_nothing },
 	[OB_WIRE_DROP_EXTENT] = { "DROP_EXTENT", put_drop_extent, get_drop_extent },
 	[OB_WIRE_MAY_MAP] = { "MAY_MAP", put_nothing, get_nothing },
-	[OB_WIRE_KEPT] = { "KEPT", put_kept, get_kept },
+	[OB_WIRE_KEPT] = { "KEPT", .put_item = put_one_kept, .get_item = get_one_kept },
 	[OB_WIRE_DRAIN] = { "DRAIN", put_drop_extent, get_drop_extent },
 	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
 	[OB_WIRE_LARGE] = { "LARGE", put_large, get_large },
@@ -810,6 +712,24 @@ static const struct kind kinds[] = {
 static const struct kind *find_kind(uint16_t type)
 {
 	return type < OB_ARRAY_LEN(kinds) && kinds[type].name ? &kinds[type] : NULL;
+}
+
+/* The number of a list's entries lies at the same place in all of them. */
+static void put_list(struct writer *w, const struct ob_wire_msg *msg, const struct kind *kind)
+{
+	refuse(w, msg->offer.n > OB_WIRE_SHARES_MAX);
+	put(w, msg->offer.n, 4);
+	for (uint32_t i = 0; !w->failed && i < msg->offer.n; i++)
+		kind->put_item(w, msg, i);
+}
+
+static void get_list(struct reader *r, struct ob_wire_msg *msg, const struct kind *kind)
+{
+	msg->offer.n = (uint32_t)get(r, 4);
+	if (msg->offer.n > OB_WIRE_SHARES_MAX)
+		complain(r, "it has more than 512 entries");
+	for (uint32_t i = 0; !r->wrong && i < msg->offer.n; i++)
+		kind->get_item(r, msg, i);
 }
 
 int ob_wire_encode(const struct ob_wire_msg *msg, void *buf, size_t size)
@@ -824,7 +744,10 @@ int ob_wire_encode(const struct ob_wire_msg *msg, void *buf, size_t size)
 		return -EMSGSIZE;
 	if (!kind)
 		return -EINVAL;
-	kind->put(&payload, msg);
+	if (kind->put_item)
+		put_list(&payload, msg, kind);
+	else
+		kind->put(&payload, msg);
 	if (payload.failed)
 		return payload.failed;
 	length = (uint32_t)(payload.at - (uint8_t *)buf) - OB_WIRE_HEADER_SIZE;
@@ -878,7 +801,10 @@ int ob_wire_decode(const void *buf, size_t len, struct ob_wire_msg *ret_msg, str
 	kind = find_kind(msg.type);
 	if (!kind)
 		return ob_error_set(err, ENOTSUP, "a message of type %u, which is not known here", msg.type);
-	kind->get(&r, &msg);
+	if (kind->get_item)
+		get_list(&r, &msg, kind);
+	else
+		kind->get(&r, &msg);
 	if (r.at != r.end)
 		complain(&r, "it is longer than its fields");
 	if (r.wrong)

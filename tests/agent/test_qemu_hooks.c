@@ -33,6 +33,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../engine/account.h"
 #include "base/compiler.h"
 #include "proto/env.h"
 
@@ -291,23 +292,12 @@ static void streams_without_ram(void **state)
 	close(pair[1]);
 }
 
-/* The kernel's word about the mapping that RAM begins in (VmFlags: nh). */
 static int large_pages_are_forbidden(void)
 {
-	unsigned long start, end;
-	int inside = 0, found = -1;
-	char line[512];
-	FILE *file = fopen("/proc/self/smaps", "re");
+	struct account_mapping mapping;
 
-	assert_non_null(file);
-	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			inside = (unsigned long)ram >= start && (unsigned long)ram < end;
-		else if (inside && !strncmp(line, "VmFlags:", 8))
-			found = strstr(line, " nh") != NULL;
-	}
-	fclose(file);
-	return found;
+	assert_int_equal(account_mapping(ram, OB_PAGE_SIZE, &mapping), 0);
+	return mapping.large_forbidden;
 }
 
 /* As overbookd has said when it admitted the machine; QEMU asks for them all the same. */

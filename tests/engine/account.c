@@ -12,7 +12,7 @@
 
 struct area {
 	uint64_t start, end, pss_kib, huge_kib;
-	int is_registered;
+	int is_registered, large_forbidden;
 };
 
 /* Calls see for every mapping of /proc/self/smaps. */
@@ -35,6 +35,7 @@ static int walk_smaps(void (*see)(void *context, const struct area *area), void 
 			area.huge_kib = value;
 		else if (!strncmp(line, "VmFlags:", 8)) {
 			area.is_registered = strstr(line, " um") || strstr(line, " uw");
+			area.large_forbidden = strstr(line, " nh") != NULL;
 			see(context, &area);
 		}
 	}
@@ -103,6 +104,7 @@ static void see_mapping(void *context, const struct area *area)
 	walk->result->huge_bytes += area->huge_kib * 1024;
 	walk->result->pss_bytes += area->pss_kib * 1024;
 	walk->result->is_registered |= area->is_registered;
+	walk->result->large_forbidden |= area->large_forbidden;
 	walk->result->mappings++;
 }
 

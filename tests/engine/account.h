@@ -14,10 +14,13 @@ int64_t account_pss_bytes(struct ob_engine *engine);
 /* Anonymous and shared memory of this process that is in RAM: one figure, taken at once; or -errno. */
 int64_t account_rss_bytes(void);
 
-/* AnonHugePages of the mappings in [start, start + length), and whether any of them is registered with userfaultfd. */
+/*
+ * AnonHugePages of the mappings in [start, start + length), and whether any of them is registered with userfaultfd, or is one in which the
+ * kernel may make no large pages.
+ */
 struct account_mapping {
 	uint64_t huge_bytes, pss_bytes;
-	int is_registered;
+	int is_registered, large_forbidden;
 	unsigned mappings;
 };
 int account_mapping(const void *start, size_t length, struct account_mapping *ret_mapping) OB_MUST_CHECK;

@@ -9,7 +9,7 @@
 #include "account.h"
 #include "ram.h"
 
-unsigned bed_scan_cold_ms, bed_map_run_pages, bed_map_mappings;
+unsigned bed_scan_cold_ms, bed_active_watch_ms, bed_map_run_pages, bed_map_mappings;
 int bed_map_shared;
 int bed_no_large;
 
@@ -48,6 +48,7 @@ int bed_try(uint64_t limit_bytes, const char *swap_dir, struct bed **ret_bed)
 {
 	struct bed *bed = calloc(1, sizeof(*bed));
 	struct ob_engine_config config = { .limit_bytes = limit_bytes, .scan_cold_ms = bed_scan_cold_ms,
+					   .active_watch_ms = bed_active_watch_ms,
 					   .map_shared = bed_map_shared, .map_run_pages = bed_map_run_pages,
 					   .map_mappings = bed_map_mappings, .no_large = bed_no_large,
 					   .on_unreadable = on_unreadable, .context = bed };

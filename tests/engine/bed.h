@@ -48,6 +48,8 @@ void bed_free(struct bed *bed);
 
 /* For engines that are made from now on: how long the scanner watches a chunk; 0: as always. */
 extern unsigned bed_scan_cold_ms;
+/* The same: for how long a page is watched for whether it is used. */
+extern unsigned bed_active_watch_ms;
 /* The same: whether shared pages may be mapped, and how (ob_engine_config). */
 extern int bed_map_shared;
 extern unsigned bed_map_run_pages, bed_map_mappings;

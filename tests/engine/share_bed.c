@@ -26,6 +26,13 @@ void share_write_all(enum pattern_kind kind)
 		ram_write_all(ram[i], kind);
 }
 
+void share_write_different(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+}
+
 void share_check_all(void)
 {
 	for (unsigned i = 0; i < RAMS; i++)
@@ -49,6 +56,41 @@ int share_tear_down(void **state)
 	}
 	bed = NULL;
 	return keeper.wrong || successor.wrong ? -1 : 0;
+}
+
+struct ob_hash share_hash(unsigned which, uint32_t page)
+{
+	uint8_t bytes[PATTERN_PAGE];
+
+	pattern_fill(bytes, &ram[which]->expected[page]);
+	return ob_content_hash(&keeper.key, bytes);
+}
+
+int share_fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE])
+{
+	struct ob_hash hash = share_hash(which, page);
+
+	return ob_engine_share_fetch(bed->engine, keeper_page(which, page), hash.low, hash.high, bytes);
+}
+
+uint64_t share_equals(void)
+{
+	uint8_t first[PATTERN_PAGE], second[PATTERN_PAGE];
+	uint64_t shared = 0;
+
+	for (uint32_t page = 0; page < RAM_PAGES; page++) {
+		uint32_t index;
+		int extent;
+
+		if (share_fetch(0, page, first) < 0 || share_fetch(1, page, second) < 0)
+			continue;
+		assert_memory_equal(first, second, PATTERN_PAGE);
+		extent = keeper_put(&keeper, first, &index);
+		assert_true(extent >= 0);
+		for (unsigned i = 0; i < RAMS; i++)
+			shared += keeper_adopt(&keeper, keeper_page(i, page), (uint32_t)extent, index) == 0;
+	}
+	return shared;
 }
 
 /* Who faults goes on before the worker has done its counting; it has when it has let go of the chunk. */
@@ -113,10 +155,49 @@ void share_assert_holds(void)
 	assert_int_equal(bed_states_bytes(&stats), stats.ram_bytes);
 }
 
+void share_finish(void)
+{
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_check_all();
+	share_assert_holds();
+}
+
 /* After a release all that it costs is what is in place and the engine's own; the pool's table of spans stands nowhere. */
 void share_assert_cost(void)
 {
 	struct ob_stats stats = bed_stats(bed);
 
 	assert_in_range(stats.cost_bytes - stats.resident_bytes - stats.pool_bytes - stats.tables_bytes, 0, 256 * OB_KIB);
+}
+
+void share_finish_race(void)
+{
+	share_finish();
+	ob_engine_share_off(bed->engine);
+	share_assert_holds();
+	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
+	share_check_all();
+	share_assert_cost();
+	share_assert_holds();
+}
+
+void share_succeed(uint32_t extent_pages)
+{
+	bed_assert_ok(bed, keeper_start(&successor, bed->engine, extent_pages, 1000));
+	successor.next_id = 0x900000;
+	successor.forgives = 1; /* drops of what the old one had */
+}
+
+void share_finish_successor(void)
+{
+	keeper_halt(&successor);
+	keeper_serve(&successor);
+	assert_int_equal(share_held(), keeper_held(&successor));
+	share_check_all();
+}
+
+int share_bench_is_empty(void *context)
+{
+	return bed_stats(bed).benched_bytes == 0;
 }

@@ -21,7 +21,16 @@ int share_tear_down(void **state);
 
 /* The same in both regions. */
 void share_write_all(enum pattern_kind kind);
+/* Every page has something of its own. */
+void share_write_different(void);
 void share_check_all(void);
+
+/* As the keeper knows the page. */
+struct ob_hash share_hash(unsigned which, uint32_t page);
+/* The bytes of a page that is away, as overbookd asks for them. Returns what the engine says. */
+int share_fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE]);
+/* Shares whatever page is away in both regions, in slots that follow each other. Returns how many words are SHARED. */
+uint64_t share_equals(void);
 
 /* Waits until faults that have been answered have been counted too. */
 void share_settle(void);
@@ -32,5 +41,18 @@ uint64_t share_held(void);
 void share_assert_holds(void);
 /* After a release: the cost adds up. */
 void share_assert_cost(void);
+
+/* Ends scanning, and checks what there is to check. */
+void share_finish(void);
+/* After threads have raced: the same, also once all has been brought back. */
+void share_finish_race(void);
+
+/* overbookd is another one, the successor, which knows nothing of what the first one had. */
+void share_succeed(uint32_t extent_pages);
+/* It ends, and what it counts is all that is held. */
+void share_finish_successor(void);
+
+/* For account_wait(). */
+int share_bench_is_empty(void *context);
 
 #endif

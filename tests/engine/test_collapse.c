@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Broken chunks made large pages again: what is refused, that no write is lost meanwhile, and that it lasts. These tests take the
- * engine's own locks, as its threads do; when it is done by itself test_large.c looks at.
+ * engine's own locks, as its threads do; when it is done by itself test_large_whole.c looks at.
  */
 #include "bed.h"
 

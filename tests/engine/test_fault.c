@@ -36,6 +36,7 @@
 
 #define RAM_MIB       26u
 #define SCAN_COLD_MS  40u
+#define ACTIVE_WATCH_MS 20u
 #define CASE_SECONDS  90u /* a case that takes longer hangs */
 #define REPORT_FD     3
 #define JOBS          6
@@ -143,6 +144,7 @@ static void make_engine(struct scene *scene)
 	int r;
 
 	bed_scan_cold_ms = SCAN_COLD_MS;
+	bed_active_watch_ms = ACTIVE_WATCH_MS;
 	r = bed_try(16 * OB_MIB, bed_dir(), &scene->bed);
 	scene->ram = ram_new(RAM_MIB * MIB_PAGES, 0xfa);
 	if (!r)

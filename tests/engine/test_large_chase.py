@@ -9,21 +9,20 @@ import json
 import os
 import subprocess
 import sys
-import traceback
+
+sys.dont_write_bytecode = True  # the source tree stays clean
+
+import cases
 
 CHASE = os.path.abspath(sys.argv[1])
 SIZE_MIB = 32
 NO_GUEST = 77
 
 
-class Skip(Exception):
-    """Cannot be tried on this host."""
-
-
 def run(*options, status=0, environment=None):
     done = subprocess.run([CHASE, *options], capture_output=True, text=True, check=False, env=dict(os.environ, **environment or {}))
     if done.returncode == NO_GUEST:
-        raise Skip(done.stderr.strip())
+        raise cases.Skip(done.stderr.strip())
     assert done.returncode == status, f"{options}: status {done.returncode}, not {status}: {done.stderr}"
     return done.stderr if status else json.loads(done.stdout)
 
@@ -32,7 +31,7 @@ def follow(where, memory_mib):
     result = run("--in", where, "--size", f"{SIZE_MIB}M", "--laps", "1")
     assert result["pages"] == memory_mib * 256, result
     if result["large_large_mib"] == 0:
-        raise Skip("the kernel gives no large pages")
+        raise cases.Skip("the kernel gives no large pages")
     assert result["large_large_mib"] == result["again_large_mib"] == result["whole_large_mib"] == memory_mib, result
     assert result["broken_large_mib"] == 0, result
     assert all(result[f"{state}_ns"] > 0 for state in ("large", "again", "broken", "whole")), result
@@ -58,23 +57,6 @@ def nonsense_is_refused():
         run(*options, status=2)
 
 
-def main():
-    cases = [a_process_follows_its_ring_in_each_state, a_guest_follows_its_ring_in_each_state, a_wrong_byte_is_seen, nonsense_is_refused]
-    failed = 0
-    print(f"1..{len(cases)}")
-    for number, case in enumerate(cases, 1):
-        try:
-            case()
-            print(f"ok {number} - {case.__name__}", flush=True)
-        except Skip as reason:
-            print(f"ok {number} - {case.__name__} # SKIP {reason}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} - {case.__name__}", flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cases.main(a_process_follows_its_ring_in_each_state, a_guest_follows_its_ring_in_each_state, a_wrong_byte_is_seen,
+                        nonsense_is_refused))

@@ -40,36 +40,6 @@ static unsigned mappings(void)
 	return n;
 }
 
-static int fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE])
-{
-	uint8_t expected[PATTERN_PAGE];
-	struct ob_hash hash;
-
-	pattern_fill(expected, &ram[which]->expected[page]);
-	hash = ob_content_hash(&keeper.key, expected);
-	return ob_engine_share_fetch(bed->engine, keeper_page(which, page), hash.low, hash.high, bytes);
-}
-
-/* Shares what is away: equal pages of both regions, in slots that follow each other. */
-static uint64_t share_all(void)
-{
-	uint8_t bytes[PATTERN_PAGE], other[PATTERN_PAGE];
-	uint64_t shared = 0;
-
-	for (uint32_t page = 0; page < RAM_PAGES; page++) {
-		uint32_t index;
-		int extent;
-
-		if (fetch(0, page, bytes) < 0 || fetch(1, page, other) < 0)
-			continue;
-		extent = keeper_put(&keeper, bytes, &index);
-		assert_true(extent >= 0);
-		for (unsigned i = 0; i < RAMS; i++)
-			shared += keeper_adopt(&keeper, keeper_page(i, page), (uint32_t)extent, index) == 0;
-	}
-	return shared;
-}
-
 static uint64_t map_all(void)
 {
 	uint64_t pages = 0;
@@ -100,7 +70,7 @@ static int set_up(void **state)
 
 	bed_map_shared = 1;
 	make();
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	mappings_before = mappings();
 	mapped = map_all();
 	assert_true(mapped > RAM_PAGES / 4);
@@ -147,7 +117,7 @@ static uint32_t find_mapped(unsigned which, uint32_t from)
 		assert_int_equal(pread(fd, &there, sizeof(there), at), sizeof(there));
 		close(fd);
 		/* Bit 61: a page of a file; bit 63: present. */
-		if (fetch(which, page, bytes) < 0 && (there >> 61 & 1) && (there >> 63 & 1))
+		if (share_fetch(which, page, bytes) < 0 && (there >> 61 & 1) && (there >> 63 & 1))
 			return page;
 	}
 	fail();
@@ -361,26 +331,21 @@ static void orphans_are_taken_out_and_move(void **state)
 	uint64_t shared = bed_stats(bed).shared_bytes;
 	struct ob_stats stats;
 
-	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 1024, 1000));
-	successor.next_id = 0x900000;
-	successor.forgives = 1;
+	share_succeed(1024);
 	bed_assert_ok(bed, keeper_run(&successor));
 	bed_assert_ok(bed, account_wait(nothing_is_mapped, NULL, HANG_MS));
 	bed_assert_ok(bed, account_wait(nothing_is_held_of_the_old, NULL, HANG_MS));
-	keeper_halt(&successor);
-	keeper_serve(&successor);
 	stats = bed_stats(bed);
 	assert_true(stats.shared_bytes >= shared / 2);
 	assert_int_equal(stats.map_breaks, 0);
-	assert_int_equal(share_held(), keeper_held(&successor));
-	share_check_all();
+	share_finish_successor();
 }
 
 static void mappings_are_never_more_than_allowed(void **state)
 {
 	uint64_t refused;
 
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	mappings_before = mappings();
 	assert_true(map_all() > 0);
 	assert_int_equal(bed_stats(bed).mapped_runs, 8);
@@ -403,7 +368,7 @@ static void what_the_kernel_refuses_stays_cold(void **state)
 	static const char *const points[] = { "mmap", "mremap", "uffd_protect", "uffd_register" };
 	char text[64];
 
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	mappings_before = mappings();
 	for (unsigned i = 0; i < OB_ARRAY_LEN(points); i++) {
 		for (unsigned nth = 1; nth <= 12; nth++) {
@@ -434,7 +399,7 @@ static void a_gap_is_closed(void **state)
 {
 	struct ob_stats stats;
 
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	mappings_before = mappings();
 	/* A chunk takes two moves. The fourth is the second chunk's: its holes are there again, and the rest goes on. */
 	assert_int_equal(ob_fault_configure("mremap:4:short", NULL), 0);
@@ -454,7 +419,7 @@ static void a_gap_is_closed(void **state)
 	/* What is to be put aside, and what was aside is gone: nothing is mapped ever more. */
 	share_write_all(PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	assert_int_equal(ob_fault_configure("mremap:1:short", NULL), 0);
 	assert_int_equal(map_all(), 0);
 	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
@@ -487,7 +452,7 @@ static void a_kernel_that_cannot_guard_maps_nothing(void **state)
 	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
 	share_write_all(PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
-	assert_true(share_all() > 0);
+	assert_true(share_equals() > 0);
 	assert_int_equal(map_all(), 0);
 	share_check_all();
 	share_assert_holds();
@@ -497,7 +462,7 @@ static void without_the_switch_nothing_is_mapped(void **state)
 {
 	int fd = memfd_create("canonical", MFD_CLOEXEC);
 
-	assert_true(share_all() > RAM_PAGES / 2);
+	assert_true(share_equals() > RAM_PAGES / 2);
 	assert_int_equal(map_all(), 0);
 	assert_int_equal(ob_engine_share_extent_file(bed->engine, keeper.extent[0].id, fd), -ENOTSUP);
 	close(fd);

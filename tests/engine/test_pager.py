@@ -9,7 +9,10 @@ import json
 import os
 import subprocess
 import sys
-import traceback
+
+sys.dont_write_bytecode = True  # the source tree stays clean
+
+import cases
 
 PAGER = os.path.abspath(sys.argv[1])
 MIB = 1 << 20
@@ -79,22 +82,6 @@ def nonsense_is_refused():
         run(*options, status=64)
 
 
-def main():
-    cases = [engine_keeps_every_byte_under_each_pattern, engine_keeps_every_byte_of_each_content, threads_share_the_work,
-             reclaim_reaches_the_limit, memory_without_a_limit_has_no_faults, a_wrong_byte_is_seen, nonsense_is_refused]
-    failed = 0
-    print(f"1..{len(cases)}")
-    for number, case in enumerate(cases, 1):
-        try:
-            case()
-            print(f"ok {number} - {case.__name__}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            for line in traceback.format_exc().splitlines():
-                print(f"# {line}")
-            print(f"not ok {number} - {case.__name__}", flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cases.main(engine_keeps_every_byte_under_each_pattern, engine_keeps_every_byte_of_each_content, threads_share_the_work,
+                        reclaim_reaches_the_limit, memory_without_a_limit_has_no_faults, a_wrong_byte_is_seen, nonsense_is_refused))

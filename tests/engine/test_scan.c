@@ -55,9 +55,7 @@ static void scanning_shares_equal_pages_without_a_limit(void **state)
 	if (!BED_SANITIZED)
 		assert_true(account_pss_bytes(bed->engine) < (int64_t)(16 * OB_MIB));
 	share_check_all();
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	share_assert_holds();
+	share_finish();
 }
 
 static int zeros_are_gone(void *context)
@@ -85,26 +83,19 @@ static int some_was_looked_at(void *context)
 	return bed_stats(bed).scan_pages >= OB_CHUNK_PAGES && bed_stats(bed).scan_cpu_ns >= OB_NS_PER_MS;
 }
 
-static int bench_is_empty(void *context)
-{
-	return bed_stats(bed).benched_bytes == 0;
-}
-
 /* Pages that nobody else has are moved back as they came, without a fault; soon their chunks are looked at seldom. */
 static void what_nobody_wants_goes_back(void **state)
 {
 	struct account_mapping before, after;
 	struct ob_stats stats;
 
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+	share_write_different();
 	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
 	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
 	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	stats = bed_stats(bed);
 	assert_int_equal(stats.shared_bytes, 0);
 	assert_int_equal(stats.faults_bench, 0);
@@ -142,7 +133,7 @@ static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **sta
 	print_message("# %.2f%% of a core where 0.5%% is allowed\n", 100.0 * (double)cpu / (double)(ob_now_ns() - start));
 	assert_true(cpu <= (ob_now_ns() - start) / 100);
 	ob_engine_share_off(bed->engine);
-	bed_assert_ok(bed, account_wait(bench_is_empty, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
 	share_check_all(); /* takes a while: what its last work took has been counted then */
 	cpu = cpu_of_scanner();
 	share_check_all();
@@ -175,21 +166,16 @@ static void orphans_find_a_new_home(void **state)
 	keeper_halt(&keeper);
 	keeper_serve(&keeper);
 	shared = bed_stats(bed).shared_bytes;
-	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
-	successor.next_id = 0x900000;
-	successor.forgives = 1; /* drops of what the old one had */
+	share_succeed(512);
 	bed_assert_ok(bed, keeper_run(&successor));
 	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
 	stats = bed_stats(bed);
 	assert_true(stats.shared_bytes >= shared);
 	assert_int_equal(stats.faults_shared, 0);
-	keeper_halt(&successor);
-	keeper_serve(&successor);
 	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
 		if (keeper.extent[i].id)
 			assert_int_equal(ob_engine_share_drop_extent(bed->engine, keeper.extent[i].id), 0);
-	assert_int_equal(share_held(), keeper_held(&successor));
-	share_check_all();
+	share_finish_successor();
 }
 
 struct leaving {
@@ -329,9 +315,7 @@ static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
 	keeper_halt(&keeper);
 	keeper_serve(&keeper);
 	before = bed_stats(bed);
-	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
-	successor.next_id = 0x900000;
-	successor.forgives = 1;
+	share_succeed(512);
 	offered = (struct offered){ .wanted = 5 };
 	bed_assert_ok(bed, account_wait(orphans_are_offered, &offered, HANG_MS));
 	stats = bed_stats(bed);
@@ -343,10 +327,7 @@ static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
 	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
 	assert_int_equal(bed_stats(bed).faults_shared, 0);
 	assert_int_equal(bed_stats(bed).shared_bytes, before.shared_bytes);
-	keeper_halt(&successor);
-	keeper_serve(&successor);
-	assert_int_equal(share_held(), keeper_held(&successor));
-	share_check_all();
+	share_finish_successor();
 }
 
 #define WANTED (6 * OB_CHUNK_PAGES + 3)
@@ -370,9 +351,7 @@ static void what_is_wanted_has_its_turn_in_the_next_round(void **state)
 	unsigned times = 0;
 	uint64_t before;
 
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, i * RAM_PAGES + page);
+	share_write_different();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(chunks_are_backed_off, NULL, HANG_MS));
 	keeper_halt(&keeper);
@@ -540,10 +519,7 @@ static void what_has_not_been_written_is_not_read_again(void **state)
 		bed_assert_ok(bed, ram_discard(ram[i], bed->engine, 2 * OB_CHUNK_PAGES + 50, 700));
 	write_a_few();
 	bed_assert_ok(bed, account_wait(written_twins_are_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	share_check_all();
-	share_assert_holds();
+	share_finish();
 }
 
 static int set_up_unarmed_scanner(void **state)
@@ -577,10 +553,7 @@ static void without_marks_everything_is_read_again(void **state)
 	assert_int_equal(stats.scan_unwritten_pages, 0);
 	write_a_few();
 	bed_assert_ok(bed, account_wait(written_twins_are_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	share_check_all();
-	share_assert_holds();
+	share_finish();
 }
 
 static int pool_is_shared(void *context)
@@ -624,20 +597,12 @@ static void scanning_races_with_writers(void **state)
 	bed_assert_ok(bed, crew_wait_ops(crew, 2 * ops_each, HANG_MS));
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
 	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
 	stats = bed_stats(bed);
 	print_message("# %llu pages looked at, %llu of them wanted back; %llu adopted, %llu refused\n",
 		      (unsigned long long)stats.scan_pages, (unsigned long long)stats.scan_returned_pages,
 		      (unsigned long long)stats.share_adopted_pages, (unsigned long long)stats.share_refused_pages);
 	assert_true(stats.share_adopted_pages > 100);
-	share_check_all();
-	ob_engine_share_off(bed->engine);
-	share_assert_holds();
-	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
-	share_check_all();
-	share_assert_cost();
-	share_assert_holds();
+	share_finish_race();
 }
 
 int main(void)

@@ -35,57 +35,21 @@ static void expected_bytes(unsigned which, uint32_t page, uint8_t bytes[PATTERN_
 	pattern_fill(bytes, &ram[which]->expected[page]);
 }
 
-static struct ob_hash expected_hash(unsigned which, uint32_t page)
-{
-	uint8_t bytes[PATTERN_PAGE];
-
-	expected_bytes(which, page, bytes);
-	return ob_content_hash(&keeper.key, bytes);
-}
-
-static int fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE])
-{
-	struct ob_hash hash = expected_hash(which, page);
-
-	return ob_engine_share_fetch(bed->engine, keeper_page(which, page), hash.low, hash.high, bytes);
-}
-
 /* The first page from `page` on that is away, without a touch. */
 static uint32_t find_away(unsigned which, uint32_t page)
 {
 	uint8_t bytes[PATTERN_PAGE];
 
-	while (page < RAM_PAGES && fetch(which, page, bytes) < 0)
+	while (page < RAM_PAGES && share_fetch(which, page, bytes) < 0)
 		page++;
 	assert_true(page < RAM_PAGES);
 	return page;
 }
 
-/* Shares whatever page is away in both regions. Returns how many words are SHARED. */
-static uint64_t share_what_is_equal(void)
-{
-	uint8_t first[PATTERN_PAGE], second[PATTERN_PAGE];
-	uint64_t shared = 0;
-
-	for (uint32_t page = 0; page < RAM_PAGES; page++) {
-		uint32_t index;
-		int extent;
-
-		if (fetch(0, page, first) < 0 || fetch(1, page, second) < 0)
-			continue;
-		assert_memory_equal(first, second, PATTERN_PAGE);
-		extent = keeper_put(&keeper, first, &index);
-		assert_true(extent >= 0);
-		for (unsigned i = 0; i < RAMS; i++)
-			shared += keeper_adopt(&keeper, keeper_page(i, page), (uint32_t)extent, index) == 0;
-	}
-	return shared;
-}
-
 static void equal_pages_share_and_come_back_right(void **state)
 {
 	struct ob_stats before = bed_stats(bed), after;
-	uint64_t shared = share_what_is_equal();
+	uint64_t shared = share_equals();
 
 	after = bed_stats(bed);
 	print_message("# %llu pages shared; cost %.1f MiB before, %.1f after\n", (unsigned long long)shared,
@@ -111,7 +75,7 @@ static void equal_pages_share_and_come_back_right(void **state)
 static void runs_of_slots_come_back_together(void **state)
 {
 	struct ob_stats before, after;
-	uint64_t shared = share_what_is_equal();
+	uint64_t shared = share_equals();
 
 	before = bed_stats(bed);
 	bed_assert_ok(bed, ram_check_all(ram[0]));
@@ -140,7 +104,7 @@ static void pages_one_bit_apart_never_share(void **state)
 		extent = keeper_put(&keeper, bytes, &index);
 		assert_true(extent >= 0);
 		assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)extent, index), -ESTALE);
-		bed_assert_ok(bed, fetch(0, page, away));
+		bed_assert_ok(bed, share_fetch(0, page, away));
 	}
 	assert_int_equal(bed_stats(bed).share_refused_pages, 200);
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
@@ -158,7 +122,7 @@ static void what_is_no_candidate_is_refused(void **state)
 	expected_bytes(0, away, bytes);
 	extent = keeper_put(&keeper, bytes, &index);
 	assert_true(extent >= 0);
-	hash = expected_hash(0, away);
+	hash = share_hash(0, away);
 	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(0, away), hash.low ^ 1, hash.high, bytes), -ESTALE);
 	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(0, away), hash.low, hash.high ^ 1, bytes), -ESTALE);
 	assert_int_equal(ob_engine_share_fetch(bed->engine, keeper_page(2, 0), hash.low, hash.high, bytes), -ENOENT);
@@ -172,7 +136,7 @@ static void what_is_no_candidate_is_refused(void **state)
 	assert_int_equal(ob_engine_share_adopt(bed->engine, keeper_page(0, away), keeper.extent[extent].id, 1024), -ENOENT);
 	/* In use: not even looked at. */
 	bed_assert_ok(bed, ram_check(ram[0], away));
-	assert_int_equal(fetch(0, away, bytes), -ENOENT);
+	assert_int_equal(share_fetch(0, away, bytes), -ENOENT);
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, away), (uint32_t)extent, index), -ESTALE);
 	share_assert_holds();
 }
@@ -316,7 +280,7 @@ static void a_page_can_be_moved_to_another_slot(void **state)
 	uint32_t extent, index, second, page = share_one(0, &extent, &index);
 	int other;
 
-	bed_assert_ok(bed, fetch(0, page, bytes));
+	bed_assert_ok(bed, share_fetch(0, page, bytes));
 	other = keeper_put(&keeper, bytes, &second);
 	assert_true(other >= 0);
 	assert_int_equal(keeper_adopt(&keeper, keeper_page(0, page), (uint32_t)other, second), 0);
@@ -334,7 +298,7 @@ static void a_page_can_be_moved_to_another_slot(void **state)
 
 static void discards_let_go(void **state)
 {
-	uint64_t shared = share_what_is_equal();
+	uint64_t shared = share_equals();
 	struct ob_stats stats;
 
 	for (uint32_t page = 0; page < RAM_PAGES; page += 512) {
@@ -352,7 +316,7 @@ static void discards_let_go(void **state)
 
 static void a_region_that_goes_lets_go(void **state)
 {
-	uint64_t shared = share_what_is_equal();
+	uint64_t shared = share_equals();
 
 	bed_assert_ok(bed, ob_engine_remove_region(bed->engine, ram[1]->base));
 	assert_true(bed_stats(bed).shared_bytes > 0);
@@ -366,7 +330,7 @@ static void release_brings_shared_pages_back(void **state)
 {
 	struct account_mapping mapping;
 
-	assert_true(share_what_is_equal() > 0);
+	assert_true(share_equals() > 0);
 	bed_assert_ok(bed, ob_engine_release(bed->engine, NULL, NULL, &bed->err));
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
 	assert_int_equal(share_held(), 0);
@@ -392,7 +356,7 @@ static void unsharing_keeps_the_limit(void **state)
 	uint64_t last = 0;
 	struct ob_stats stats;
 
-	assert_true(share_what_is_equal() > 0);
+	assert_true(share_equals() > 0);
 	bed_assert_ok(bed, ob_engine_unshare(bed->engine, see_progress, &last, &bed->err));
 	assert_int_equal(last, RAMS * RAM_PAGES);
 	stats = bed_stats(bed);
@@ -438,7 +402,7 @@ static void an_adoption_that_fails_changes_nothing(void **state)
 		uint32_t page = i % RAM_PAGES, index;
 		int extent, r;
 
-		if (fetch(which, page, bytes) < 0)
+		if (share_fetch(which, page, bytes) < 0)
 			continue;
 		extent = keeper_put(&keeper, bytes, &index);
 		assert_true(extent >= 0);
@@ -467,7 +431,7 @@ static unsigned make_list(struct ob_share_adoption *items, int *expected, unsign
 		unsigned which = i / RAM_PAGES;
 		int extent;
 
-		if (fetch(which, page, bytes) < 0)
+		if (share_fetch(which, page, bytes) < 0)
 			continue;
 		extent = keeper_put(&keeper, bytes, &index);
 		assert_true(extent >= 0);
@@ -516,7 +480,7 @@ static void a_list_is_adopted_like_its_pages(void **state)
 
 static void a_fault_that_fails_is_tried_again(void **state)
 {
-	assert_true(share_what_is_equal() > 0);
+	assert_true(share_equals() > 0);
 	assert_int_equal(ob_fault_configure("uffd_copy:/3:ENOMEM", NULL), 0);
 	for (unsigned i = 0; i < RAMS; i++)
 		for (uint32_t page = 0; page < RAM_PAGES; page += 256)

@@ -35,6 +35,7 @@
 #define SPARE_MIB   8u
 #define SCAN_PERMILLE 200u
 #define SCAN_COLD_MS  30u
+#define ACTIVE_WATCH_MS 20u
 
 struct stage {
 	struct bed *bed;
@@ -352,10 +353,11 @@ static void play_all(int map_shared)
 	size_t step = 0;
 
 	bed_scan_cold_ms = SCAN_COLD_MS;
+	bed_active_watch_ms = ACTIVE_WATCH_MS;
 	bed_map_shared = map_shared;
 	bed_map_run_pages = 1;
 	stage.bed = bed_new(ALL_MIB * OB_MIB * 3 / 4, 1);
-	bed_scan_cold_ms = bed_map_run_pages = 0;
+	bed_scan_cold_ms = bed_active_watch_ms = bed_map_run_pages = 0;
 	bed_map_shared = 0;
 	stage.main_ram = ram_new(MAIN_MIB * MIB_PAGES, 0x1001);
 	stage.side_ram = ram_new_unaligned(SIDE_MIB * MIB_PAGES, 0x2002, 77);

@@ -83,6 +83,28 @@ def daemon_killed(host):
         machine.check()
 
 
+def the_idle_give_to_the_busy(host):
+    """Of two machines with equal shares the one that is busy has most of the budget, until the other one is"""
+    host.start_daemon("--budget", "256M", "--share", "off")
+    idle, busy = (host.machine(name, memory=256, witness=dict(anon=150, seed=seed, rate=rate, threads=1))
+                  for seed, (name, rate) in enumerate((("idle", 0), ("busy", "max")), 1))
+    for machine in (idle, busy):
+        machine.wait_ready()
+
+    def limit(machine):
+        return host.rows()[machine.name]["limit_bytes"] // MIB
+    harness.wait_until(lambda: limit(busy) > limit(idle) + 48, "the busy one has more", timeout=240)
+    sets = {name: row["working_set_bytes"] // MIB for name, row in host.rows().items()}
+    tap.comment(f"limits {limit(idle)} and {limit(busy)} MiB, working sets {sets}")
+    assert sets["idle"] < sets["busy"], sets
+    busy.ask("rate 0", "rate")
+    idle.ask("rate max", "rate")
+    harness.wait_until(lambda: limit(idle) > limit(busy) + 48, "the other one has more, now that it is busy", timeout=240)
+    for machine in (idle, busy):
+        machine.check()
+        machine.expect_evicted()
+
+
 def stopped_by_signal(host):
     """SIGSTOP and SIGCONT of QEMU: overbookd goes on answering, and the guest goes on"""
     host.start_daemon()
@@ -114,4 +136,4 @@ def names(host):
     again.wait_ready()
 
 
-sys.exit(tap.main([without_the_daemon, commands, daemon_killed, stopped_by_signal, names]))
+sys.exit(tap.main([without_the_daemon, commands, daemon_killed, the_idle_give_to_the_busy, stopped_by_signal, names]))

@@ -127,12 +127,14 @@ class Agent:
         self.cost = allowed if self.cost <= allowed else max(allowed, self.cost - self.step)
         if self.flags:
             self.cost = MIB  # released: its engine counts nothing but its tables
-        values = self.statistics()
-        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+        self.say_statistics(self.statistics())
 
     def statistics(self):
         """The first of them (src/proto/stats.h), as an older program would send."""
         return [self.ram, self.limit, self.cost, self.cost, 0, 0, self.compressed, 0, self.swapped, 0]
+
+    def say_statistics(self, values):
+        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
 
     def reply(self, to, status=0, words=""):
         self.send(message(REPLY, struct.pack("<Ii", to, status) + text(words)))
@@ -398,6 +400,16 @@ class Daemon:
             assert time.monotonic() < end, "waited for %d s in vain" % seconds
             self.serve(extra=extra)
 
+    def serve_for(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.serve()
+
+    def reload(self):
+        """Waits until it has read its settings anew, or has said why not."""
+        self.process.send_signal(signal.SIGHUP)
+        self.until_told("READY=1")
+
     def call(self, command, **members):
         client = Client(self)
         try:
@@ -437,6 +449,13 @@ def rewrite(file, text):
     file.truncate()
     file.write(text)
     file.flush()
+
+
+def refused(*args, code=2, env=None):
+    """What overbookd says, in one line, about options with which it does not start."""
+    run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20, env=dict(os.environ, **(env or {})))
+    assert run.returncode == code and run.stderr.count("\n") == 1, (args, run)
+    return run.stderr
 
 
 def test(function):

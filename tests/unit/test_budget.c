@@ -11,12 +11,14 @@
 _Static_assert(OB_LIMIT_MIN == OB_LIMIT_MIN, "overbookd and the engine must agree on the least limit");
 
 #define N_MAX 12
+#define TAX   75u
 
 static struct ob_budget_machine machine(uint64_t ram_mib, uint64_t limit_mib, uint64_t cost_mib)
 {
 	return (struct ob_budget_machine){
 		.role = OB_BUDGET_ORDERED, .shares = 1000, .maximum_bytes = OB_BUDGET_NONE, .ceiling_bytes = ram_mib * OB_MIB,
 		.limit_bytes = limit_mib * OB_MIB, .exposed_bytes = limit_mib * OB_MIB, .cost_bytes = cost_mib * OB_MIB,
+		.active_bytes = OB_BUDGET_NONE,
 	};
 }
 
@@ -26,21 +28,54 @@ static void the_rest_follows_shares_and_flows_over(void **state)
 
 	m[0].reservation_bytes = 216 * OB_MIB;
 	m[1].shares = 3000;
-	ob_budget_divide(748 * OB_MIB, m, 2);
+	ob_budget_divide(748 * OB_MIB, 0, m, 2);
 	/* 748 - 216 - 16 = 516: a quarter and three quarters. */
 	assert_int_equal(m[0].target_bytes, (216 + 129) * OB_MIB);
 	assert_int_equal(m[1].target_bytes, (16 + 387) * OB_MIB);
 
 	m[1].maximum_bytes = 103 * OB_MIB;
-	ob_budget_divide(748 * OB_MIB, m, 2);
+	ob_budget_divide(748 * OB_MIB, 0, m, 2);
 	assert_int_equal(m[1].target_bytes, 103 * OB_MIB);
 	assert_int_equal(m[0].target_bytes, 645 * OB_MIB);
 
 	m[2].role = OB_BUDGET_FREE;
 	m[2].cost_bytes = 100 * OB_MIB;
-	ob_budget_divide(748 * OB_MIB, m, 3);
+	ob_budget_divide(748 * OB_MIB, 0, m, 3);
 	assert_int_equal(m[0].target_bytes, 545 * OB_MIB);
 	assert_int_equal(m[2].target_bytes, 100 * OB_MIB);
+}
+
+static void idle_memory_is_dearer(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(4096, 16, 0), machine(4096, 16, 0) };
+
+	m[0].active_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
+	/* 100 MiB are used, and 160 idle at four times the price: 740, as the other pays for what it uses. */
+	assert_int_equal(m[0].target_bytes, (16 + 260) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 740) * OB_MIB);
+	ob_budget_divide((32 + 1000) * OB_MIB, 0, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 500) * OB_MIB);
+
+	/* Where nobody uses what there is, all of it is dealt all the same. */
+	m[1].active_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 500) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 500) * OB_MIB);
+
+	/* What the busy one cannot use the idle one has. */
+	m[1].active_bytes = OB_BUDGET_NONE;
+	m[1].maximum_bytes = (16 + 300) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
+	assert_int_equal(m[1].target_bytes, (16 + 300) * OB_MIB);
+	assert_int_equal(m[0].target_bytes, (16 + 700) * OB_MIB);
+
+	/* A reservation is not taxed. */
+	m[1].maximum_bytes = OB_BUDGET_NONE;
+	m[0].reservation_bytes = 616 * OB_MIB;
+	ob_budget_divide((632 + 400) * OB_MIB, 75, m, 2);
+	assert_int_equal(m[0].target_bytes, (616 + 80) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 320) * OB_MIB);
 }
 
 static void guarantees_that_do_not_fit_shrink_alike(void **state)
@@ -49,10 +84,10 @@ static void guarantees_that_do_not_fit_shrink_alike(void **state)
 
 	m[0].reservation_bytes = (16 + 300) * OB_MIB;
 	m[1].reservation_bytes = (16 + 100) * OB_MIB;
-	ob_budget_divide((32 + 200) * OB_MIB, m, 2);
+	ob_budget_divide((32 + 200) * OB_MIB, 0, m, 2);
 	assert_int_equal(m[0].target_bytes, (16 + 150) * OB_MIB);
 	assert_int_equal(m[1].target_bytes, (16 + 50) * OB_MIB);
-	ob_budget_divide(OB_MIB, m, 2);
+	ob_budget_divide(OB_MIB, 0, m, 2);
 	assert_int_equal(m[0].target_bytes, OB_LIMIT_MIN);
 }
 
@@ -62,7 +97,7 @@ static void a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk(vo
 	uint64_t budget = 768 * OB_MIB;
 
 	m[1].urgent_bytes = 64 * OB_MIB;
-	ob_budget_divide(budget, m, 2);
+	ob_budget_divide(budget, TAX, m, 2);
 	assert_int_equal(m[0].target_bytes, 384 * OB_MIB);
 	assert_int_equal(ob_budget_grant(budget, m, 2), 0);
 	assert_int_equal(m[0].grant_bytes, 384 * OB_MIB);
@@ -85,7 +120,7 @@ static void what_is_urgent_comes_first(void **state)
 
 	m[0].role = OB_BUDGET_FIXED;
 	m[2].urgent_bytes = 64 * OB_MIB;
-	ob_budget_divide(600 * OB_MIB, m, 3);
+	ob_budget_divide(600 * OB_MIB, TAX, m, 3);
 	/* Each of the two that grow is rounded down by less than a byte. */
 	assert_in_range(ob_budget_grant(600 * OB_MIB, m, 3), 0, 1);
 	assert_int_equal(m[0].grant_bytes, 400 * OB_MIB);
@@ -98,7 +133,7 @@ static void an_unknown_machine_stops_all_growth(void **state)
 	struct ob_budget_machine m[2] = { machine(520, 100, 90), machine(0, 100, 0) };
 
 	m[1].ceiling_bytes = m[1].exposed_bytes = OB_BUDGET_NONE;
-	ob_budget_divide(768 * OB_MIB, m, 2);
+	ob_budget_divide(768 * OB_MIB, TAX, m, 2);
 	ob_budget_grant(768 * OB_MIB, m, 2);
 	assert_int_equal(m[0].grant_bytes, 100 * OB_MIB);
 }
@@ -145,6 +180,7 @@ static struct ob_budget_machine random_machine(uint64_t *seed)
 		m.exposed_bytes += random_bytes(seed, 512);
 	m.cost_bytes = random_bytes(seed, 800);
 	m.urgent_bytes = random_next(seed) % 3 ? 0 : random_bytes(seed, 128);
+	m.active_bytes = random_next(seed) % 2 ? OB_BUDGET_NONE : random_bytes(seed, 1024);
 	return m;
 }
 
@@ -166,15 +202,36 @@ static void check_targets(uint64_t budget, const struct ob_budget_machine *m, si
 		assert_true(m[i].target_bytes >= OB_LIMIT_MIN && m[i].target_bytes <= cap);
 		if (floors <= budget)
 			assert_true(m[i].target_bytes >= ob_budget_floor(&m[i]));
-		/* Equals are treated alike. */
-		for (size_t j = 0; j < n && floors <= budget; j++)
-			if (m[j].role != OB_BUDGET_FREE && m[j].shares >= m[i].shares && !m[i].reservation_bytes &&
-			    m[j].target_bytes + OB_BUDGET_GRAIN + n < m[i].target_bytes)
-				assert_true(m[j].target_bytes == OB_MAX(OB_LIMIT_MIN,
-									OB_MIN(m[j].maximum_bytes, m[j].ceiling_bytes)));
 	}
 	if (floors <= budget)
 		assert_true(sum <= budget);
+}
+
+/* What a machine pays for its part of the rest: an idle byte is as dear as four that are used. */
+static uint64_t price(const struct ob_budget_machine *m)
+{
+	uint64_t part = m->target_bytes - ob_budget_floor(m), active = UINT64_MAX;
+
+	if (m->active_bytes != OB_BUDGET_NONE)
+		active = ob_less(m->active_bytes, ob_budget_floor(m));
+	return part <= active ? part : active + (part - active) * 100 / (100 - TAX);
+}
+
+/* All pay as much a share, but for those who have all that they can have, and pay less. */
+static void check_all_pay_alike(uint64_t budget, const struct ob_budget_machine *m, size_t n)
+{
+	if (ob_budget_guaranteed(m, n) > budget)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		for (size_t j = 0; j < n; j++) {
+			uint64_t cap = OB_MAX(OB_LIMIT_MIN, OB_MIN(m[j].maximum_bytes, m[j].ceiling_bytes));
+			double mine = (double)price(&m[i]) / m[i].shares, other = (double)price(&m[j]) / m[j].shares;
+
+			if (m[i].role == OB_BUDGET_FREE || m[j].role == OB_BUDGET_FREE || m[j].target_bytes == cap)
+				continue;
+			assert_true(mine <= other + 4.0 * (double)(OB_BUDGET_GRAIN + n) / m[j].shares);
+		}
+	}
 }
 
 /* Work-conserving: what nobody has been given is less than a grain each, unless everybody is at the cap. */
@@ -236,11 +293,37 @@ static void properties_hold_for_any_machines(void **state)
 
 		for (size_t i = 0; i < n; i++)
 			m[i] = random_machine(&seed);
-		ob_budget_divide(budget, m, n);
+		ob_budget_divide(budget, TAX, m, n);
 		check_targets(budget, m, n);
+		check_all_pay_alike(budget, m, n);
 		check_nothing_is_wasted(budget, m, n);
 		free_bytes = ob_budget_grant(budget, m, n);
 		check_grants(budget, m, n, free_bytes);
+	}
+}
+
+/* Who has more shares, or uses more, never gets less for it. */
+static void more_shares_and_more_use_never_give_less(void **state)
+{
+	uint64_t seed = 0x243f6a8885a308d3ull;
+
+	for (unsigned round = 0; round < 20000; round++) {
+		struct ob_budget_machine m[N_MAX];
+		size_t n = random_next(&seed) % N_MAX + 1, i = random_next(&seed) % n;
+		uint64_t budget = OB_LIMIT_MIN + random_bytes(&seed, 4096), before;
+
+		for (size_t k = 0; k < n; k++)
+			m[k] = random_machine(&seed);
+		ob_budget_divide(budget, TAX, m, n);
+		before = m[i].target_bytes;
+		if (m[i].role == OB_BUDGET_FREE)
+			continue;
+		if (random_next(&seed) % 2)
+			m[i].shares += (uint32_t)(random_next(&seed) % 5000);
+		else if (m[i].active_bytes != OB_BUDGET_NONE)
+			m[i].active_bytes += random_bytes(&seed, 512);
+		ob_budget_divide(budget, TAX, m, n);
+		assert_true(m[i].target_bytes + OB_BUDGET_GRAIN >= before);
 	}
 }
 
@@ -260,7 +343,7 @@ static void obedient_machines_converge(void **state)
 		for (unsigned step = 0; step < 3; step++) {
 			uint64_t sum = 0;
 
-			ob_budget_divide(budget, m, n);
+			ob_budget_divide(budget, TAX, m, n);
 			ob_budget_grant(budget, m, n);
 			for (size_t i = 0; i < n; i++) {
 				/* The worst that can happen: everybody costs all that any limit allows. */
@@ -318,7 +401,7 @@ static void a_store_that_grows_as_it_may_never_exceeds_the_budget(void **state)
 		uint64_t want = ob_budget_store_want(used, true), allowed, sum = 0, charged = 0;
 
 		seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
-		ob_budget_divide(BUDGET * OB_MIB - want, m, 3);
+		ob_budget_divide(BUDGET * OB_MIB - want, TAX, m, 3);
 		ob_budget_grant(BUDGET * OB_MIB - want, m, 3);
 		for (unsigned i = 0; i < 3; i++) {
 			m[i].limit_bytes = m[i].grant_bytes;
@@ -343,6 +426,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_rest_follows_shares_and_flows_over),
+		cmocka_unit_test(idle_memory_is_dearer),
+		cmocka_unit_test(more_shares_and_more_use_never_give_less),
 		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),
 		cmocka_unit_test(a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk),
 		cmocka_unit_test(what_is_urgent_comes_first),

@@ -17,7 +17,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import (EINPROGRESS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
-                            Client, Daemon, ceiling, main, message, rewrite, test, text, with_daemon)
+                            Client, Daemon, ceiling, main, message, refused, rewrite, test, text, with_daemon)
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -68,10 +68,6 @@ def only_one_runs_and_a_successor_takes_over(daemon):
 
 @test
 def options_and_directories_are_checked():
-    def refused(*args, code=2, env=None):
-        run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20, env=dict(os.environ, **(env or {})))
-        assert run.returncode == code and run.stderr.count("\n") == 1, (args, run)
-        return run.stderr
     assert "12x" in refused("--budget", "12x")
     assert "1M" in refused("--budget", "1M")
     assert "--nonsense" in refused("--nonsense")
@@ -135,18 +131,18 @@ def what_is_passed_is_checked():
         pair = socket.socketpair()
         null = os.open("/dev/null", os.O_RDWR)
 
-        def refused(*descriptors):
+        def refuses(*descriptors):
             process = daemon_harness.activate([OVERBOOKD, "--socket-dir", directory + "/run"], descriptors, stderr=subprocess.PIPE,
                                               text=True)
             _, err = process.communicate(timeout=20)
             assert process.returncode == 1 and err.count("\n") == 1, (process.returncode, err)
             return err
-        assert "two listening sockets of type stream" in refused(*streams)
-        assert "two listening sockets of type seqpacket" in refused(*packets, streams[0])
-        assert "descriptor 4 is no listening unix socket" in refused(streams[0], datagram)
-        assert "descriptor 3 is no listening unix socket" in refused(pair[0].fileno())
-        assert "descriptor 5 is no listening unix socket" in refused(streams[0], packets[0], null)
-        assert "absolute path" in refused(abstract)
+        assert "two listening sockets of type stream" in refuses(*streams)
+        assert "two listening sockets of type seqpacket" in refuses(*packets, streams[0])
+        assert "descriptor 4 is no listening unix socket" in refuses(streams[0], datagram)
+        assert "descriptor 3 is no listening unix socket" in refuses(pair[0].fileno())
+        assert "descriptor 5 is no listening unix socket" in refuses(streams[0], packets[0], null)
+        assert "absolute path" in refuses(abstract)
         # Meant for another process: not looked at.
         process = daemon_harness.activate([OVERBOOKD, "--socket-dir", directory + "/run", "--version"], [null], pid="1",
                                           stdout=subprocess.DEVNULL)
@@ -177,14 +173,12 @@ def the_configuration_can_be_read_again():
                               ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
                 rewrite(config, text)
                 before = len(daemon.told)
-                daemon.process.send_signal(signal.SIGHUP)
-                daemon.until_told("READY=1")
+                daemon.reload()
                 assert "budget 1 GiB; not reloaded: " in daemon.told[before:] and why in daemon.told[before:], daemon.told[before:]
             assert daemon.call("ps")["budget_bytes"] == 1024 * MIB and agent.limit == 1024 * MIB
 
             rewrite(config, "BUDGET=none\n")
-            daemon.process.send_signal(signal.SIGHUP)
-            daemon.until_told("READY=1")
+            daemon.reload()
             daemon.until(lambda: agent.limit == 0)
             daemon.kill(signal.SIGTERM)
             rewrite(config, "nonsense\n")

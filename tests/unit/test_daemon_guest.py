@@ -11,7 +11,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STATS, Agent, Daemon, ceiling, main, message, test, with_daemon
+from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, Agent, Daemon, ceiling, main, message, test, with_daemon
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -129,7 +129,7 @@ class Machine(Agent):
                       machine_bytes=self.ram, guest_updates=self.updates, guest_known=127, guest_total_bytes=self.ram - held,
                       guest_free_bytes=available - caches, guest_available_bytes=available, guest_caches_bytes=caches)
         values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
-        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+        self.say_statistics(values)
         if self.relayed and now - self.said > 0.2:
             self.said = now
             self.report_guest()
@@ -146,12 +146,6 @@ def apps(daemon, name="web"):
 
 def state(daemon, app):
     return apps(daemon).get(app, {}).get("state")
-
-
-def seconds_pass(daemon, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        daemon.serve()
 
 
 def shrink(daemon, size, name="web"):
@@ -174,7 +168,7 @@ def what_a_guest_says_is_shown(daemon):
     daemon.until(lambda: (guest(daemon)["pressure_some_permille"] or 0) > 50)
     daemon.until(lambda: machine.heard)
     assert machine.heard[0] == (WELCOME, 1), machine.heard
-    seconds_pass(daemon, 2)
+    daemon.serve_for(2)
     assert [kind for kind, _ in machine.heard] == [WELCOME], machine.heard
 
 
@@ -230,7 +224,7 @@ def a_cut_waits_for_applications(daemon):
     assert cache.given > 200 * MIB, (cache.given, limits)
     daemon.until(lambda: state(daemon, "cache") == "given")
     told = list(cache.told)
-    seconds_pass(daemon, 6)
+    daemon.serve_for(6)
     # Nothing swings.
     assert len(cache.told) - len(told) <= 1, cache.told
     assert daemon.call("limit", name="web", maximum_bytes=0)["ok"]
@@ -263,7 +257,7 @@ def a_new_overbookd_takes_up_what_it_finds():
         given = cache.given
         assert given >= target * 0.9, (given, target)
         renew()
-        seconds_pass(daemon, 4)
+        daemon.serve_for(4)
         assert state(daemon, "cache") == "given" and abs(cache.given - given) < 8 * MIB, (cache.given, given, cache.told)
         # It is told to take back, and overbookd dies before it has heard that it has.
         cache.deaf = True
@@ -299,7 +293,7 @@ def another_session_begins_anew(daemon):
     daemon.until(lambda: len(apps(daemon)) == 1)
     # What is said in another session without HELLO is not heard.
     machine.say(App("stranger", 100 * MIB).frame(9, session=77))
-    seconds_pass(daemon, 0.5)
+    daemon.serve_for(0.5)
     assert list(apps(daemon)) == ["cache"]
     machine.heard.clear()
     machine.session = 2
@@ -316,14 +310,14 @@ def another_session_begins_anew(daemon):
     machine.apps.append(App("lost", 10 * MIB))
     daemon.until(lambda: len(apps(daemon)) == 2)
     machine.apps[1].lost = True
-    seconds_pass(daemon, 15)
+    daemon.serve_for(15)
     assert len(apps(daemon)) == 2
     daemon.until(lambda: list(apps(daemon)) == ["one"], 20)
     # A guest that says nothing any more has no applications; it is called once, and answers when it goes on.
     machine.mute, calls = True, machine.calls
     daemon.until(lambda: guest(daemon) is None, 40)
     daemon.until(lambda: machine.calls == calls + 1)
-    seconds_pass(daemon, 3)
+    daemon.serve_for(3)
     assert machine.calls == calls + 1, machine.calls
     machine.mute = False
     machine.say(frame(HELLO, b"again", 2))
@@ -352,7 +346,7 @@ def hostile_guests(daemon):
     machine.apps = [App("app%d" % number, 2**40, speed=2**50) for number in range(1, 17)]
     machine.used = lambda: 900 * MIB
     shrink(daemon, 400 * MIB)
-    seconds_pass(daemon, 8)
+    daemon.serve_for(8)
     assert machine.held <= 64 * MIB, machine.held
     assert all(app["target_bytes"] <= GIB for app in guest(daemon)["applications"])
     assert daemon.call("limit", name="web", maximum_bytes=300 * MIB)["ok"]

@@ -4,8 +4,6 @@
 import json
 import os
 import random
-import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -14,7 +12,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import FIELDS, MIB, STATS, Agent, Daemon, ceiling, main, message, rewrite, test, with_daemon
+from daemon_harness import FIELDS, MIB, Agent, Daemon, ceiling, main, refused, rewrite, test, with_daemon
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -37,7 +35,7 @@ class Machine(Agent):
         self.cost = min(self.use, self.limit or ceiling(self.ram))
         fields = dict(ram_bytes=self.ram, limit_bytes=self.limit, cost_bytes=self.cost, **self.numbers)
         values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
-        self.send(message(STATS, struct.pack("<I%dQII" % len(values), len(values), *values, 0, 0)))
+        self.say_statistics(values)
 
     def told(self):
         """What LARGE said last."""
@@ -67,18 +65,6 @@ def until_told(daemon, machine, seconds=20, **expected):
     except AssertionError:
         raise AssertionError("%s was told %s at last, and never %s" % (machine.name, machine.told(), expected))
     return machine.told()
-
-
-def seconds_pass(daemon, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        daemon.serve()
-
-
-def hang_up(daemon):
-    """SIGHUP; waits until the file has been read."""
-    daemon.process.send_signal(signal.SIGHUP)
-    daemon.until_told("READY=1")
 
 
 @with_daemon("--budget", "1G")
@@ -144,14 +130,14 @@ def orders_come_when_they_change_and_no_more_than_once_a_second(daemon):
     until_told(daemon, machine, state=HIGH)
     daemon.until(lambda: machine.limit >= 900 * MIB)
     before = len(machine.large)
-    seconds_pass(daemon, 3)
+    daemon.serve_for(3)
     assert len(machine.large) == before
     rng = random.Random(4711)
     use = machine.report
     machine.report = lambda: (setattr(machine, "use", rng.randrange(800, 900) * MIB), use())
     until_told(daemon, machine, state=CLEAR)
     began, before = time.monotonic(), len(machine.large)
-    seconds_pass(daemon, 4)
+    daemon.serve_for(4)
     assert 2 <= len(machine.large) - before <= time.monotonic() - began + 1
     # Twice the RAM: half of the rate.
     machine.use, machine.report = 100 * MIB, use
@@ -185,7 +171,7 @@ def a_new_connection_is_told_again_and_a_new_overbookd_waits_for_all(daemon):
     first.connect()
     daemon.until(lambda: daemon.state("first") == "running")
     assert large(daemon) is None
-    seconds_pass(daemon, 1.5)
+    daemon.serve_for(1.5)
     assert large(daemon) is None and not first.large
     second.connect()
     until_told(daemon, first, state=LOW, scan=1024)
@@ -201,13 +187,13 @@ def settings_can_be_changed_by_sighup():
             machine = admit(daemon, "web", 1536 * MIB, 850 * MIB)
             until_told(daemon, machine, policy=PROACTIVE, state=CLEAR, flags=0)
             rewrite(config, "BUDGET=1G\nLARGE_PAGES=late\n")
-            hang_up(daemon)
+            daemon.reload()
             until_told(daemon, machine, policy=LATE, state=CLEAR, hot=NONE, cold=NONE, flags=1, scan=0, break_=0, collapse=0)
             rewrite(config, "BUDGET=1G\nLARGE_PAGES=off\n")
-            hang_up(daemon)
+            daemon.reload()
             until_told(daemon, machine, policy=OFF, hot=0, cold=0, flags=0, scan=2048, break_=512, collapse=0)
             rewrite(config, "BUDGET=1G\nLARGE_PAGES='never'\nMIN_FREE=256M\n")
-            hang_up(daemon)
+            daemon.reload()
             until_told(daemon, machine, policy=NEVER, state=LOW, hot=NONE, cold=NONE, flags=1, scan=0)
             assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
             for line, why in (("LARGE_PAGES=sometimes", 'LARGE_PAGES "sometimes" is none of "proactive", "late", "never" and "off"'),
@@ -216,20 +202,20 @@ def settings_can_be_changed_by_sighup():
                               ("LARGE=off", "LARGE_PAGES, LOG, MIN_FREE")):
                 rewrite(config, line + "\n")
                 before = len(daemon.told)
-                hang_up(daemon)
+                daemon.reload()
                 assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
             assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
             # More than half of the budget would leave no room for high.
             rewrite(config, "BUDGET=1G\nMIN_FREE=900M\n")
-            hang_up(daemon)
+            daemon.reload()
             assert large(daemon)["min_free_bytes"] == 512 * MIB
             # Without a budget nothing is short.
             rewrite(config, "BUDGET=none\nMIN_FREE=900M\n")
-            hang_up(daemon)
+            daemon.reload()
             until_told(daemon, machine, 5, policy=PROACTIVE, state=HIGH, flags=1)
             assert "memory: low -> high, since there is no budget" in daemon.logged()
             rewrite(config, "BUDGET=1G\nMIN_FREE=200M\n")
-            hang_up(daemon)
+            daemon.reload()
             until_told(daemon, machine, 5, policy=PROACTIVE, state=LOW)
         except BaseException:
             sys.stderr.write(daemon.logged())
@@ -240,10 +226,6 @@ def settings_can_be_changed_by_sighup():
 
 @test
 def options_are_checked():
-    def refused(*args):
-        run = subprocess.run([OVERBOOKD, *args], capture_output=True, text=True, timeout=20)
-        assert run.returncode == 2 and run.stderr.count("\n") == 1, (args, run)
-        return run.stderr
     assert '--large-pages "Late" is none of "proactive", "late", "never" and "off"' in refused("--large-pages", "Late")
     assert '--min-free "x" is not a size of at least 1M, such as 512M' in refused("--min-free", "x")
     assert "1023K" in refused("--min-free", "1023K")
@@ -281,7 +263,7 @@ def what_agents_have_looked_at_is_summed(daemon):
         return found
     # What was counted before overbookd met the machine is not of late.
     machine.numbers = {"large_sampled_pages": 10 ** 6, "large_shareable_pages": 10 ** 6}
-    seconds_pass(daemon, 2.5)
+    daemon.serve_for(2.5)
     assert shareable() is None
     looks(machine, 400, 100)
     daemon.until(lambda: shareable() == 128)
@@ -290,9 +272,9 @@ def what_agents_have_looked_at_is_summed(daemon):
     # Nobody looks: the average stays.
     looks(machine, 0, 0)
     looks(other, 0, 0)
-    seconds_pass(daemon, 1.5)
+    daemon.serve_for(1.5)
     stays = shareable()
-    seconds_pass(daemon, 1.5)
+    daemon.serve_for(1.5)
     assert shareable() == stays
 
     # Lies: more shareable than looked at; numbers that go back; numbers that no counter reaches.
@@ -300,7 +282,7 @@ def what_agents_have_looked_at_is_summed(daemon):
     daemon.until(lambda: shareable() >= 500)
     looks(machine, 0, 0)
     machine.numbers = {"large_sampled_pages": 5, "large_shareable_pages": 0}
-    seconds_pass(daemon, 1.5)
+    daemon.serve_for(1.5)
     assert shareable() >= 500
     looks(machine, 1000, 0)
     daemon.until(lambda: shareable() < 16)
@@ -336,11 +318,11 @@ def what_a_socket_does_not_take_is_said_when_it_does():
             machine.deaf = True
             for turn in range(1000):
                 rewrite(config, "LARGE_PAGES=%s\n" % ("late", "never", "off")[turn % 3])
-                hang_up(daemon)
+                daemon.reload()
             assert large(daemon)["policy"] == "late" and daemon.state("web") == "running"
             machine.deaf = False
             until_told(daemon, machine, policy=LATE)
-            seconds_pass(daemon, 0.2)
+            daemon.serve_for(0.2)
             assert machine.told()["policy"] == LATE and 2 < len(machine.large) < 1000, len(machine.large)
         except BaseException:
             sys.stderr.write(daemon.logged()[-4000:])

@@ -62,7 +62,7 @@ static void step_policy(struct watched *w, enum ob_large_policy policy, uint64_t
 	w->now_ns += elapsed_ns;
 	min_free = w->host.min_free_bytes;
 	assert_true(w->host.boundary_bytes >= ob_large_boundary_floor(min_free));
-	assert_true(w->host.boundary_bytes <= ob_large_boundary_default(w->budget_bytes, min_free));
+	assert_true(w->host.boundary_bytes <= ob_large_boundary_most(w->budget_bytes, min_free));
 	assert_true(min_free <= w->budget_bytes / 2);
 	assert_true(free_is >= min_free || w->host.state == OB_LARGE_LOW);
 	assert_true(free_is >= w->host.boundary_bytes || w->host.state != OB_LARGE_HIGH);
@@ -207,6 +207,27 @@ static void a_fast_fall_resets_the_boundary_a_slow_one_does_not(void **state)
 	assert_int_equal(w.host.state, OB_LARGE_CLEAR);
 }
 
+/* A GiB a second: what is free above min_free in 16 s is on its way, whatever the boundary is by default. */
+static void a_fall_that_will_be_short_is_answered_ahead(void **state)
+{
+	struct watched w = { .budget_bytes = BUDGET };
+	uint64_t most, free_bytes = 26 * OB_GIB;
+
+	hold(&w, free_bytes, 5);
+	most = ob_large_boundary_default(BUDGET, w.host.min_free_bytes);
+	while (w.host.state == OB_LARGE_HIGH)
+		step(&w, free_bytes -= OB_GIB);
+	assert_true(free_bytes > 3 * most && free_bytes < w.host.min_free_bytes + 17 * OB_GIB);
+	/* When it is over the boundary returns; the state follows after its time. */
+	hold(&w, free_bytes, 60);
+	assert_int_equal(w.host.boundary_bytes, most);
+	assert_int_equal(w.host.state, OB_LARGE_HIGH);
+	assert_int_equal(w.host.resets, 0);
+	/* A slow one reaches the default first. */
+	glide(&w, free_bytes, most + OB_MIB, 200);
+	assert_int_equal(w.host.state, OB_LARGE_HIGH);
+}
+
 static void where_memory_is_plenty_the_boundary_returns(void **state)
 {
 	struct watched w = { .budget_bytes = BUDGET };
@@ -348,7 +369,7 @@ static void an_adversary_gets_no_more_than_the_bound(void **state)
 
 			/* High: to just below the boundary, when it has waited so long that it looks harmless; or to nothing. */
 			if (was != OB_LARGE_HIGH || waits)
-				step(&w, w.host.boundary_bytes + margin(&w) + OB_MIB);
+				step(&w, BUDGET);
 			else
 				step(&w, patience % 2 ? 0 : w.host.boundary_bytes - 1);
 			if (w.host.state < was)
@@ -492,7 +513,7 @@ static void play_trace(const struct trace *trace, unsigned times, unsigned scale
 			uint64_t free_bytes = free_at(trace, i % 2 ? length - part : part, parts) * scale;
 
 			step(&w, free_bytes);
-			calm_s = free_bytes >= ob_large_boundary_default(w.budget_bytes, w.host.min_free_bytes) + margin(&w) ? calm_s + 1 : 0;
+			calm_s = free_bytes >= w.host.boundary_bytes + margin(&w) ? calm_s + 1 : 0;
 			assert_true(w.host.state == OB_LARGE_HIGH || calm_s <= 2 * OB_LARGE_DWELL_MAX_NS / SECOND);
 		}
 	check_changes(&w);
@@ -564,6 +585,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_moment_below_begins_the_wait_anew),
 		cmocka_unit_test(in_clear_rising_memory_lowers_the_boundary_until_high_is_reached),
 		cmocka_unit_test(a_fast_fall_resets_the_boundary_a_slow_one_does_not),
+		cmocka_unit_test(a_fall_that_will_be_short_is_answered_ahead),
 		cmocka_unit_test(where_memory_is_plenty_the_boundary_returns),
 		cmocka_unit_test(the_reaction_to_a_fast_fall_is_bounded),
 		cmocka_unit_test(less_shareable_is_looked_at_faster_but_nothing_is_not),

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What a machine needs for what it uses, from what its engine sees (engine/active.c): what overbookd divides the budget by. Pure
+ * functions: no clock, no I/O; the state is the caller's. One step a second or so, for each machine.
+ *
+ *     estimate    the share of sampled pages that were active, with two more that would have been: few samples say little, and little is said
+ *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, and
+ *                 the engine's tables
+ *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
+ *                 is seen by that before samples tell. No more than it has there, since that is what it can want
+ *     believed    the greater of the two, in steps of GRAIN (1/32 of what it could use, at least 16 MiB). It rises at once. It falls when the
+ *                 estimate has been lower by two GRAINs for REST, by a quarter of the difference, and rests again: limits move seldom, and a
+ *                 machine that only pauses keeps what it has
+ *
+ * What the guest itself says of its memory plays no part: all of this is what it does.
+ */
+#ifndef OB_DAEMON_WORKING_SET_H
+#define OB_DAEMON_WORKING_SET_H
+
+#include <stdint.h>
+
+#include "proto/stats.h"
+
+#define OB_WORKING_SET_REST_NS 10000000000ull
+
+struct ob_working_set {
+	uint64_t believed_bytes; /* OB_BUDGET_NONE: not known */
+	uint64_t fell_ns;        /* when it last fell, or the estimate was last as high */
+	uint64_t seen_ns, seen_pages; /* the last step: what had come back by then */
+	uint64_t demand_bytes;   /* decays over LATELY */
+};
+
+/* A machine's engine has come, or come back: nothing is known. */
+void ob_working_set_forget(struct ob_working_set *set);
+
+/* most_bytes: what the machine could cost, OB_BUDGET_NONE while not known. */
+void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);
+
+#endif

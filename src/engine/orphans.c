@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Pages of orphan extents (share.c), whose overbookd has gone, are offered to the one that is here now: theirs is a copy too that it can use.
+ *
+ * Theory of operation. An old extent goes only when its last page has moved, and an offer may be lost (a full ring, a full socket, no room in
+ * the store). So while there are any a hand of the scanner goes round for them alone, again and again, and passes over no chunk that has
+ * shared pages, whatever the scanner's own hand thinks of it. It lifts nothing, since the bytes lie in the extent, and so waits for nothing but its
+ * processor time and for the offers to be taken. A page that is mapped (mapped.c) is taken out first. The hand rests as long as it took to go round.
+ *
+ * A page leaves its old slot when overbookd asks it to adopt one of its own (share.c); nothing here changes what a page is otherwise.
+ *
+ * Locking: as the scanner's (scan.c), in whose thread it runs: regions_lock (read) for a chunk, and the chunk's lock, in the background, for
+ * STEP_PAGES pages at a time.
+ */
+#include "engine/internal.h"
+
+#define STEP_PAGES 16u
+#define SKIPS_MAX  4096u /* chunks passed over before a pause */
+
+/* Offers the pages of a chunk again whose slots are those of orphan extents; regions_lock is held. */
+static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
+{
+	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
+		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
+
+		ob_chunk_lock_background(place->chunk);
+		for (uint64_t page = first; page < end; page++) {
+			uint64_t word = *ob_place_word(place, page);
+
+			if (ob_page_state(word) == OB_PAGE_MAPPED && ob_share_is_orphan(engine, ob_page_slot(word)) &&
+			    ob_mapped_take_out(engine, place, page, end) == 0)
+				word = *ob_place_word(place, page);
+			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
+				ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
+		}
+		ob_chunk_unlock(place->chunk);
+	}
+}
+
+/* The hand's next chunk with shared pages, by a look without its lock. Returns 0 when there is none, or after SKIPS_MAX others. */
+static int next_shared(struct ob_engine *engine, struct ob_scan_hand *hand, struct ob_place *ret_place)
+{
+	for (unsigned i = 0; i < SKIPS_MAX && hand->region < OB_REGIONS_MAX; i++) {
+		const struct ob_region *region = &engine->region[hand->region];
+		uint32_t number = hand->chunk++;
+
+		if (!region->base || number >= region->chunk_count) {
+			hand->region++;
+			hand->chunk = 0;
+		} else if (ob_load(&region->chunks[number].count[OB_PAGE_SHARED]) || ob_load(&region->chunks[number].count[OB_PAGE_MAPPED])) {
+			ob_place_chunk(engine, hand->region, number, ret_place);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns)
+{
+	struct ob_scan_hand *hand = &engine->scan.orphans;
+	struct ob_place place;
+	int found = 0;
+
+	if (now < hand->due_ns || !ob_share_has_room(engine))
+		return 0;
+	if (hand->region == OB_REGIONS_MAX) {
+		hand->due_ns = now + rest_ns;
+		if (!ob_share_has_orphans(engine))
+			return 0;
+		*hand = (struct ob_scan_hand){ .start_ns = now };
+	}
+	pthread_rwlock_rdlock(&engine->regions_lock);
+	if (ob_scan_may_look(engine)) {
+		found = next_shared(engine, hand, &place);
+		if (found)
+			offer_orphans(engine, &place);
+	}
+	pthread_rwlock_unlock(&engine->regions_lock);
+	if (hand->region == OB_REGIONS_MAX)
+		hand->due_ns = now + OB_MAX(now - hand->start_ns, rest_ns);
+	return found;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a machine is taken to need: how soon it is believed, and how long. Seconds are the test's own. */
+#include "test.h"
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "daemon/budget.h"
+#include "daemon/working_set.h"
+
+#define MOST (4 * OB_GIB)
+#define GRAIN (MOST / 32)
+
+static uint64_t now_ns;
+static struct ob_working_set set;
+static struct ob_stats stats;
+
+static int set_up(void **state)
+{
+	now_ns = OB_NS_PER_SEC;
+	ob_working_set_forget(&set);
+	stats = (struct ob_stats){ .ram_bytes = 4 * OB_GIB, .absent_bytes = 2 * OB_GIB, .active_samples = 1000 };
+	return 0;
+}
+
+static void seconds(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		now_ns += OB_NS_PER_SEC;
+		ob_working_set_step(&set, &stats, MOST, now_ns);
+	}
+}
+
+static void it_is_not_known_before_there_are_samples(void **state)
+{
+	stats.active_samples = 15;
+	seconds(100);
+	assert_true(set.believed_bytes == OB_BUDGET_NONE);
+	/* Two of 18 samples more than were active of 16: a ninth of 2 GiB, an eighth on top. */
+	stats.active_samples = 16;
+	seconds(1);
+	assert_in_range(set.believed_bytes, 2 * OB_GIB / 8, 2 * OB_GIB / 8 + GRAIN);
+	ob_working_set_forget(&set);
+	assert_true(set.believed_bytes == OB_BUDGET_NONE);
+}
+
+static void it_rises_at_once_and_falls_slowly(void **state)
+{
+	uint64_t before;
+
+	stats.active_bytes = OB_GIB;
+	seconds(1);
+	before = set.believed_bytes;
+	assert_in_range(before, OB_GIB + OB_GIB / 8, OB_GIB + OB_GIB / 8 + GRAIN);
+	stats.active_bytes = 0;
+	seconds(9);
+	assert_int_equal(set.believed_bytes, before);
+	seconds(2);
+	assert_in_range(set.believed_bytes, before / 2, before - GRAIN);
+	seconds(120);
+	assert_in_range(set.believed_bytes, 0, 2 * GRAIN);
+	stats.active_bytes = OB_GIB;
+	seconds(1);
+	assert_int_equal(set.believed_bytes, before);
+}
+
+/* A guest whose use goes up and down faster than it rests keeps what it needs at the most. */
+static void what_swings_is_believed_at_its_height(void **state)
+{
+	uint64_t height;
+
+	stats.active_bytes = OB_GIB;
+	seconds(1);
+	height = set.believed_bytes;
+	for (unsigned i = 0; i < 100; i++) {
+		stats.active_bytes = i % 2 ? OB_GIB : OB_GIB / 2;
+		seconds(4);
+		assert_int_equal(set.believed_bytes, height);
+	}
+}
+
+static void small_changes_move_nothing(void **state)
+{
+	uint64_t before;
+
+	stats.active_bytes = OB_GIB;
+	seconds(1);
+	before = set.believed_bytes;
+	for (unsigned i = 0; i < 200; i++) {
+		stats.active_bytes = OB_GIB - (i * 7919 % 97) * OB_MIB;
+		seconds(1);
+		assert_int_equal(set.believed_bytes, before);
+	}
+}
+
+/* Before samples say so: 20000 pages a second come back, which is 1.2 GiB in 16 seconds. */
+static void what_comes_back_counts_at_once(void **state)
+{
+	stats.compressed_bytes = OB_GIB;
+	stats.swapped_bytes = OB_GIB / 2;
+	seconds(1);
+	for (unsigned i = 0; i < 4; i++) {
+		stats.faults_compressed += 10000;
+		stats.faults_swapped += 10000;
+		seconds(1);
+	}
+	assert_in_range(set.demand_bytes, 3 * 20000 * 4096ull, 4 * 20000 * 4096ull);
+	assert_true(set.believed_bytes >= set.demand_bytes);
+	/* Never more than there is to come back. */
+	stats.faults_compressed += 10000000;
+	seconds(1);
+	assert_int_equal(set.demand_bytes, OB_GIB + OB_GIB / 2);
+	seconds(300);
+	assert_in_range(set.demand_bytes, 0, OB_MIB);
+	assert_in_range(set.believed_bytes, 0, 2 * GRAIN);
+	/* An engine that began anew counts from 0. */
+	stats.faults_compressed = stats.faults_swapped = 0;
+	seconds(1);
+	assert_in_range(set.demand_bytes, 0, OB_MIB);
+}
+
+static void agents_may_say_anything(void **state)
+{
+	uint64_t seed = 0x13198a2e03707344ull, *fields = (uint64_t *)&stats;
+
+	for (unsigned round = 0; round < 20000; round++) {
+		uint64_t most;
+
+		for (size_t i = 0; i < sizeof(stats) / sizeof(*fields); i++) {
+			seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+			fields[i] = seed >> (seed >> 8) % 64;
+		}
+		most = seed % 3 ? seed >> 24 : OB_BUDGET_NONE;
+		now_ns += seed % (100 * OB_NS_PER_SEC);
+		ob_working_set_step(&set, &stats, most, now_ns);
+		assert_true(set.believed_bytes == OB_BUDGET_NONE || set.believed_bytes < 1ull << 58);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(it_is_not_known_before_there_are_samples, set_up),
+		cmocka_unit_test_setup(it_rises_at_once_and_falls_slowly, set_up),
+		cmocka_unit_test_setup(what_swings_is_believed_at_its_height, set_up),
+		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
+		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
+		cmocka_unit_test_setup(agents_may_say_anything, set_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
