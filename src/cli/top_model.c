@@ -167,6 +167,12 @@ static void add_rates(struct ob_top_rates *sum, const struct ob_top_rates *rates
 	sum->stalled += rates->stalled;
 }
 
+/* One that is or was released runs, too. */
+static bool is_running(const struct ob_top_row *row)
+{
+	return !strcmp(row->state, "running") || !strcmp(row->state, "releasing") || !strcmp(row->state, "released");
+}
+
 static void take_host(struct ob_top_host *host, const json_t *answer, const struct ob_top_row *rows, size_t count)
 {
 	const json_t *large = json_object_get(answer, "large_pages"), *stores = json_object_get(answer, "stores");
@@ -190,7 +196,7 @@ static void take_host(struct ob_top_host *host, const json_t *answer, const stru
 	for (size_t i = 0; i < count; i++) {
 		host->cost_bytes += rows[i].cost_bytes;
 		host->ram_bytes += rows[i].ram_bytes;
-		host->not_running += strcmp(rows[i].state, "running") != 0;
+		host->not_running += !is_running(&rows[i]);
 		host->over_limit += rows[i].over_limit_bytes != 0;
 		add_rates(&host->rates, &rows[i].rates);
 	}

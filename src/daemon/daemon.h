@@ -13,6 +13,7 @@
  *     working_set.c  what a machine needs for what it uses
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
  *     events.c     what happens, in the log and the journal
+ *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
  *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
  *     metrics_server.c  metrics over HTTP, by libmicrohttpd; metrics.c: their text

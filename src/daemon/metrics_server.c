@@ -10,10 +10,10 @@
  *
  *   - At most CONNECTIONS_MAX connections, MEMORY bytes each for what is asked (a longer head is an error), and a copy of the numbers for
  *     each that is being answered, which those within COPY_NS share.
- *   - A connection lives for DEADLINE_NS, whatever it does, and serves one request. When all places are taken, the oldest that has not asked yet
- *     makes room, or else the oldest: who connects is heard.
- *   - One connection is accepted a turn of the loop, and at most a buffer is written a turn to each; machines and clients come first in every turn
- *     (the priority of our sources). Text is made as it is written.
+ *   - A connection lives for DEADLINE_NS, whatever it does, and serves one request. When all places are taken, the oldest that has
+ *     not asked yet makes room, or else the oldest: who connects is heard.
+ *   - One connection is accepted a turn of the loop, and at most a buffer is written a turn to each; machines and clients come
+ *     first in every turn (the priority of our sources). Text is made as it is written.
  *
  * The library closes connections by itself when they fail; to close one ourselves we shut its socket down, which the
  * library then notices. It is told of sockets, not of the listening one, which is ours.
@@ -219,8 +219,8 @@ static struct connection *find_connection(struct MHD_Connection *connection)
 }
 
 /* A request's head is there. MHD_NO closes the connection. */
-static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method, const char *version,
-				  const char *data, size_t *data_size, void **request_context)
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url, const char *method,
+				  const char *version, const char *data, size_t *data_size, void **request_context)
 {
 	struct connection *own = find_connection(connection);
 

@@ -143,12 +143,13 @@ static int falls_fast(const struct ob_large_host *host)
 	return speed > host->min_free_bytes / NOISE && above < (unsigned __int128)speed * HORIZON_S;
 }
 
-/* The default one, or what will have been used up by the time that breaking has helped. */
+/* The default one, or what will have been used up by the time that breaking has helped, as far as it can be at all. */
 static uint64_t boundary_ahead(const struct ob_large_host *host)
 {
 	uint64_t most = ob_large_boundary_most(host->budget_bytes, host->min_free_bytes);
-	unsigned __int128 ahead = (unsigned __int128)falling(host) * AHEAD_S + host->min_free_bytes;
+	unsigned __int128 ahead = (unsigned __int128)falling(host) * AHEAD_S;
 
+	ahead = OB_MIN(ahead, host->growth_bytes) + host->min_free_bytes;
 	return OB_MAX(default_of(host), ahead < most ? (uint64_t)ahead : most);
 }
 
@@ -304,6 +305,7 @@ struct ob_large_orders ob_large_host_step(struct ob_large_host *host, enum ob_la
 	if (host->is_started)
 		follow_trend(host, free_bytes, input->elapsed_ns);
 	host->free_bytes = free_bytes;
+	host->growth_bytes = input->growth_bytes;
 	if (!host->is_started) {
 		start(host);
 	} else {

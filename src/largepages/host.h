@@ -36,7 +36,7 @@
  *      takes min_free/8 more than down, for `dwell` on end, a state at a time; dwell doubles when an up was soon undone, and
  *      halves again in calm.
  *   5. While free memory falls fast the boundary lies where it takes AHEAD to min_free, if that is more than the default, up to 3/4 of the
- *      budget: to break and to share takes some seconds. Where four guests filled their memory in 12 s, 343 MiB were swapped without it, as
+ *      budget, and no more above min_free than machines could still use up: to break and to share takes some seconds. Where four guests filled their memory in 12 s, 343 MiB were swapped without it, as
  *      by the late policy, and 114 with it.
  *   6. Where nothing at all is shareable, looking faster finds nothing: the rate is the least then, not the most.
  *
@@ -81,6 +81,7 @@ struct ob_large_input {
 	uint64_t elapsed_ns;
 	uint64_t budget_bytes, free_bytes;
 	uint64_t min_free_bytes;  /* a setting; 0: by the sliding scale */
+	uint64_t growth_bytes;    /* by which machines could come to cost more at most; UINT64_MAX: not known */
 	uint32_t shareable_pages; /* of a large page, on average of those looked at: 0 to 512, or OB_LARGE_UNKNOWN */
 };
 
@@ -96,7 +97,7 @@ struct ob_large_orders {
 struct ob_large_host {
 	enum ob_large_state state;
 	uint64_t budget_bytes, min_free_bytes, boundary_bytes, free_bytes; /* as of the last step */
-	uint64_t setting_bytes;
+	uint64_t setting_bytes, growth_bytes;
 	int64_t trend;       /* bytes a second by which free memory has grown, on average of the last seconds */
 	uint64_t calm_ns;    /* for so long a better state has been deserved */
 	uint64_t dwell_ns;   /* ... which is granted after this */

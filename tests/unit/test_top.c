@@ -173,6 +173,12 @@ static const char three[] =
 	"{'name':'c','pid':3,'state':'stopped','cause':'page 7 cannot be read','ram_bytes':536870912,'cost_bytes':536870912,"
 	"'limit_bytes':268435456,'target_bytes':268435456,'over_limit_bytes':268435456,'degraded':2,'resident_bytes':1073741824}]}";
 
+static void released_machines_run(void **state)
+{
+	assert_int_equal(take("{'machines':[{'name':'a','state':'released'},{'name':'b','state':'releasing'},{'name':'c','state':'waiting'}]}"), 0);
+	assert_int_equal(top.host.not_running, 1);
+}
+
 static void expect_order(enum ob_top_key key, bool reverse, const char *names)
 {
 	char found[8] = "";
@@ -488,6 +494,7 @@ int main(void)
 		cmocka_unit_test_teardown(the_past_is_a_ring, reset),
 		cmocka_unit_test_teardown(what_is_no_list_changes_nothing, reset),
 		cmocka_unit_test_teardown(nonsense_is_taken_as_nothing, reset),
+		cmocka_unit_test_teardown(released_machines_run, reset),
 		cmocka_unit_test_teardown(rows_are_sorted_by_any_key, reset),
 		cmocka_unit_test_teardown(bars_show_where_memory_is, reset),
 		cmocka_unit_test_teardown(figures_are_short, reset),
