@@ -26,7 +26,7 @@ void ob_cell_size(char cell[OB_CELL_MAX], const json_t *row, const char *key)
 
 void ob_cell_known_size(char cell[OB_CELL_MAX], const json_t *row, const char *key)
 {
-	if (json_is_null(json_object_get(row, key)))
+	if (!json_is_integer(json_object_get(row, key)))
 		snprintf(cell, OB_CELL_MAX, "?");
 	else
 		ob_cell_size(cell, row, key);
