@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Builds the Debian package:
+# Builds the Debian packages, and says where the host's is; those for guests lie beside it:
 #
 #     build-deb.sh OUTDIR             for the Debian that this host runs, in OUTDIR
 #     build-deb.sh OUTDIR SUITE...    for each of these releases (bookworm, trixie), in OUTDIR/SUITE; as root, unless it
@@ -55,8 +55,8 @@ need_tools() { # SOURCES
 
 collect() { # WORKDIR RESULTS
 	mkdir -p "$2"
-	rm -f "$2"/overbook*.deb "$2"/overbook*.buildinfo "$2"/overbook*.changes
-	mv "$1"/overbook*.deb "$1"/overbook*.buildinfo "$1"/overbook*.changes "$2/"
+	rm -f "$2"/*overbook*.deb "$2"/overbook*.buildinfo "$2"/overbook*.changes
+	mv "$1"/*overbook*.deb "$1"/overbook*.buildinfo "$1"/overbook*.changes "$2/"
 	ls "$2"/overbook_*.deb
 }
 

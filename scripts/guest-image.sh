@@ -6,7 +6,7 @@
 #     guest-image.sh OUTDIR     makes OUTDIR/vmlinuz and OUTDIR/initrd.gz
 #
 # The kernel is the newest linux-image-*-cloud-amd64 that apt knows; in the initrd are busybox, the virtio modules, the
-# witness (tests/guest/image, compiled statically) and its init. What is downloaded is kept in
+# witness (tests/guest/image, compiled statically) and its init, overbook-guest, and an application that it can ask for memory. What is downloaded is kept in
 # ${OVERBOOK_CACHE:-${XDG_CACHE_HOME:-~/.cache}/overbook}, so that a second build, also of another clone, needs no network.
 # Nothing is done when OUTDIR already holds what these inputs give. Two builds at once wait for each other.
 #
@@ -73,7 +73,8 @@ fi
 
 # Whether OUTDIR is up to date.
 inputs=$({
-	cat "$0" "$source"/*.c "$source"/*.h "$source/init" "${busybox:-$cache/busybox-static.deb}"
+	cat "$0" "$source"/*.c "$source"/*.h "$source/init" "$here"/src/base/*.[ch] "$here"/src/proto/*.[ch] "$here"/src/guest/*.[ch] \
+		"$here"/src/app/*.[ch] "$here/contrib/examples/cache.c" "${busybox:-$cache/busybox-static.deb}"
 	echo "$kernel_package $cc"
 	"$cc" --version
 } | sha256sum | cut -d ' ' -f 1)
@@ -96,6 +97,14 @@ mkdir -p "$out/root/bin" "$out/root/modules" "$out/root/proc" "$out/root/sys" "$
 
 "$cc" -std=gnu11 -D_GNU_SOURCE -O2 -g0 -Wall -Wextra -Wno-unused-parameter -static -pthread -s \
 	-o "$out/root/witness" "$source"/*.c || fail "the witness does not compile"
+compile() { # NAME SOURCE...
+	name=$1
+	shift
+	"$cc" -std=gnu11 -D_GNU_SOURCE -DOB_VERSION='"test"' -I"$here/src" -I"$here/src/app" -O2 -g0 -static -pthread -s -o "$out/root/$name" \
+		"$@" "$here"/src/base/*.c "$here"/src/proto/*.c || fail "$name does not compile"
+}
+compile overbook-guest "$here"/src/guest/*.c
+compile cache "$here/contrib/examples/cache.c" "$here/src/app/app.c"
 cp "$busybox" "$out/root/bin/busybox"
 cp "$source/init" "$out/root/init"
 chmod 755 "$out/root/bin/busybox" "$out/root/init" "$out/root/witness"

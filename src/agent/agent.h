@@ -141,6 +141,20 @@ void ob_balloon_drop(void);
 /* What the last look has seen. */
 void ob_balloon_fill(struct ob_stats *stats);
 
+/* --- guest.c, in the link's thread --- */
+
+/* GUEST. */
+void ob_guest_obey(const struct ob_wire_msg *in);
+/* overbookd has gone: nobody is there for the guest. */
+void ob_guest_forget(void);
+/* The port's descriptor, -1 while there is none, what is waited for of it, and what is to be done then. As ob_share_send(). */
+int ob_guest_fd(void);
+short ob_guest_events(void);
+int ob_guest_ready(short events) OB_MUST_CHECK;
+/* As ob_balloon_due_ns(), and ob_balloon_turn(). */
+uint64_t ob_guest_due_ns(void);
+void ob_guest_turn(void);
+
 /* --- qmp.c --- */
 
 /* A new connection to Overbook's own monitor, that nobody waits on. Returns it, or -errno. */

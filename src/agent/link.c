@@ -50,6 +50,7 @@ static void disconnect(void)
 	ob_fd_close(&self.fd);
 	ob_share_disconnected();
 	ob_balloon_forget();
+	ob_guest_forget();
 }
 
 struct ob_wire_msg *ob_link_message(void)
@@ -249,6 +250,9 @@ static void obey(int fd)
 	case OB_WIRE_BALLOON:
 		ob_balloon_obey(&self.in.balloon);
 		break;
+	case OB_WIRE_GUEST:
+		ob_guest_obey(&self.in);
+		break;
 	default:
 		if (ob_share_obey(&self.in, fd) < 0)
 			disconnect();
@@ -347,8 +351,9 @@ static void report_stopped(void)
 
 static int wait_ms(void)
 {
-	uint64_t now = ob_now_ns(), due = ob_balloon_due_ns();
+	uint64_t now = ob_now_ns(), due = ob_balloon_due_ns(), guest_due = ob_guest_due_ns();
 
+	due = OB_MIN(due, guest_due);
 	if (self.fd >= 0)
 		due = OB_MIN(due, self.next_stats_ns);
 	else if (ob_agent.socket[0])
@@ -367,6 +372,7 @@ static void *link_thread(void *unused)
 			{ .fd = ob_share_event(), .events = POLLIN },
 			{ .fd = self.fd, .events = POLLIN | (ob_share_wants_to_send() ? POLLOUT : 0) },
 			{ .fd = ob_balloon_fd(), .events = POLLIN },
+			{ .fd = ob_guest_fd(), .events = ob_guest_events() },
 		};
 
 		if (poll(fds, OB_ARRAY_LEN(fds), wait_ms()) < 0 && errno != EINTR)
@@ -384,6 +390,9 @@ static void *link_thread(void *unused)
 		if (fds[3].revents && fds[3].fd == ob_balloon_fd())
 			ob_balloon_readable();
 		ob_balloon_turn();
+		if (self.fd >= 0 && fds[4].revents && fds[4].fd == ob_guest_fd() && ob_guest_ready(fds[4].revents) < 0)
+			disconnect();
+		ob_guest_turn();
 		if (self.fd < 0 && ob_agent.socket[0])
 			try_connect();
 	}

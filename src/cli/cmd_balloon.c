@@ -42,6 +42,39 @@ static const char *what_is_amiss(const json_t *balloon)
 	return NULL;
 }
 
+static void print_application(const json_t *app)
+{
+	char used[16], could[16], given[16], target[16];
+	uint64_t given_bytes = ob_client_number(app, "given_bytes"), target_bytes = ob_client_number(app, "target_bytes");
+
+	printf("  %s (%s): %s, uses %s, could give %s", ob_client_text(app, "name"), ob_client_text(app, "kind"), ob_client_text(app, "state"),
+	       ob_size_format(used, sizeof(used), ob_client_number(app, "used_bytes")),
+	       ob_size_format(could, sizeof(could), ob_client_number(app, "could_bytes")));
+	if (given_bytes || target_bytes)
+		printf(", has given %s of %s", ob_size_format(given, sizeof(given), given_bytes), ob_size_format(target, sizeof(target), target_bytes));
+	if (json_is_string(json_object_get(app, "error")))
+		printf(": %s", ob_client_text(app, "error"));
+	putchar('\n');
+}
+
+static void print_guest(const json_t *guest)
+{
+	const json_t *list = json_object_get(guest, "applications"), *some = json_object_get(guest, "pressure_some_permille"), *app;
+	char available[16], total[16];
+	size_t i;
+
+	if (!json_is_object(guest))
+		return;
+	printf("  its guest runs %s: %s of %s available", ob_client_text(guest, "program"),
+	       ob_size_format(available, sizeof(available), ob_client_number(guest, "available_bytes")),
+	       ob_size_format(total, sizeof(total), ob_client_number(guest, "total_bytes")));
+	if (json_is_integer(some))
+		printf(", waits for memory %.1f%% of the time", (double)ob_client_number(guest, "pressure_some_permille") / 10);
+	putchar('\n');
+	json_array_foreach((json_t *)list, i, app)
+		print_application(app);
+}
+
 static void print_balloon(const json_t *answer)
 {
 	const json_t *balloon = json_object_get(answer, "balloon");
@@ -61,6 +94,7 @@ static void print_balloon(const json_t *answer)
 		       " times\n", ob_client_number(balloon, "eased"), ob_client_number(balloon, "stuck"));
 	if (amiss)
 		printf("  %s\n", amiss);
+	print_guest(json_object_get(answer, "guest"));
 }
 
 int ob_cmd_balloon(int argc, char **argv)

@@ -14,8 +14,7 @@
 #include "cli/qemu_opts.h"
 
 /* Ids of what we add; no id of the user's may start so. */
-#define OB_QEMU_ID_PREFIX  "overbook-"
-#define OB_QEMU_GUEST_PORT "org.overbook.guest.0"
+#define OB_QEMU_ID_PREFIX "overbook-"
 
 /* How a virtio device is attached to a machine type. */
 enum ob_qemu_bus { OB_QEMU_BUS_NONE, OB_QEMU_BUS_PCI, OB_QEMU_BUS_CCW, OB_QEMU_BUS_MMIO };

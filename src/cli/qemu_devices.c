@@ -12,6 +12,7 @@
 
 #include "cli/qemu_plan.h"
 #include "proto/env.h"
+#include "proto/guest.h"
 
 #define BALLOON "virtio-balloon"
 
@@ -92,14 +93,14 @@ static void add_balloon(struct ob_qemu_planner *planner)
 
 static void add_guest_port(struct ob_qemu_planner *planner)
 {
-	if (find_device(planner, "virtserialport", OB_QEMU_GUEST_PORT))
+	if (find_device(planner, "virtserialport", OB_GUEST_PORT))
 		return;
 	add_socket(planner, "guest", OB_FILE_GUEST);
 	ob_qemu_append(planner, "-device", "virtio-serial%s,id=" OB_QEMU_ID_PREFIX "serial,max_ports=2",
 		       bus_suffix[planner->machine.bus]);
 	ob_qemu_append(planner, "-device",
 		       "virtserialport,bus=" OB_QEMU_ID_PREFIX "serial.0,chardev=" OB_QEMU_ID_PREFIX "guest,id="
-					   OB_QEMU_ID_PREFIX "port,name=" OB_QEMU_GUEST_PORT);
+					   OB_QEMU_ID_PREFIX "port,name=" OB_GUEST_PORT);
 }
 
 void ob_qemu_add_devices(struct ob_qemu_planner *planner)

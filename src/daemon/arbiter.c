@@ -21,7 +21,8 @@
  * that a former overbookd has left. Machines divide the rest. What is set aside is allowed only once the machines have given
  * it up, in the way that a machine's growth is.
  *
- * What machines use (working_set.h) is looked at once a second; a machine that was just connected is taken to use all that it can have.
+ * What machines use (working_set.h) is looked at once a second, and whether they want more at each report; a machine that was just connected is
+ * taken to use and want all that it can have.
  *
  * Without a budget a machine's limit is the maximum that its user set.
  *
@@ -87,6 +88,7 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 		.limit_bytes = machine->limit_bytes,
 		.exposed_bytes = machine->exposed_bytes,
 		.cost_bytes = machine->stats.cost_bytes,
+		.wanted_bytes = machine->working_set.wanted_bytes,
 		.active_bytes = machine->working_set.believed_bytes,
 	};
 	if (machine->release != OB_RELEASE_NO) {
@@ -136,6 +138,20 @@ uint64_t ob_arbiter_free(struct ob_daemon *daemon)
 	for (size_t i = 0; i < n; i++)
 		free_bytes -= OB_MIN(free_bytes, shares_of[i].cost_bytes);
 	return free_bytes;
+}
+
+uint64_t ob_arbiter_growth(struct ob_daemon *daemon)
+{
+	size_t n = describe_all(daemon);
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t most = OB_MIN(shares_of[i].maximum_bytes, shares_of[i].ceiling_bytes);
+
+		if (__builtin_add_overflow(sum, ob_less(most, shares_of[i].cost_bytes), &sum))
+			return UINT64_MAX;
+	}
+	return sum;
 }
 
 /* Targets and grants for everybody into shares_of, in the order of the registry. Returns what is still free. */
@@ -298,6 +314,7 @@ void ob_arbiter_stats_came(struct ob_machine *machine)
 		machine->order = OB_ORDER_NONE;
 		machine->exposed_bytes = machine->limit_bytes;
 	}
+	ob_working_set_note(&machine->working_set, &machine->stats, machine_ceiling(machine));
 	note_headway(machine);
 	if (machine->stats.degraded & OB_DEGRADED_STOPPED && machine->state == OB_MACHINE_RUNNING) {
 		machine->state = OB_MACHINE_STOPPED;
@@ -378,7 +395,7 @@ const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const 
 		.newcomer = {
 			.role = OB_BUDGET_ORDERED, .shares = newcomer->shares, .reservation_bytes = newcomer->reservation_bytes,
 			.maximum_bytes = newcomer->maximum_bytes, .ceiling_bytes = ob_budget_ceiling(newcomer->ram_bytes),
-			.active_bytes = newcomer->uses_bytes,
+			.wanted_bytes = OB_BUDGET_NONE, .active_bytes = newcomer->uses_bytes,
 		},
 	};
 

@@ -47,6 +47,9 @@ bool ob_arbiter_is_settling(const struct ob_daemon *daemon);
 /* What is free of the budget, if there is one: less what machines cost and the stores of shared pages take. */
 uint64_t ob_arbiter_free(struct ob_daemon *daemon);
 
+/* By how much machines could come to cost more, at most. */
+uint64_t ob_arbiter_growth(struct ob_daemon *daemon);
+
 /* A machine's RAM as far as it is known, and no more than a host may have. */
 uint64_t ob_arbiter_ram(const struct ob_machine *machine);
 

@@ -32,6 +32,7 @@
 #include "base/log.h"
 #include "base/units.h"
 #include "daemon/arbiter.h"
+#include "daemon/guest.h"
 #include "daemon/link.h"
 
 #define GRACE_NS        (10 * OB_NS_PER_SEC)
@@ -140,6 +141,7 @@ static void step_machine(struct ob_machine *machine, uint64_t now_ns)
 		return;
 	balloon->goal_bytes = goal_of(machine);
 	view = view_of(machine, now_ns);
+	ob_guest_step(machine, &view);
 	if (mode_of(machine) == OB_BALLOON_OFF && !is_ours(machine))
 		balloon->policy = (struct ob_balloon_policy){ .state = OB_BALLOON_EMPTY };
 	else
@@ -190,11 +192,8 @@ int ob_balloon_flush(struct ob_machine *machine)
 
 static void step_and_tell(struct ob_machine *machine)
 {
-	struct ob_wire_balloon order;
-
 	step_machine(machine, ob_now_ns());
-	order = wanted(machine);
-	if (machine->link && is_due(machine, &order))
+	if (machine->link)
 		ob_link_flush(machine);
 }
 
@@ -262,6 +261,8 @@ static bool has_prospects(const struct ob_machine *machine, uint64_t now_ns)
 
 	if (age_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
 		return false;
+	if (ob_guest_may_give(machine))
+		return true;
 	switch (balloon->policy.state) {
 	case OB_BALLOON_NO_DRIVER:
 	case OB_BALLOON_EASING:

@@ -79,13 +79,26 @@ static void divide_scarcity(uint64_t available, struct ob_budget_machine *machin
 }
 
 /*
- * What is above the floors is dealt so that everybody pays alike: weight_sum units of weight have `rest` between them. A machine pays for
- * what it uses with all of its shares; what it has beyond that weighs less, by the tax, which leaves it something fixed
- * for what it uses; and when it has all that it can have, nothing weighs. Which of these it is rises with the level, and the level with it.
+ * What is to be dealt on top of the targets that machines have already is dealt so that everybody pays alike: weight_sum units of
+ * weight have `rest` between them. A machine pays for what it uses with all of its shares; what it has beyond that weighs less, by the
+ * tax, which leaves it something fixed for what it uses; and when it has all that it can have, nothing weighs. Which of these it is rises
+ * with the level, and the level with it.
  */
 struct deal {
+	unsigned tax_percent;
+	bool as_wanted; /* nobody has more than he wants now; else, than he ever could */
 	uint64_t rest, weight_sum;
 };
+
+/* How much more a machine can have. */
+static uint64_t room_of(const struct ob_budget_machine *machine, const struct deal *deal)
+{
+	uint64_t most = machine_cap(machine);
+
+	if (deal->as_wanted)
+		most = OB_MAX(ob_budget_floor(machine), OB_MIN(most, machine->wanted_bytes));
+	return ob_less(most, machine->target_bytes);
+}
 
 static uint64_t active_above_floor(const struct ob_budget_machine *machine)
 {
@@ -94,42 +107,41 @@ static uint64_t active_above_floor(const struct ob_budget_machine *machine)
 	return ob_less(machine->active_bytes, ob_budget_floor(machine));
 }
 
-static uint64_t fixed_part(const struct ob_budget_machine *machine, unsigned tax_percent)
+static uint64_t fixed_part(const struct ob_budget_machine *machine, const struct deal *deal)
 {
 	if (machine->stage == OB_BUDGET_FULL)
-		return machine_cap(machine) - ob_budget_floor(machine);
-	return machine->stage == OB_BUDGET_IDLE ? scale(active_above_floor(machine), tax_percent, 100) : 0;
+		return room_of(machine, deal);
+	return machine->stage == OB_BUDGET_IDLE ? scale(active_above_floor(machine), deal->tax_percent, 100) : 0;
 }
 
-static uint64_t weight_of(const struct ob_budget_machine *machine, unsigned tax_percent)
+static uint64_t weight_of(const struct ob_budget_machine *machine, const struct deal *deal)
 {
 	if (machine->stage == OB_BUDGET_FULL)
 		return 0;
-	return (uint64_t)machine->shares * (machine->stage == OB_BUDGET_IDLE ? 100 - tax_percent : 100);
+	return (uint64_t)machine->shares * (machine->stage == OB_BUDGET_IDLE ? 100 - deal->tax_percent : 100);
 }
 
-static uint64_t part_of(const struct ob_budget_machine *machine, unsigned tax_percent, const struct deal *deal)
+static uint64_t part_of(const struct ob_budget_machine *machine, const struct deal *deal)
 {
-	uint64_t weight = weight_of(machine, tax_percent);
+	uint64_t weight = weight_of(machine, deal);
 
-	return fixed_part(machine, tax_percent) + (weight ? scale(deal->rest, weight, deal->weight_sum) : 0);
+	return fixed_part(machine, deal) + (weight ? scale(deal->rest, weight, deal->weight_sum) : 0);
 }
 
-static struct deal deal_now(uint64_t rest, unsigned tax_percent, const struct ob_budget_machine *machines, size_t n)
+static void weigh(uint64_t rest, const struct ob_budget_machine *machines, size_t n, struct deal *deal)
 {
-	struct deal deal = { .rest = rest };
-
+	deal->rest = rest;
+	deal->weight_sum = 0;
 	for (size_t i = 0; i < n; i++) {
 		if (machines[i].role == OB_BUDGET_FREE)
 			continue;
-		deal.rest = ob_less(deal.rest, fixed_part(&machines[i], tax_percent));
-		deal.weight_sum += weight_of(&machines[i], tax_percent);
+		deal->rest = ob_less(deal->rest, fixed_part(&machines[i], deal));
+		deal->weight_sum += weight_of(&machines[i], deal);
 	}
-	return deal;
 }
 
 /* Moves on those who would get more than their stage is for. Returns whether there was one. */
-static bool raise_stages(unsigned tax_percent, const struct deal *deal, struct ob_budget_machine *machines, size_t n)
+static bool raise_stages(const struct deal *deal, struct ob_budget_machine *machines, size_t n)
 {
 	bool any = false;
 
@@ -139,10 +151,10 @@ static bool raise_stages(unsigned tax_percent, const struct deal *deal, struct o
 
 		if (machine->role == OB_BUDGET_FREE || machine->stage == OB_BUDGET_FULL)
 			continue;
-		part = part_of(machine, tax_percent, deal);
+		part = part_of(machine, deal);
 		if (machine->stage == OB_BUDGET_USED && part > active_above_floor(machine))
 			machine->stage = OB_BUDGET_IDLE;
-		else if (part > machine_cap(machine) - ob_budget_floor(machine))
+		else if (part > room_of(machine, deal))
 			machine->stage = OB_BUDGET_FULL;
 		else
 			continue;
@@ -151,13 +163,27 @@ static bool raise_stages(unsigned tax_percent, const struct deal *deal, struct o
 	return any;
 }
 
+/* Deals rest. Returns what is left when everybody has all that he can have. */
+static uint64_t deal_out(uint64_t rest, unsigned tax_percent, bool as_wanted, struct ob_budget_machine *machines, size_t n)
+{
+	struct deal deal = { .tax_percent = tax_percent, .as_wanted = as_wanted };
+
+	for (size_t i = 0; i < n; i++)
+		machines[i].stage = OB_BUDGET_USED;
+	do
+		weigh(rest, machines, n, &deal);
+	while (raise_stages(&deal, machines, n));
+	for (size_t i = 0; i < n; i++)
+		if (machines[i].role != OB_BUDGET_FREE)
+			machines[i].target_bytes += part_of(&machines[i], &deal);
+	return deal.weight_sum ? 0 : deal.rest;
+}
+
 void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_budget_machine *machines, size_t n)
 {
-	uint64_t available = budget_bytes, guaranteed = 0;
-	struct deal deal;
+	uint64_t available = budget_bytes, guaranteed = 0, rest;
 
 	for (size_t i = 0; i < n; i++) {
-		machines[i].stage = OB_BUDGET_USED;
 		if (machines[i].role == OB_BUDGET_FREE) {
 			available = ob_less(available, machines[i].cost_bytes);
 			machines[i].target_bytes = machines[i].cost_bytes;
@@ -170,16 +196,14 @@ void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_bud
 		divide_scarcity(available, machines, n);
 		return;
 	}
-	do
-		deal = deal_now(available - guaranteed, tax_percent, machines, n);
-	while (raise_stages(tax_percent, &deal, machines, n));
+	rest = deal_out(available - guaranteed, tax_percent, true, machines, n);
+	/* Nobody lacks anything: what is left is room to grow. */
+	if (rest)
+		deal_out(rest, 0, false, machines, n);
 	for (size_t i = 0; i < n; i++) {
 		struct ob_budget_machine *machine = &machines[i];
 
-		if (machine->role == OB_BUDGET_FREE)
-			continue;
-		machine->target_bytes += part_of(machine, tax_percent, &deal);
-		if (machine->target_bytes < machine_cap(machine))
+		if (machine->role != OB_BUDGET_FREE && machine->target_bytes < machine_cap(machine))
 			machine->target_bytes = OB_MAX(ob_budget_floor(machine),
 						       machine->target_bytes - machine->target_bytes % OB_BUDGET_GRAIN);
 	}

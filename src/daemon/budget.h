@@ -5,8 +5,9 @@
  * Two questions are answered one after the other:
  *
  * ob_budget_divide() - what is each machine entitled to? Everybody gets its reservation (and never less than
- *     OB_LIMIT_MIN), the rest goes in proportion to shares; nobody gets more than its maximum or than it could use,
- *     and what it leaves flows to the others. Where the reservations do not fit (admission prevents it, a restarted
+ *     OB_LIMIT_MIN), the rest goes in proportion to shares; nobody gets more than its maximum or than it wants now,
+ *     and what it leaves flows to the others. What is left when everybody has what he wants is dealt by shares alone, up to what each could
+ *     use at all: it is room to grow, which is taken back without anybody's losing anything as soon as another one wants more. Where the reservations do not fit (admission prevents it, a restarted
  *     overbookd may meet it) they are scaled down alike, towards the least limit that can be kept.
  *
  *     Memory that a machine does not use is dearer to it, by the idle memory tax (Waldspurger, "Memory Resource Management in
@@ -58,6 +59,7 @@ struct ob_budget_machine {
 	uint64_t limit_bytes;       /* ordered last; OB_BUDGET_NONE: none */
 	uint64_t exposed_bytes;     /* the highest limit that may still be in force */
 	uint64_t cost_bytes;
+	uint64_t wanted_bytes;      /* what it would cost now if it might, and some to grow; OB_BUDGET_NONE: not known, all that it could have */
 	uint64_t active_bytes;      /* what it uses, or costs for what it uses; OB_BUDGET_NONE: not known, taken for all of it */
 	uint64_t urgent_bytes;      /* it is served first up to here */
 	enum ob_budget_stage stage; /* ob_budget_divide()'s own */

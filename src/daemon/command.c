@@ -229,8 +229,8 @@ static void run_release(struct request *request)
 
 static json_t *answer_balloon(const struct ob_machine *machine)
 {
-	return json_pack("{s:s, s:I, s:o}", "name", machine->name, "ram_bytes", (json_int_t)ob_arbiter_ram(machine), "balloon",
-			 ob_balloon_render(machine));
+	return json_pack("{s:s, s:I, s:o, s:o}", "name", machine->name, "ram_bytes", (json_int_t)ob_arbiter_ram(machine), "balloon",
+			 ob_balloon_render(machine), "guest", ob_guest_render(machine));
 }
 
 static void run_balloon(struct request *request)

@@ -12,6 +12,7 @@
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
  *     working_set.c  what a machine needs for what it uses
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
+ *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
  *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look

@@ -188,6 +188,7 @@ void ob_large_step(struct ob_daemon *daemon)
 	if (daemon->budget_bytes != OB_BUDGET_NONE) {
 		input.budget_bytes = daemon->budget_bytes;
 		input.free_bytes = ob_arbiter_free(daemon);
+		input.growth_bytes = ob_arbiter_growth(daemon);
 	}
 	if (!input.budget_bytes != !large->host.budget_bytes)
 		start_anew(large);

@@ -204,6 +204,8 @@ static void link_flush(struct ob_link *link)
 	if (r >= 0 && link->machine)
 		r = ob_balloon_flush(link->machine);
 	if (r >= 0 && link->machine)
+		r = ob_guest_flush(link->machine);
+	if (r >= 0 && link->machine)
 		r = ob_share_flush(link->machine);
 	if (r < 0 && r != -EAGAIN)
 		ob_log_limited(OB_LOG_DEBUG, "machine \"%s\": cannot send to its agent: %s", link_name(link), strerror(-r));
@@ -314,6 +316,7 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 	ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
 	ob_large_connected(machine);
 	ob_balloon_connected(machine);
+	ob_guest_connected(machine);
 	ob_share_connected(machine);
 	ob_arbiter_stir(link->daemon);
 	return 0;
@@ -398,6 +401,9 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 		return 0;
 	case OB_WIRE_BALLOON_SET:
 		ob_balloon_is_set(machine, &msg->balloon);
+		return 0;
+	case OB_WIRE_GUEST:
+		ob_guest_heard(machine, msg);
 		return 0;
 	case OB_WIRE_OFFER:
 	case OB_WIRE_STAGED:

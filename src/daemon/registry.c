@@ -102,6 +102,7 @@ int ob_registry_add(struct ob_daemon *daemon, const char *name, uint32_t pid, st
 	memcpy(machine->name, name, strlen(name) + 1);
 	machine->shares = OB_SHARES_DEFAULT;
 	machine->maximum_bytes = machine->ordered_maximum_bytes = machine->low_cost_bytes = OB_BUDGET_NONE;
+	ob_working_set_forget(&machine->working_set);
 	r = watch_process(machine, err);
 	if (r < 0)
 		return r;

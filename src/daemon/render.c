@@ -139,6 +139,7 @@ json_t *ob_render_stats(const struct ob_machine *machine)
 	add(&object, "stats", render_fields(&machine->stats));
 	add(&object, "fault_latency", render_hists(&machine->hists));
 	add(&object, "ranges", render_ranges(machine));
+	add(&object, "guest", ob_guest_render(machine));
 	return object;
 }
 

@@ -12,12 +12,14 @@
 #define GRAIN_MIN    (16 * OB_MIB)
 #define GRAIN_SHARE  32u
 #define BENCH_SHARE  8u
+#define HEADROOM_MIN   (64 * OB_MIB)
+#define HEADROOM_SHARE 8u
 #define PAGE_BYTES   4096u
 #define BYTES_SANE   (1ull << 56)
 
 void ob_working_set_forget(struct ob_working_set *set)
 {
-	*set = (struct ob_working_set){ .believed_bytes = OB_BUDGET_NONE };
+	*set = (struct ob_working_set){ .believed_bytes = OB_BUDGET_NONE, .wanted_bytes = OB_BUDGET_NONE };
 }
 
 /* What the guest has, wherever it is. */
@@ -48,16 +50,58 @@ static void note_demand(struct ob_working_set *set, const struct ob_stats *stats
 	set->seen_pages = pages;
 }
 
+static uint64_t grain_of(uint64_t most_bytes)
+{
+	return OB_MAX(GRAIN_MIN, OB_MIN(most_bytes, BYTES_SANE) / GRAIN_SHARE);
+}
+
+/* In whole grains, and no more than could be. */
+static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes)
+{
+	uint64_t grain = grain_of(most_bytes);
+
+	return (OB_MIN(bytes, OB_MIN(most_bytes, BYTES_SANE)) + grain - 1) / grain * grain;
+}
+
+static uint64_t wants(const struct ob_stats *stats, uint64_t most_bytes)
+{
+	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
+	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + away;
+
+	return in_grains(bytes + OB_MAX(bytes / HEADROOM_SHARE, HEADROOM_MIN), most_bytes);
+}
+
+void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
+{
+	uint64_t bytes = wants(stats, most_bytes);
+
+	if (set->wanted_bytes == OB_BUDGET_NONE || bytes > set->wanted_bytes)
+		set->wanted_bytes = bytes;
+}
+
+static void step_wanted(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
+{
+	uint64_t bytes = wants(stats, most_bytes);
+
+	if (set->wanted_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->wanted_bytes, grain_of(most_bytes))) {
+		ob_working_set_note(set, stats, most_bytes);
+		set->wanted_ns = now_ns;
+	} else if (now_ns - set->wanted_ns >= OB_WORKING_SET_REST_NS) {
+		set->wanted_bytes = bytes;
+	}
+}
+
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
-	uint64_t most = OB_MIN(most_bytes, BYTES_SANE), grain = OB_MAX(GRAIN_MIN, most / GRAIN_SHARE), bytes;
+	uint64_t grain = grain_of(most_bytes), bytes;
 
+	step_wanted(set, stats, most_bytes, now_ns);
 	note_demand(set, stats, now_ns);
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
 	bytes = estimate(stats) + set->demand_bytes;
 	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
-	bytes = (OB_MIN(bytes, most) + grain - 1) / grain * grain;
+	bytes = in_grains(bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, grain)) {
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)
 			set->believed_bytes = bytes;

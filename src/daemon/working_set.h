@@ -12,6 +12,10 @@
  *                 estimate has been lower by two GRAINs for REST, by a quarter of the difference, and rests again: limits move seldom, and a
  *                 machine that only pauses keeps what it has
  *
+ *     wanted      what it would cost if it might: what it costs, with all that has been evicted in place, and HEADROOM to grow into before it is
+ *                 heard of again (1/8 of that, at least 64 MiB). In steps as above, rises at each report, and falls as believed does, by
+ *                 all of the difference. Who wants less than his part of the budget leaves the rest to others
+ *
  * What the guest itself says of its memory plays no part: all of this is what it does.
  */
 #ifndef OB_DAEMON_WORKING_SET_H
@@ -28,10 +32,15 @@ struct ob_working_set {
 	uint64_t fell_ns;        /* when it last fell, or the estimate was last as high */
 	uint64_t seen_ns, seen_pages; /* the last step: what had come back by then */
 	uint64_t demand_bytes;   /* decays over LATELY */
+	uint64_t wanted_bytes;   /* OB_BUDGET_NONE: not known */
+	uint64_t wanted_ns;      /* as fell_ns */
 };
 
 /* A machine's engine has come, or come back: nothing is known. */
 void ob_working_set_forget(struct ob_working_set *set);
+
+/* It has reported: what it wants may have risen. */
+void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes);
 
 /* most_bytes: what the machine could cost, OB_BUDGET_NONE while not known. */
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);

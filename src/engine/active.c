@@ -18,6 +18,8 @@
  *
  * Pages that are mapped from the shared store are not drawn: they cost the machine nothing, and a touch does not show.
  *
+ * Samples are taken where there is a limit: without one nobody divides anything by what they say.
+ *
  * What it costs: two lifts a second and as many faults at most, and 1/16 of the RAM and a chunk on the bench at any time, from where the reclaimers take it
  * if they need it. What may be seen as touched and was not: neighbours that a fault brings along.
  *
@@ -112,7 +114,7 @@ static unsigned lift(struct ob_engine *engine, struct ob_place *place)
 		n = ob_lift_chunk_but(engine, place, left);
 	}
 	/* The reclaimers find it like anything else on the bench. */
-	if (n && ob_load(&engine->limit_bytes))
+	if (n)
 		ob_clock_push(engine, place);
 	return n;
 }
@@ -176,6 +178,15 @@ static void put_back(struct ob_engine *engine, const struct ob_active_sample *sa
 		(void)!ob_lift_return(engine, place, place->page, 1);
 }
 
+/* Where the sample lies; regions_lock is held. 0, or -ENOENT when its region has gone. */
+static int find_sample(struct ob_engine *engine, const struct ob_active_sample *sample, struct ob_place *ret_place)
+{
+	if (ob_clock_place(engine, sample->id, ret_place) < 0 || sample->page >= ret_place->chunk->pages)
+		return -ENOENT;
+	ret_place->page = ret_place->chunk_first + sample->page;
+	return 0;
+}
+
 /* Looks at a sample. Returns whether it is done with. */
 static int look_at(struct ob_engine *engine, const struct ob_active_sample *sample, uint64_t now)
 {
@@ -183,10 +194,9 @@ static int look_at(struct ob_engine *engine, const struct ob_active_sample *samp
 	enum ob_page_state state;
 	int is_over = now >= sample->until_ns;
 
-	if (ob_clock_place(engine, sample->id, &place) < 0 || sample->page >= place.chunk->pages)
+	if (find_sample(engine, sample, &place) < 0)
 		return 1;
 	ob_chunk_lock_background(place.chunk);
-	place.page = place.chunk_first + sample->page;
 	state = ob_page_state(*ob_place_word(&place, place.page));
 	if (place.chunk->watched || state == OB_PAGE_ABSENT || state == OB_PAGE_BALLOONED) {
 		/* An open chunk was empty, and then touched; of one that is not, the guest has given the page back. */
@@ -218,6 +228,24 @@ static void look_at_all(struct ob_engine *engine, uint64_t now)
 	active->n = left;
 }
 
+/* Nobody wants to know any more. */
+static void drop_all(struct ob_engine *engine)
+{
+	struct ob_active *active = &engine->active;
+
+	for (unsigned i = 0; i < active->n; i++) {
+		struct ob_place place;
+
+		if (find_sample(engine, &active->sample[i], &place) < 0)
+			continue;
+		ob_chunk_lock_background(place.chunk);
+		put_back(engine, &active->sample[i], &place);
+		ob_chunk_unlock(place.chunk);
+	}
+	active->n = 0;
+	active->lifted_pages = 0;
+}
+
 void ob_active_step(struct ob_engine *engine, uint64_t now)
 {
 	struct ob_active *active = &engine->active;
@@ -228,7 +256,7 @@ void ob_active_step(struct ob_engine *engine, uint64_t now)
 	if (!active->seed)
 		active->seed = now | 1;
 	pthread_rwlock_rdlock(&engine->regions_lock);
-	if (ob_load(&engine->counted) && !ob_load(&engine->releasing)) {
+	if (ob_load(&engine->limit_bytes) && ob_load(&engine->counted) && !ob_load(&engine->releasing)) {
 		look_at_all(engine, now);
 		/* After a while without a step no more than would have been watched. */
 		active->next_ns = OB_MAX(active->next_ns, now - OB_MIN(now, watch_ns(engine)));
@@ -237,9 +265,7 @@ void ob_active_step(struct ob_engine *engine, uint64_t now)
 				draw(engine, now);
 	} else {
 		active->next_ns = now + pause;
-		/* Whoever releases puts back what was lifted. */
-		active->n = 0;
-		active->lifted_pages = 0;
+		drop_all(engine);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 }

@@ -376,7 +376,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	/* What is open and there is neither absent nor ballooned, whatever its word says. */
 	s->absent_bytes = absent - OB_MIN(absent, open_bytes);
 	s->ballooned_bytes = balloon - OB_MIN(balloon, open_bytes - OB_MIN(absent, open_bytes));
-	s->active_samples = counted ? ob_load(&engine->active.samples) : 0;
+	s->active_samples = counted && s->limit_bytes ? ob_load(&engine->active.samples) : 0;
 	s->active_bytes = s->active_samples ? (s->ram_bytes - OB_MIN(s->ram_bytes, s->absent_bytes + s->ballooned_bytes)) / 1000 *
 						      ob_load(&engine->active.permille) : 0;
 	s->pool_bytes = ob_pool_bytes(engine->pool);

@@ -11,6 +11,7 @@
 #define TREND_NS       (4 * NS_PER_SEC)   /* what the trend forgets in */
 #define TREND_MAX      (1ll << 60)
 #define HORIZON_S      30u  /* a fall that uses up what there is within this is a fast one */
+#define AHEAD_S        16u  /* from when a page is looked at to when its memory is free, with some to spare */
 #define LOWER_NS       (64 * NS_PER_SEC)  /* the boundary comes down by its own size in so long */
 #define RECOVER_S      30u  /* what is missing to the boundary is to be got back in this */
 #define NOISE          256u /* of min_free, a second: less is no trend */
@@ -73,12 +74,16 @@ uint64_t ob_large_boundary_floor(uint64_t min_free_bytes)
 	return min_free_bytes + min_free_bytes / 4;
 }
 
+uint64_t ob_large_boundary_most(uint64_t budget_bytes, uint64_t min_free_bytes)
+{
+	return OB_MAX(ob_large_boundary_floor(min_free_bytes), budget_bytes - budget_bytes / 4);
+}
+
 uint64_t ob_large_boundary_default(uint64_t budget_bytes, uint64_t min_free_bytes)
 {
-	uint64_t most = budget_bytes - budget_bytes / 4, floor = ob_large_boundary_floor(min_free_bytes);
 	uint64_t wanted = min_free_bytes > UINT64_MAX / 4 ? UINT64_MAX : 4 * min_free_bytes;
 
-	return OB_MAX(floor, OB_MIN(wanted, most));
+	return OB_MIN(wanted, ob_large_boundary_most(budget_bytes, min_free_bytes));
 }
 
 static uint64_t default_of(const struct ob_large_host *host)
@@ -138,15 +143,26 @@ static int falls_fast(const struct ob_large_host *host)
 	return speed > host->min_free_bytes / NOISE && above < (unsigned __int128)speed * HORIZON_S;
 }
 
+/* The default one, or what will have been used up by the time that breaking has helped, as far as it can be at all. */
+static uint64_t boundary_ahead(const struct ob_large_host *host)
+{
+	uint64_t most = ob_large_boundary_most(host->budget_bytes, host->min_free_bytes);
+	unsigned __int128 ahead = (unsigned __int128)falling(host) * AHEAD_S;
+
+	ahead = OB_MIN(ahead, host->growth_bytes) + host->min_free_bytes;
+	return OB_MAX(default_of(host), ahead < most ? (uint64_t)ahead : most);
+}
+
 static void move_boundary(struct ob_large_host *host, uint64_t calm_ns)
 {
 	uint64_t most = default_of(host), least = ob_large_boundary_floor(host->min_free_bytes), margin = hysteresis_of(host), step;
 
 	if (falls_fast(host)) {
-		host->resets += host->boundary_bytes != most;
-		host->boundary_bytes = most;
+		host->resets += host->boundary_bytes < most;
+		host->boundary_bytes = boundary_ahead(host);
 		return;
 	}
+	host->boundary_bytes = OB_MIN(host->boundary_bytes, most);
 	if (host->state == OB_LARGE_HIGH && host->free_bytes >= most) {
 		host->boundary_bytes = most;
 		return;
@@ -289,6 +305,7 @@ struct ob_large_orders ob_large_host_step(struct ob_large_host *host, enum ob_la
 	if (host->is_started)
 		follow_trend(host, free_bytes, input->elapsed_ns);
 	host->free_bytes = free_bytes;
+	host->growth_bytes = input->growth_bytes;
 	if (!host->is_started) {
 		start(host);
 	} else {

@@ -303,6 +303,15 @@ static void put_balloon(struct writer *w, const struct ob_wire_msg *msg)
 	put(w, 0, 4);
 }
 
+static void put_guest(struct writer *w, const struct ob_wire_msg *msg)
+{
+	refuse(w, msg->guest.flags & ~OB_WIRE_GUEST_ANEW || msg->guest.n > OB_WIRE_GUEST_MAX);
+	put(w, msg->guest.flags, 4);
+	put(w, msg->guest.n, 4);
+	for (uint32_t i = 0; !w->failed && i < msg->guest.n; i++)
+		put(w, msg->guest.bytes[i], 1);
+}
+
 static void put_share(struct writer *w, const struct ob_wire_msg *msg)
 {
 	refuse(w, msg->share.flags & ~OB_WIRE_SHARE_ON || msg->share.cpu_permille > CPU_MAX);
@@ -640,6 +649,18 @@ static void get_balloon(struct reader *r, struct ob_wire_msg *msg)
 		complain(r, "it has flags that are not known, or looks not every 100 to 600000 ms");
 }
 
+static void get_guest(struct reader *r, struct ob_wire_msg *msg)
+{
+	msg->guest.flags = (uint32_t)get(r, 4);
+	msg->guest.n = (uint32_t)get(r, 4);
+	if (msg->guest.flags & ~OB_WIRE_GUEST_ANEW)
+		complain(r, "it has flags that are not known");
+	if (msg->guest.n > OB_WIRE_GUEST_MAX)
+		complain(r, "it has more than 2048 bytes of the guest's port");
+	for (uint32_t i = 0; !r->wrong && i < msg->guest.n; i++)
+		msg->guest.bytes[i] = (uint8_t)get(r, 1);
+}
+
 static void get_extent(struct reader *r, struct ob_wire_msg *msg)
 {
 	msg->extent.id = get_extent_id(r);
@@ -685,6 +706,7 @@ static const struct kind kinds[] = {
 	[OB_WIRE_SUBPAGES] = { "SUBPAGES", put_subpages, get_subpages },
 	[OB_WIRE_LARGE] = { "LARGE", put_large, get_large },
 	[OB_WIRE_BALLOON] = { "BALLOON", put_balloon, get_balloon },
+	[OB_WIRE_GUEST] = { "GUEST", put_guest, get_guest },
 };
 
 static const struct kind *find_kind(uint16_t type)

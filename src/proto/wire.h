@@ -57,6 +57,9 @@
  *                           be left to the guest, mode 2 alone, u64 target: what the balloon is to hold, u32 milliseconds from one look
  *                           at it to the next, 100 to 600000, u32 0. Mode and size are for the next BALLOON_SET alone. Statistics
  *                           whose names begin with balloon_ and guest_ follow in STATS
+ * GUEST (both)              u32 flags (1: what comes from the guest's port begins anew), u32 n, n bytes, 2048 at most: what comes from
+ *                           the guest's port, and what goes there (proto/guest.h). overbookd says it first, and the agent relays from then
+ *                           on, without looking into it
  *
  * Sharing: a page is named by region number << 36 | page number in the region, which only the agent understands. A slot is
  * page `index` of an extent of the canonical store; extents have random names that are not 0. A slot is held from the moment that
@@ -97,6 +100,7 @@
 #define OB_WIRE_LARGE_RATE_MAX 65536
 #define OB_WIRE_LOOK_MIN_MS 100
 #define OB_WIRE_LOOK_MAX_MS 600000
+#define OB_WIRE_GUEST_MAX   2048 /* bytes of a message from or to the guest's port */
 
 enum ob_wire_type {
 	OB_WIRE_HELLO = 1,
@@ -129,12 +133,14 @@ enum ob_wire_type {
 	OB_WIRE_DRAIN = 28,
 	OB_WIRE_LARGE = 29,
 	OB_WIRE_BALLOON = 30,
+	OB_WIRE_GUEST = 31,
 };
 
 #define OB_WIRE_RELEASED 1u /* of hello.flags: RELEASE was obeyed, and no limit has been set since */
 #define OB_WIRE_SHARE_ON 1u /* of share.flags */
 #define OB_WIRE_LARGE_MAY_MAKE 1u /* of large.flags */
 #define OB_WIRE_BALLOON_DRIVE 1u /* of balloon.flags: the balloon is to be what target says; otherwise it is only looked at */
+#define OB_WIRE_GUEST_ANEW 1u /* of guest.flags, the agent's alone */
 /* Of an offer's class: the low byte is what kind of page it is; in the next, bit i: sub-page i has changed since it was looked at before. */
 #define OB_WIRE_CLASS_KIND 0xffu
 #define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS names; others are free to agents */
@@ -283,6 +289,10 @@ struct ob_wire_msg {
 			uint32_t n;
 			uint64_t item[OB_WIRE_SHARES_MAX];
 		} kept;
+		struct {
+			uint32_t flags, n;
+			uint8_t bytes[OB_WIRE_GUEST_MAX];
+		} guest;
 	};
 };
 

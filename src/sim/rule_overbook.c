@@ -31,6 +31,7 @@ static void describe(const struct ob_sim_machine *machine, struct ob_budget_mach
 		.limit_bytes = machine->runs ? machine->limit_bytes : 0,
 		.exposed_bytes = machine->ordered.exposed_bytes,
 		.cost_bytes = machine->ordered.reported_cost_bytes,
+		.wanted_bytes = machine->ordered.working_set.wanted_bytes,
 		.active_bytes = machine->ordered.working_set.believed_bytes,
 	};
 	if (machine->runs && !machine->ordered.has_reported)
@@ -101,6 +102,7 @@ static void listen_to(struct ob_sim_host *host)
 		if (!machine->runs)
 			continue;
 		take_report(machine);
+		ob_working_set_note(&machine->ordered.working_set, &machine->stats, ob_budget_ceiling(machine->load.ram_bytes));
 		if (ob_sim_is_time(host, 1))
 			ob_working_set_step(&machine->ordered.working_set, &machine->stats, ob_budget_ceiling(machine->load.ram_bytes),
 					    (host->tick + 1) * TICK_NS);

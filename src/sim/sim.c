@@ -262,6 +262,7 @@ static void report(struct ob_sim_machine *machine)
 	stats->absent_bytes = ob_less(machine->load.ram_bytes, (uint64_t)content);
 	stats->cost_bytes = (uint64_t)ob_sim_memory_cost(&machine->memory, &machine->load);
 	stats->compressed_bytes = (uint64_t)ob_sim_memory_in(&machine->memory, OB_SIM_POOL);
+	stats->pool_bytes = (uint64_t)(ob_sim_memory_in(&machine->memory, OB_SIM_POOL) * (double)machine->load.compressed_permille / 1000);
 	stats->swapped_bytes = (uint64_t)ob_sim_memory_in(&machine->memory, OB_SIM_STORE);
 	stats->faults_compressed = (uint64_t)machine->faults_pool;
 	stats->faults_swapped = (uint64_t)machine->faults_store;

@@ -302,6 +302,19 @@ static void check_balloons(const struct ob_daemon *daemon)
 	}
 }
 
+/* Applications are told no more in all than the host wants or has of their guest, and no guest has more than there is room for. */
+static void check_guests(const struct ob_daemon *daemon)
+{
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
+		const struct ob_guest *guest = &machine->guest;
+
+		FUZZ_CHECK(guest->apps.n <= OB_GUEST_APPS_MAX && (guest->is_here || !guest->apps.n), "%u applications", guest->apps.n);
+		for (unsigned i = 0; i < guest->apps.n; i++)
+			FUZZ_CHECK(guest->apps.app[i].target_bytes <= OB_GUEST_BYTES_MAX && guest->apps.app[i].state < OB_APP_STATES, "a target of %llu",
+				   (unsigned long long)guest->apps.app[i].target_bytes);
+	}
+}
+
 /* What a machine has by right or costs, whichever is more; never more than 2^60, so that sums do not wrap. */
 static uint64_t charge(const struct ob_machine *machine)
 {
@@ -351,6 +364,7 @@ void bed_run(struct bed *bed)
 	check_registry(&bed->daemon);
 	check_large(&bed->daemon);
 	check_balloons(&bed->daemon);
+	check_guests(&bed->daemon);
 	check_budget(bed, before, n);
 }
 

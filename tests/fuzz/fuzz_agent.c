@@ -9,6 +9,7 @@
  *     p MS               POLL
  *     c POLICY STATE HOT LOOKS   LARGE
  *     y MODE DRIVE SIZE TARGET   BALLOON, with a monitor that does not answer; fuzz_balloon.c has one that says anything
+ *     g N HEX            GUEST, bytes for the guest's port; the port says N bytes itself
  *     w HEX              any packet
  *     u TYPE HEX         a message of any type with any payload
  *     x TEXT             the engine says that a page is unreadable (no text: it has been read)
@@ -20,10 +21,11 @@
  *
  * What must hold: the agent says HELLO, RANGES and STATS first, each of its packets can be read, numbered one after the
  * other; each order has its answer with what the engine said; a message that does not parse ends the connection, one of an
- * unknown type does not; a new connection tells the maximum that the last order brought, and how the balloon is driven.
+ * unknown type does not; what is said at either end of the guest's port comes out at the other, as long as there is room; a new connection tells the maximum that the last order brought, and how the balloon is driven.
  */
 #define ORPHANS_A_MESSAGE 3u
 #include "agent/balloon.c"
+#include "agent/guest.c"
 #include "agent/link.c"
 #include "agent/share.c"
 
@@ -47,10 +49,12 @@ static struct {
 	int release_result, stops;
 	int breaks;      /* the connection may be gone after what follows */
 	int descriptors; /* open between inputs */
+	int port_listener, port; /* QEMU's side of the guest's port */
+	uint64_t relayed;        /* bytes of the connection to it, each of which is its number */
 	pid_t pid;
 	unsigned replies, progress, hellos;
 	struct ob_wire_msg reply, hello, balloon;
-} world = { .listener = -1, .fd = -1 };
+} world = { .listener = -1, .fd = -1, .port_listener = -1, .port = -1 };
 
 /* --- the engine and the monitor --- */
 
@@ -120,6 +124,12 @@ static void listen_once(void)
 	world.listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	FUZZ_CHECK(world.listener >= 0 && !bind(world.listener, (struct sockaddr *)&address, sizeof(address)) &&
 		   !listen(world.listener, 4), "%s: %s", ob_agent.socket, strerror(errno));
+	snprintf(ob_agent.dir, sizeof(ob_agent.dir), "%s", fuzz_directory());
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/" OB_FILE_GUEST, fuzz_directory());
+	unlink(address.sun_path);
+	world.port_listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	FUZZ_CHECK(world.port_listener >= 0 && !bind(world.port_listener, (struct sockaddr *)&address, sizeof(address)) &&
+		   !listen(world.port_listener, 1), "%s: %s", address.sun_path, strerror(errno));
 	world.pid = getpid();
 	self.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	FUZZ_CHECK(ob_share_start() == 0, "eventfd");
@@ -136,12 +146,16 @@ static void hear(void)
 
 	while ((n = recv(world.fd, packet, sizeof(packet), MSG_DONTWAIT)) > 0) {
 		FUZZ_CHECK(ob_wire_decode(packet, (size_t)n, &msg, &err) == 0, "the agent says what cannot be read: %s", err.text);
-		FUZZ_CHECK(msg.type < OB_WIRE_SET_LIMIT, "the agent sends a message of type %u", msg.type);
+		FUZZ_CHECK(msg.type < OB_WIRE_SET_LIMIT || msg.type == OB_WIRE_GUEST, "the agent sends a message of type %u", msg.type);
 		FUZZ_CHECK(msg.sequence == ++world.sequence, "message %u is numbered %u", world.sequence, msg.sequence);
 		peer_heard(&msg);
 		if (msg.type == OB_WIRE_HELLO) {
 			world.hello = msg;
 			world.hellos++;
+		} else if (msg.type == OB_WIRE_GUEST) {
+			FUZZ_CHECK(!(msg.guest.flags & OB_WIRE_GUEST_ANEW) == (world.relayed > 0), "a connection to the port begins when it should not");
+			for (uint32_t i = 0; i < msg.guest.n; i++)
+				FUZZ_CHECK(msg.guest.bytes[i] == (uint8_t)world.relayed++, "the guest has not said that");
 		} else if (msg.type == OB_WIRE_BALLOON_SET) {
 			world.balloon = msg;
 		} else if (msg.type == OB_WIRE_STATS) {
@@ -341,6 +355,59 @@ static void order_balloon(char *const *words, int n)
 		   ob_balloon_fd() < 0, "the order about the balloon");
 }
 
+/* QEMU takes the connection that has been made, if there is one, and forgets the one before. */
+static void accept_port(void)
+{
+	struct pollfd p = { .fd = world.port_listener, .events = POLLIN };
+
+	while (poll(&p, 1, 0) > 0) {
+		ob_fd_close(&world.port);
+		world.port = accept4(world.port_listener, NULL, NULL, SOCK_CLOEXEC);
+		world.relayed = 0;
+	}
+}
+
+/* What the guest says goes to overbookd, as much as may be in a second. */
+static void hear_port(uint64_t n)
+{
+	uint8_t bytes[4096];
+
+	n = OB_MIN(n, (uint64_t)sizeof(bytes));
+	port.window_bytes = 0;
+	for (uint64_t i = 0; i < n; i++)
+		bytes[i] = (uint8_t)(world.relayed + i);
+	if (n && send(world.port, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
+		return;
+	for (uint64_t end = world.relayed + n; self.fd >= 0 && port.fd >= 0 && world.relayed < end;) {
+		if (ob_guest_ready(POLLIN) < 0)
+			disconnect();
+		hear();
+		if (world.breaks)
+			return;
+	}
+}
+
+static void order_guest(char *const *words, int n)
+{
+	static struct ob_wire_msg msg;
+	static uint8_t heard[OB_WIRE_GUEST_MAX];
+
+	msg = (struct ob_wire_msg){ .type = OB_WIRE_GUEST };
+	msg.guest.n = (uint32_t)fuzz_hex(fuzz_word(words, n, 2), msg.guest.bytes, sizeof(msg.guest.bytes));
+	if (agent_tell(&msg, NULL, 0) < 0)
+		return;
+	FUZZ_CHECK(port.is_ordered, "the order about the port");
+	port.next_ns = 0;
+	ob_guest_turn();
+	accept_port();
+	if (port.fd < 0 || world.port < 0)
+		return;
+	/* The first order may have been before the port was open. */
+	if (recv(world.port, heard, sizeof(heard), MSG_DONTWAIT) == (ssize_t)msg.guest.n && msg.guest.n)
+		FUZZ_CHECK(!memcmp(heard, msg.guest.bytes, msg.guest.n), "the guest hears something else");
+	hear_port(fuzz_number(words, n, 1));
+}
+
 static void report(void)
 {
 	if (send_stats() < 0 || ob_share_report() < 0) {
@@ -410,6 +477,9 @@ static void step(char letter, char *const *words, int n)
 	case 'y':
 		order_balloon(words, n);
 		break;
+	case 'g':
+		order_guest(words, n);
+		break;
 	case 'w':
 	case 'u':
 		tell_any(letter, words, n);
@@ -453,7 +523,9 @@ static void begin(void)
 static void end(void)
 {
 	disconnect();
+	accept_port();
 	ob_fd_close(&world.fd);
+	ob_fd_close(&world.port);
 	played_reset();
 	peer_reset();
 	FUZZ_CHECK(open_descriptors() == world.descriptors, "a descriptor was not closed");
@@ -475,7 +547,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (int i = 0; i < STEPS_MAX && at; i++) {
 		char letter = *at;
 
-		n = fuzz_step(&at, words, letter == 'x' || letter == 'w' ? 2 : letter == 'u' ? 3 : 5);
+		n = fuzz_step(&at, words, letter == 'x' || letter == 'w' ? 2 : letter == 'u' || letter == 'g' ? 3 : 5);
 		if (n > 0)
 			step(letter, words, n);
 	}

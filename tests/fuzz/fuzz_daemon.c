@@ -32,6 +32,8 @@
  *     l POLICY BYTES              other settings for large pages
  *     B N MODE SIZE TARGET        BALLOON_SET
  *     S N RAM COST FLAGS HELD AVAILABLE UPDATES   STATS of a guest with a balloon, of which nothing has been evicted
+ *     G N FLAGS HEX               GUEST: bytes of the guest's port
+ *     A N APP COULD GIVEN TARGET PAIN FLAGS   GUEST: a guest's agent says HELLO, MEMORY, and APP of an application
  *     L AUTO BYTES                other settings for balloons; BYTES 0: the floor is 25%
  */
 #include <errno.h>
@@ -116,6 +118,36 @@ static void say_balloon_stats(struct bed *bed, unsigned who, char *const *words,
 	stats->guest_available_bytes = fuzz_number(words, n, 6);
 	stats->guest_updates = fuzz_number(words, n, 7);
 	stats->guest_known = 127;
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_guest(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_GUEST };
+
+	msg.guest.flags = fuzz_number(words, n, 2) & OB_WIRE_GUEST_ANEW;
+	msg.guest.n = (uint32_t)fuzz_hex(fuzz_word(words, n, 3), msg.guest.bytes, sizeof(msg.guest.bytes));
+	bed_agent_say(bed, who, &msg);
+}
+
+static void say_app(struct bed *bed, unsigned who, char *const *words, int n)
+{
+	struct ob_wire_msg msg = { .type = OB_WIRE_GUEST };
+	struct ob_guest_msg frame[] = {
+		{ .type = OB_GUEST_HELLO, .session = 1, .hello.program = "overbook-guest" },
+		{ .type = OB_GUEST_MEMORY, .session = 1, .memory = { .flags = OB_GUEST_HAS_PRESSURE, .total_bytes = 1ull << 30 } },
+		{ .type = OB_GUEST_APP, .session = 1, .app = { .app = (uint32_t)fuzz_number(words, n, 2), .kind = 1, .name = "app" } },
+	};
+	struct ob_guest_app *app = &frame[2].app;
+
+	frame[1].memory.some_us = fuzz_number(words, n, 3);
+	app->could_bytes = fuzz_number(words, n, 3) % OB_GUEST_BYTES_MAX;
+	app->given_bytes = fuzz_number(words, n, 4) % OB_GUEST_BYTES_MAX;
+	app->target_bytes = fuzz_number(words, n, 5) % OB_GUEST_BYTES_MAX;
+	app->pain = (uint32_t)(fuzz_number(words, n, 6) % (OB_GUEST_PAIN_MAX + 1));
+	app->flags = fuzz_number(words, n, 7) & (OB_GUEST_APP_FINAL | OB_GUEST_APP_GONE);
+	for (size_t i = 0; i < OB_ARRAY_LEN(frame); i++, msg.guest.n += OB_GUEST_FRAME)
+		FUZZ_CHECK(ob_guest_encode(&frame[i], msg.guest.bytes + msg.guest.n) == 0, "a frame of type %u", frame[i].type);
 	bed_agent_say(bed, who, &msg);
 }
 
@@ -279,6 +311,12 @@ static void agent_step(struct bed *bed, unsigned who, char letter, char *const *
 		break;
 	case 'S':
 		say_balloon_stats(bed, who, words, n);
+		break;
+	case 'G':
+		say_guest(bed, who, words, n);
+		break;
+	case 'A':
+		say_app(bed, who, words, n);
 		break;
 	case 'g':
 		say_ranges(bed, who, words, n);

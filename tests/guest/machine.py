@@ -360,6 +360,7 @@ class Machine:
         prefix                      words before `overbook run`: a program that becomes it
         environment                 more of the environment
         append                      more of the kernel's command line
+        initrd                      a file with more for the guest's root, a cpio archive
         daemonize                   start it with -daemonize
         hot_plug_mib                up to how much memory it can grow
         require, swap               whether `overbook run` is given --require, and a swap directory
@@ -368,7 +369,7 @@ class Machine:
 
     def __init__(self, host, name, memory=256, limit=None, processors=1, witness=None, disk=None, machine="pc", arguments=(),
                  options=(), prefix=(), environment=None, append="", daemonize=False, hot_plug_mib=0,
-                 require=True, swap=True, paths=None):
+                 require=True, swap=True, paths=None, initrd=None):
         self.host, self.name = host, name
         self.paths = paths or host.paths
         self.memory, self.limit = memory * MIB, limit * MIB if limit else 0
@@ -385,10 +386,23 @@ class Machine:
         self.line = [
             QEMU, "-M", machine, "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{memory}M{room}", "-smp", str(processors),
             "-nodefaults", "-no-user-config", "-display", "none",
-            "-kernel", os.path.join(host.paths.image, "vmlinuz"), "-initrd", os.path.join(host.paths.image, "initrd.gz"),
+            "-kernel", os.path.join(host.paths.image, "vmlinuz"), "-initrd", self._initrd(initrd),
             # Without no_timer_check the kernel panics when a loaded host makes its timer come late.
             "-append", f"console=ttyS0 quiet panic=-1 no_timer_check {append} witness={parameters}",
             *self._own_devices(), *self._disk(disk), *arguments]
+
+    def _initrd(self, more):
+        path = os.path.join(self.host.paths.image, "initrd.gz")
+        if not more:
+            return path
+        whole = self.host.path(self.name + ".initrd")
+        with open(whole, "wb") as out:
+            for part in path, more:
+                with open(part, "rb") as source:
+                    shutil.copyfileobj(source, out)
+                # The kernel looks for the next archive at a multiple of four bytes.
+                out.write(bytes(-out.tell() % 4))
+        return whole
 
     def _own_devices(self):
         words = ["-chardev", f"pipe,id=con,path={self.console.path}", "-serial", "chardev:con",

@@ -84,7 +84,7 @@ def daemon_killed(host):
 
 
 def the_idle_give_to_the_busy(host):
-    """Of two machines with equal shares the one that is busy has most of the budget, until the other one is"""
+    """Of two machines with equal shares the one that is busy has most of the budget"""
     host.start_daemon("--budget", "256M", "--share", "off")
     idle, busy = (host.machine(name, memory=256, witness=dict(anon=150, seed=seed, rate=rate, threads=1))
                   for seed, (name, rate) in enumerate((("idle", 0), ("busy", "max")), 1))
@@ -97,9 +97,6 @@ def the_idle_give_to_the_busy(host):
     sets = {name: row["working_set_bytes"] // MIB for name, row in host.rows().items()}
     tap.comment(f"limits {limit(idle)} and {limit(busy)} MiB, working sets {sets}")
     assert sets["idle"] < sets["busy"], sets
-    busy.ask("rate 0", "rate")
-    idle.ask("rate max", "rate")
-    harness.wait_until(lambda: limit(idle) > limit(busy) + 48, "the other one has more, now that it is busy", timeout=240)
     for machine in (idle, busy):
         machine.check()
         machine.expect_evicted()

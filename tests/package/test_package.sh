@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The Debian package, built for a release and tried in a minimal system of that release: installed by apt with what it depends
+# The Debian packages, built for a release and tried in a minimal system of that release: installed by apt with what they depend
 # on, used, purged. Speaks TAP. Needs root, debootstrap and, the first time, a network. Usage: test_package.sh BUILDDIR SUITE
 set -u
 build=$(realpath "$1") suite=$2
@@ -75,8 +75,8 @@ boot() { # PROGRAM WORD...
 # name, contents.
 snapshot() { # FILE
 	(cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./var/lib/dpkg -o -path ./var/lib/apt -o -path ./var/cache -o \
-		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./srv/guest -o -path ./run/systemd/systemd-units-load -o \
-		-name 'inside.sh' -o -name 'booted.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
+		-path ./var/log -o -path ./etc/ld.so.cache -o -path ./srv/guest -o -path ./srv/packages -o -path ./run/systemd/systemd-units-load -o \
+		-name 'inside.sh' -o -name 'booted.sh' -o -name 'guest.sh' -o -name 'overbook_*.deb' -o -path './etc/g*-' -o \
 		-path './etc/passwd-' -o -path './etc/shadow-' \) -prune -o -printf '%y %m %U:%G %p %l\n' | sort
 	cd "$root" && find etc usr var/lib opt root home -xdev -type f ! -path 'var/lib/dpkg/*' ! -path 'var/lib/apt/*' ! -path etc/ld.so.cache \
 		! -path 'etc/*-' -exec sha256sum {} + | sort -k 2) >"$1"
@@ -91,8 +91,10 @@ result $? 'the package is built' "$work/log"
 "$here/scripts/debian-root.sh" make "$suite" "$root" systemd udev man-db bash-completion zsh qemu-system-x86 2>"$work/log"
 result $? 'a host is made' "$work/log"
 mkdir -p "$root/srv/guest" && cp "$build/guest/vmlinuz" "$build/guest/initrd.gz" "$root/srv/guest/" 2>/dev/null
-cp "$here/tests/package/inside.sh" "$here/tests/package/booted.sh" "$deb" "$root/"
+cp "$here/tests/package/inside.sh" "$here/tests/package/booted.sh" "$here/tests/package/guest.sh" "$deb" "$root/"
 package=/$(basename "$deb")
+mkdir "$root/srv/packages" && mv "$(dirname "$deb")"/overbook-guest_*.deb "$(dirname "$deb")"/liboverbook-app*.deb "$root/srv/packages/" &&
+	rm -f "$root"/srv/packages/*dbgsym* && cp "$build/contrib/example-cache" "$root/srv/packages/"
 in_root apt-get -q update >"$work/log" 2>&1
 snapshot "$work/before"
 
@@ -108,6 +110,19 @@ result $? 'apt purges it' "$work/log"
 snapshot "$work/after"
 diff "$work/before" "$work/after" >"$work/log"
 result $? 'nothing of it is left' "$work/log"
+
+# What is for guests.
+in_root sh -c 'apt-get -q -y --no-install-recommends install /srv/packages/*.deb' >"$work/log" 2>&1
+result $? 'apt installs the packages for guests' "$work/log"
+if command -v systemd-nspawn >/dev/null; then
+	boot sh /guest.sh /srv/packages/example-cache >"$work/inside" 2>&1
+	grep -q '^ok' "$work/inside" || result 1 'the guest boots' "$work/boot.log"
+	tell "$work/inside"
+fi
+{ in_root apt-get -q -y purge overbook-guest liboverbook-app0 liboverbook-app-dev && in_root apt-get -q -y autoremove --purge; } >"$work/log" 2>&1
+result $? 'apt purges them' "$work/log"
+[ ! -e "$root/usr/sbin/overbook-guest" ] && ! find "$root/etc/systemd" "$root/var/lib/systemd" "$root/usr/lib" -name '*overbook-guest*' -o -name '*overbook-app*' | grep . >"$work/log"
+result $? 'nothing of them is left' "$work/log"
 
 # The same system, booted: systemd with the unit's walls around overbookd.
 if command -v systemd-nspawn >/dev/null; then

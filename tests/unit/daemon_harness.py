@@ -30,7 +30,7 @@ OVERBOOKD = None  # path of the program under test; set by the importer
 
 HELLO, STATS, RANGES, STOPPED, REPLY, OFFER, STAGED, HELD, DROPPED, ORPHANS, WORN, MAPS, HOLDS, MORE_ORPHANS, BALLOON_SET = range(1, 16)
 SET_LIMIT, RELEASE, POLL, SHARE, EXTENT, FETCH, ADOPT, UNSHARE, DROP_EXTENT, MAY_MAP, SUBPAGES, KEPT, DRAIN, LARGE = range(16, 30)
-BALLOON = 30
+BALLOON, GUEST = 30, 31
 EINPROGRESS = 115
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(HERE + "/../../src/proto/stats.h") as header:
@@ -180,8 +180,15 @@ class Agent:
             self.obey_share(kind, sequence, payload)
         elif kind == LARGE:
             self.large.append(struct.unpack("<8I", payload))
+        elif kind == GUEST:
+            flags, length = struct.unpack("<II", payload[:8])
+            assert flags == 0 and length == len(payload) - 8
+            self.hear_host(payload[8:])
         else:
             raise AssertionError("overbookd sent type %d" % kind)
+
+    def hear_host(self, data):
+        """What is said to the guest's agent: most guests have none."""
 
     def obey_share(self, kind, sequence, payload):
         """share_harness.py has agents that share; this one takes no notice."""

@@ -240,6 +240,7 @@ struct sim_result sim_run(const struct sim_setting *setting)
 		uint64_t pages = (uint64_t)OB_MAX(free_pages(&sim), 0);
 		struct ob_large_input input = {
 			.elapsed_ns = SECOND, .budget_bytes = SIM_BUDGET * CHUNK_BYTES, .free_bytes = pages * PAGE_BYTES,
+			.growth_bytes = UINT64_MAX,
 			.shareable_pages = sim.looked_chunks ? (uint32_t)(sim.looked_pages / sim.looked_chunks) : OB_LARGE_UNKNOWN,
 		};
 

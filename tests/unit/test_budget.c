@@ -18,7 +18,7 @@ static struct ob_budget_machine machine(uint64_t ram_mib, uint64_t limit_mib, ui
 	return (struct ob_budget_machine){
 		.role = OB_BUDGET_ORDERED, .shares = 1000, .maximum_bytes = OB_BUDGET_NONE, .ceiling_bytes = ram_mib * OB_MIB,
 		.limit_bytes = limit_mib * OB_MIB, .exposed_bytes = limit_mib * OB_MIB, .cost_bytes = cost_mib * OB_MIB,
-		.active_bytes = OB_BUDGET_NONE,
+		.active_bytes = OB_BUDGET_NONE, .wanted_bytes = OB_BUDGET_NONE,
 	};
 }
 
@@ -190,6 +190,7 @@ static struct ob_budget_machine random_machine(uint64_t *seed)
 		m.exposed_bytes += random_bytes(seed, 512);
 	m.cost_bytes = random_bytes(seed, 800);
 	m.urgent_bytes = random_next(seed) % 3 ? 0 : random_bytes(seed, 128);
+	m.wanted_bytes = random_next(seed) % 2 ? OB_BUDGET_NONE : random_bytes(seed, 1024);
 	m.active_bytes = random_next(seed) % 2 ? OB_BUDGET_NONE : random_bytes(seed, 1024);
 	return m;
 }
@@ -227,17 +228,29 @@ static uint64_t price(const struct ob_budget_machine *m)
 	return part <= active ? part : active + (part - active) * 100 / (100 - TAX);
 }
 
-/* All pay as much a share, but for those who have all that they can have, and pay less. */
+static uint64_t most_wanted(const struct ob_budget_machine *m)
+{
+	return OB_MAX(ob_budget_floor(m), OB_MIN(OB_MIN(m->maximum_bytes, m->ceiling_bytes), m->wanted_bytes));
+}
+
+/* All pay as much a share, but for those who have all that they want, and pay less; unless everybody has. */
 static void check_all_pay_alike(uint64_t budget, const struct ob_budget_machine *m, size_t n)
 {
+	bool is_short = false;
+
 	if (ob_budget_guaranteed(m, n) > budget)
+		return;
+	for (size_t i = 0; i < n; i++)
+		is_short |= m[i].role != OB_BUDGET_FREE && m[i].target_bytes + OB_BUDGET_GRAIN < most_wanted(&m[i]);
+	for (size_t i = 0; is_short && i < n; i++)
+		assert_true(m[i].role == OB_BUDGET_FREE || m[i].target_bytes <= OB_MAX(OB_LIMIT_MIN, most_wanted(&m[i])));
+	if (!is_short)
 		return;
 	for (size_t i = 0; i < n; i++) {
 		for (size_t j = 0; j < n; j++) {
-			uint64_t cap = OB_MAX(OB_LIMIT_MIN, OB_MIN(m[j].maximum_bytes, m[j].ceiling_bytes));
 			double mine = (double)price(&m[i]) / m[i].shares, other = (double)price(&m[j]) / m[j].shares;
 
-			if (m[i].role == OB_BUDGET_FREE || m[j].role == OB_BUDGET_FREE || m[j].target_bytes == cap)
+			if (m[i].role == OB_BUDGET_FREE || m[j].role == OB_BUDGET_FREE || m[j].target_bytes + OB_BUDGET_GRAIN >= most_wanted(&m[j]))
 				continue;
 			assert_true(mine <= other + 4.0 * (double)(OB_BUDGET_GRAIN + n) / m[j].shares);
 		}
@@ -310,6 +323,32 @@ static void properties_hold_for_any_machines(void **state)
 		free_bytes = ob_budget_grant(budget, m, n);
 		check_grants(budget, m, n, free_bytes);
 	}
+}
+
+/* Who wants less than his part leaves the rest to others; what nobody wants is room to grow, by shares. */
+static void what_is_not_wanted_is_others(void **state)
+{
+	struct ob_budget_machine m[3] = { machine(2048, 16, 0), machine(2048, 16, 0), machine(2048, 16, 0) };
+
+	m[0].wanted_bytes = 116 * OB_MIB;
+	m[1].wanted_bytes = 1000 * OB_MIB;
+	m[2].wanted_bytes = 1000 * OB_MIB;
+	ob_budget_divide(1116 * OB_MIB, TAX, m, 3);
+	assert_int_equal(m[0].target_bytes, 116 * OB_MIB);
+	assert_int_equal(m[1].target_bytes, 500 * OB_MIB);
+	assert_int_equal(m[2].target_bytes, 500 * OB_MIB);
+
+	/* An idle one gives nothing while nobody lacks anything. */
+	m[0].active_bytes = 0;
+	m[1].wanted_bytes = m[2].wanted_bytes = 300 * OB_MIB;
+	ob_budget_divide(1016 * OB_MIB, TAX, m, 3);
+	assert_int_equal(m[0].target_bytes, 216 * OB_MIB);
+	assert_int_equal(m[1].target_bytes, 400 * OB_MIB);
+	/* Reservations are kept, wanted or not. */
+	m[0].reservation_bytes = 500 * OB_MIB;
+	ob_budget_divide(1100 * OB_MIB, TAX, m, 3);
+	assert_int_equal(m[0].target_bytes, 500 * OB_MIB);
+	assert_int_equal(m[1].target_bytes, 300 * OB_MIB);
 }
 
 /* Who has more shares, or uses more, never gets less for it. */
@@ -437,6 +476,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_rest_follows_shares_and_flows_over),
 		cmocka_unit_test(idle_memory_is_dearer),
+		cmocka_unit_test(what_is_not_wanted_is_others),
 		cmocka_unit_test(more_shares_and_more_use_never_give_less),
 		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),
 		cmocka_unit_test(a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk),

@@ -22,7 +22,8 @@
 struct watched {
 	struct ob_large_host host;
 	struct ob_large_orders orders;
-	uint64_t now_ns, budget_bytes, min_free_bytes;
+	uint64_t now_ns, budget_bytes, min_free_bytes, growth_bytes;
+	int has_growth;
 	uint64_t changed_ns[CHANGES];
 	unsigned change_count;
 };
@@ -55,14 +56,15 @@ static void check_orders(const struct watched *w, enum ob_large_policy policy)
 static void step_policy(struct watched *w, enum ob_large_policy policy, uint64_t free_bytes, uint64_t elapsed_ns)
 {
 	struct ob_large_input input = { .elapsed_ns = elapsed_ns, .budget_bytes = w->budget_bytes, .free_bytes = free_bytes,
-					.min_free_bytes = w->min_free_bytes, .shareable_pages = OB_LARGE_UNKNOWN };
+					.min_free_bytes = w->min_free_bytes, .shareable_pages = OB_LARGE_UNKNOWN,
+					.growth_bytes = w->has_growth ? w->growth_bytes : UINT64_MAX };
 	uint64_t changes = w->host.changes, free_is = OB_MIN(free_bytes, w->budget_bytes), min_free;
 
 	w->orders = ob_large_host_step(&w->host, policy, &input);
 	w->now_ns += elapsed_ns;
 	min_free = w->host.min_free_bytes;
 	assert_true(w->host.boundary_bytes >= ob_large_boundary_floor(min_free));
-	assert_true(w->host.boundary_bytes <= ob_large_boundary_default(w->budget_bytes, min_free));
+	assert_true(w->host.boundary_bytes <= ob_large_boundary_most(w->budget_bytes, min_free));
 	assert_true(min_free <= w->budget_bytes / 2);
 	assert_true(free_is >= min_free || w->host.state == OB_LARGE_LOW);
 	assert_true(free_is >= w->host.boundary_bytes || w->host.state != OB_LARGE_HIGH);
@@ -207,6 +209,43 @@ static void a_fast_fall_resets_the_boundary_a_slow_one_does_not(void **state)
 	assert_int_equal(w.host.state, OB_LARGE_CLEAR);
 }
 
+/* A GiB a second: what is free above min_free in 16 s is on its way, whatever the boundary is by default. */
+static void a_fall_that_will_be_short_is_answered_ahead(void **state)
+{
+	struct watched w = { .budget_bytes = BUDGET };
+	uint64_t most, free_bytes = 26 * OB_GIB;
+
+	hold(&w, free_bytes, 5);
+	most = ob_large_boundary_default(BUDGET, w.host.min_free_bytes);
+	while (w.host.state == OB_LARGE_HIGH)
+		step(&w, free_bytes -= OB_GIB);
+	assert_true(free_bytes > 3 * most && free_bytes < w.host.min_free_bytes + 17 * OB_GIB);
+	/* When it is over the boundary returns; the state follows after its time. */
+	hold(&w, free_bytes, 60);
+	assert_int_equal(w.host.boundary_bytes, most);
+	assert_int_equal(w.host.state, OB_LARGE_HIGH);
+	assert_int_equal(w.host.resets, 0);
+	/* A slow one reaches the default first. */
+	glide(&w, free_bytes, most + OB_MIB, 200);
+	assert_int_equal(w.host.state, OB_LARGE_HIGH);
+}
+
+/* Machines that start, and can never use up what there is, are no cause for alarm: here 10 GiB of 28, where 30 would be one. */
+static void what_cannot_be_used_up_is_not_answered_ahead(void **state)
+{
+	for (uint64_t all = 10; all <= 30; all += 20) {
+		struct watched w = { .budget_bytes = BUDGET, .has_growth = 1, .growth_bytes = all * OB_GIB };
+		uint64_t free_bytes = BUDGET;
+
+		hold(&w, free_bytes, 5);
+		for (unsigned i = 0; i < (all > 28 ? 16 : 10); i++) {
+			w.growth_bytes -= OB_GIB;
+			step(&w, free_bytes -= OB_GIB);
+		}
+		assert_int_equal(w.host.state, all > 28 ? OB_LARGE_CLEAR : OB_LARGE_HIGH);
+	}
+}
+
 static void where_memory_is_plenty_the_boundary_returns(void **state)
 {
 	struct watched w = { .budget_bytes = BUDGET };
@@ -348,7 +387,7 @@ static void an_adversary_gets_no_more_than_the_bound(void **state)
 
 			/* High: to just below the boundary, when it has waited so long that it looks harmless; or to nothing. */
 			if (was != OB_LARGE_HIGH || waits)
-				step(&w, w.host.boundary_bytes + margin(&w) + OB_MIB);
+				step(&w, BUDGET);
 			else
 				step(&w, patience % 2 ? 0 : w.host.boundary_bytes - 1);
 			if (w.host.state < was)
@@ -492,7 +531,7 @@ static void play_trace(const struct trace *trace, unsigned times, unsigned scale
 			uint64_t free_bytes = free_at(trace, i % 2 ? length - part : part, parts) * scale;
 
 			step(&w, free_bytes);
-			calm_s = free_bytes >= ob_large_boundary_default(w.budget_bytes, w.host.min_free_bytes) + margin(&w) ? calm_s + 1 : 0;
+			calm_s = free_bytes >= w.host.boundary_bytes + margin(&w) ? calm_s + 1 : 0;
 			assert_true(w.host.state == OB_LARGE_HIGH || calm_s <= 2 * OB_LARGE_DWELL_MAX_NS / SECOND);
 		}
 	check_changes(&w);
@@ -564,6 +603,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_moment_below_begins_the_wait_anew),
 		cmocka_unit_test(in_clear_rising_memory_lowers_the_boundary_until_high_is_reached),
 		cmocka_unit_test(a_fast_fall_resets_the_boundary_a_slow_one_does_not),
+		cmocka_unit_test(a_fall_that_will_be_short_is_answered_ahead),
+		cmocka_unit_test(what_cannot_be_used_up_is_not_answered_ahead),
 		cmocka_unit_test(where_memory_is_plenty_the_boundary_returns),
 		cmocka_unit_test(the_reaction_to_a_fast_fall_is_bounded),
 		cmocka_unit_test(less_shareable_is_looked_at_faster_but_nothing_is_not),

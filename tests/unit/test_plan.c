@@ -13,7 +13,7 @@ static struct ob_budget_machine machine(uint64_t ram_mib, uint64_t uses_mib, uin
 {
 	return (struct ob_budget_machine){
 		.role = OB_BUDGET_ORDERED, .shares = 1000, .maximum_bytes = OB_BUDGET_NONE, .ceiling_bytes = ram_mib * OB_MIB,
-		.active_bytes = uses_mib * OB_MIB, .reservation_bytes = reservation_mib * OB_MIB,
+		.active_bytes = uses_mib * OB_MIB, .wanted_bytes = OB_BUDGET_NONE, .reservation_bytes = reservation_mib * OB_MIB,
 	};
 }
 

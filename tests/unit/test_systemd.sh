@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # The units, as systemd reads them, and overbookd on a socket of systemd's own making. Speaks TAP; what needs a tool that is
-# not there is skipped. Usage: test_systemd.sh BUILDDIR/contrib OVERBOOKD OVERBOOK
+# not there is skipped. Usage: test_systemd.sh BUILDDIR/contrib OVERBOOKD OVERBOOK OVERBOOK-GUEST
 set -u
 units=$1
 overbookd=$(realpath "$2")
 overbook=$(realpath "$3")
+guest=$(realpath "$4")
 dir=$(mktemp -d /tmp/overbook-test-XXXXXX) || exit 1
 pid=
 trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -rf "$dir"' EXIT
@@ -34,7 +35,12 @@ for kind in . user; do
 	done
 done
 
+sed -e "s,^ExecStart=[^ ]*,ExecStart=$guest," -e '/^Documentation=/d' "$units/overbook-guest.service" >"$dir/overbook-guest.service"
+
 if command -v systemd-analyze >/dev/null; then
+	systemd-analyze verify "$dir/overbook-guest.service" >"$dir/out" 2>&1 && [ ! -s "$dir/out" ] &&
+		systemd-analyze security --offline=yes --threshold=16 "$dir/overbook-guest.service" >"$dir/out" 2>&1
+	result $? "systemd understands the guest's unit, which is closed as far as it can be"
 	systemd-analyze verify "$dir/overbookd.service" "$dir/overbookd.socket" >"$dir/out" 2>&1 && [ ! -s "$dir/out" ]
 	result $? 'systemd understands the units'
 	XDG_RUNTIME_DIR=$dir HOME=$dir systemd-analyze --user verify "$dir/user/overbookd.service" "$dir/user/overbookd.socket" >"$dir/out" 2>&1
@@ -48,6 +54,7 @@ if command -v systemd-analyze >/dev/null; then
 	systemd-analyze security --offline=yes --threshold=12 "$dir/overbookd.service" >"$dir/out" 2>&1
 	result $? 'the service is closed as far as it can be'
 else
+	skip "systemd understands the guest's unit, which is closed as far as it can be" 'there is no systemd-analyze'
 	skip 'systemd understands the units' 'there is no systemd-analyze'
 	skip "systemd understands the user's units" 'there is no systemd-analyze'
 	skip 'the service is closed as far as it can be' 'there is no systemd-analyze'

@@ -127,6 +127,11 @@ static struct ob_wire_msg sample(uint16_t type)
 		msg.balloon.flags = type == OB_WIRE_BALLOON ? OB_WIRE_BALLOON_DRIVE : 0;
 		msg.balloon.look_ms = type == OB_WIRE_BALLOON ? OB_WIRE_LOOK_MAX_MS : 0;
 		break;
+	case OB_WIRE_GUEST:
+		msg.guest.flags = OB_WIRE_GUEST_ANEW;
+		for (msg.guest.n = 0; msg.guest.n < 300; msg.guest.n++)
+			msg.guest.bytes[msg.guest.n] = (uint8_t)msg.guest.n;
+		break;
 	case OB_WIRE_LARGE:
 		msg.large.policy = OB_WIRE_LARGE_POLICIES - 1;
 		msg.large.state = OB_WIRE_LARGE_STATES - 1;
@@ -148,7 +153,7 @@ static const uint16_t types[] = {
 	OB_WIRE_OFFER, OB_WIRE_STAGED, OB_WIRE_HELD, OB_WIRE_DROPPED, OB_WIRE_ORPHANS, OB_WIRE_SHARE, OB_WIRE_EXTENT, OB_WIRE_FETCH,
 	OB_WIRE_ADOPT, OB_WIRE_UNSHARE, OB_WIRE_DROP_EXTENT, OB_WIRE_WORN, OB_WIRE_MAPS, OB_WIRE_MAY_MAP,
 	OB_WIRE_HOLDS, OB_WIRE_MORE_ORPHANS, OB_WIRE_SUBPAGES, OB_WIRE_KEPT, OB_WIRE_DRAIN, OB_WIRE_LARGE,
-	OB_WIRE_BALLOON_SET, OB_WIRE_BALLOON,
+	OB_WIRE_BALLOON_SET, OB_WIRE_BALLOON, OB_WIRE_GUEST,
 };
 
 static void every_message_comes_back_as_it_was(void **state)
@@ -328,6 +333,9 @@ static void wild_fields_are_refused_with_the_reason(void **state)
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 1, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 4, 0x80000000, 4, EPROTO, "errno");
 	expect_refusal(OB_WIRE_REPLY, PAYLOAD + 8, OB_WIRE_TEXT_MAX + 1, 2, EPROTO, "longer");
+	expect_refusal(OB_WIRE_GUEST, PAYLOAD, 2, 4, EPROTO, "flags");
+	expect_refusal(OB_WIRE_GUEST, PAYLOAD + 4, OB_WIRE_GUEST_MAX + 1, 4, EPROTO, "2048");
+	expect_refusal(OB_WIRE_GUEST, PAYLOAD + 4, 301, 4, EPROTO, "early");
 }
 
 static void wild_fields_about_sharing_are_refused(void **state)

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""overbook-guest in a real guest, and what it asks for memory: an application (contrib/examples/cache.c, which checks its own bytes), and real
+servers (servers.py, which look after theirs).
+
+The witness checks every byte of its own. What the host really has back is taken from the kernel's accounting.
+"""
+import sys
+import time
+
+import machine as harness
+import servers
+import tap
+
+MIB = harness.MIB
+# What an application frees comes to the host by the balloon alone, so that the balloon is what is seen.
+BALLOON = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=off,deflate-on-oom=on"]
+
+
+def start(host, *daemon, cache="150,30", **options):
+    host.start_daemon(*daemon)
+    machine = host.machine("guest", **{**dict(memory=320, witness=dict(anon=20, rate=0), arguments=BALLOON,
+                                              append=f"guest_agent cache_app={cache}"), **options})
+    machine.wait_ready()
+    return machine
+
+
+def guest(machine):
+    return machine.stats()["guest"]
+
+
+def cache(machine):
+    found = guest(machine) if machine.name in machine.host.rows() else None
+    return next((app for app in found["applications"] if app["name"] == "cache"), None) if found else None
+
+
+def wait_cache(machine, what, condition):
+    def look():
+        machine.expect_clean()
+        found = cache(machine)
+        return found if found and condition(found) else None
+    try:
+        return harness.wait_until(look, "")
+    except TimeoutError:
+        raise TimeoutError(f"the application never {what}: {cache(machine)}, {machine.stats()['balloon']}") from None
+
+
+def console(machine):
+    with open(machine.host.path(machine.name + "-console.log"), errors="replace") as log:
+        return log.read()
+
+
+def clean(machine):
+    """Neither the witness nor the application has seen a wrong byte."""
+    machine.check()
+    assert "WRONG" not in console(machine)
+
+
+def an_application_gives_and_the_host_has_it(host):
+    """A guest's application is asked, the balloon takes what it gives, the host has it, and the application gets it back"""
+    machine = start(host)
+    wait_cache(machine, "is here", lambda app: app["used_bytes"] == 150 * MIB)
+    found = guest(machine)
+    assert found["program"].startswith("overbook-guest") and 200 * MIB < found["total_bytes"] < 320 * MIB, found
+    harness.wait_until(lambda: guest(machine)["pressure_some_permille"] is not None, "the guest tells of its pressure")
+    before = machine.host_bytes()
+    host.run("balloon", "guest", "170M")
+    began = time.monotonic()
+    wait_cache(machine, "has given", lambda app: app["state"] == "given" and app["given_bytes"] > 30 * MIB)
+    gave = time.monotonic() - began
+    harness.wait_until(lambda: machine.stats()["balloon"]["held_bytes"] >= 145 * MIB, "the balloon has what is wanted")
+    balloon, found = machine.stats()["balloon"], cache(machine)
+    harness.wait_until(lambda: machine.host_bytes() < before - 40 * MIB, "the host has got memory back")
+    tap.comment(f"{found['given_bytes'] / MIB:.0f} MiB given after {gave:.1f} s, {balloon['held_bytes'] / MIB:.0f} MiB in the balloon after "
+                f"{time.monotonic() - began:.1f} s, {(before - machine.host_bytes()) / MIB:.0f} MiB back on the host; eased {balloon['eased']} times")
+    clean(machine)
+    host.run("balloon", "guest", "off")
+    wait_cache(machine, "has it back", lambda app: app["state"] == "resting" and app["used_bytes"] == 150 * MIB)
+    harness.wait_until(lambda: machine.stats()["balloon"]["held_bytes"] == 0, "the balloon is empty")
+    clean(machine)
+
+
+def one_that_gives_half(host):
+    """One that gives half of what it is asked for: the deadline passes, and the balloon takes what else there is"""
+    machine = start(host, cache="150,30,0,50")
+    wait_cache(machine, "is here", lambda app: app["used_bytes"] == 150 * MIB)
+    host.run("balloon", "guest", "170M")
+    found = wait_cache(machine, "is short", lambda app: app["short"] > 0)
+    tap.comment(f"{found}")
+    assert 0 < found["given_bytes"] == found["target_bytes"], found
+    clean(machine)
+
+
+def overbookd_dies_at_each_step(host):
+    """overbookd dies while an application is asked, when it has given, and while it takes back"""
+    machine = start(host, cache="150,30,10")
+    wait_cache(machine, "is here", lambda app: app["used_bytes"] == 150 * MIB)
+
+    def renew():
+        host.kill_daemon()
+        clean(machine)
+        host.start_daemon()
+        return wait_cache(machine, "is here again", lambda app: True)
+
+    host.run("balloon", "guest", "170M")
+    wait_cache(machine, "is asked", lambda app: app["target_bytes"] > 0)
+    found = renew()
+    assert found["target_bytes"] > 0, found
+    found = wait_cache(machine, "has given", lambda app: app["given_bytes"] > 30 * MIB and app["state"] != "asked")
+    again = renew()
+    assert again["given_bytes"] >= found["given_bytes"] - 2 * MIB, (found, again)
+    harness.wait_until(lambda: machine.stats()["balloon"]["mode"] == "fixed", "the balloon is driven on")
+    host.run("balloon", "guest", "off")
+    wait_cache(machine, "takes back", lambda app: app["target_bytes"] < again["given_bytes"])
+    renew()
+    wait_cache(machine, "has it back", lambda app: app["state"] == "resting" and app["used_bytes"] == 150 * MIB)
+    clean(machine)
+
+
+def a_cut_is_met_by_an_application(host):
+    """auto: a cut of the limit is met by what an application gives, not by eviction"""
+    machine = start(host, options=["--balloon", "auto"], witness=dict(anon=40, rate=0))
+    wait_cache(machine, "is here", lambda app: app["used_bytes"] == 150 * MIB)
+    harness.wait_until(lambda: machine.stats()["balloon"]["driver"] and machine.stats()["stats"]["guest_known"], "the balloon's driver is seen")
+    cost = machine.host_bytes()
+    host.run("limit", "guest", "190M", "--wait")
+    stats = machine.stats()["stats"]
+    assert cache(machine)["given_bytes"] > 20 * MIB, (cache(machine), stats)
+    tap.comment(f"from {cost / MIB:.0f} to {stats['cost_bytes'] / MIB:.0f} MiB; {(stats['compressed_bytes'] + stats['swapped_bytes']) / MIB:.1f} MiB "
+                f"evicted, {machine.stats()['balloon']['held_bytes'] / MIB:.0f} in the balloon, {cache(machine)}")
+    clean(machine)
+    host.run("limit", "guest", "none")
+    wait_cache(machine, "has all it had", lambda app: app["state"] == "resting" and app["used_bytes"] == 150 * MIB)
+    clean(machine)
+
+
+def looks(machine, server):
+    """What the looks after a server's data have found, one after the other."""
+    return [words[2] for line in console(machine).splitlines() if (words := line.split())[:2] == ["SERVERS", server] and len(words) == 3]
+
+
+def apps(machine):
+    found = guest(machine)
+    return {app["name"]: app for app in found["applications"]} if found else {}
+
+
+def servers_give_and_get_it_back(host):
+    """Redis and MariaDB give what the balloon is to take, the host has it, and they hear of memory when it is there again"""
+    if servers.missing():
+        tap.skip(servers.missing())
+    host.start_daemon()
+    machine = host.machine("guest", memory=704, witness=dict(anon=20, rate=0), arguments=BALLOON, append="guest_agent",
+                           initrd=servers.make(host.directory))
+    machine.wait_ready()
+
+    def until(condition, what, timeout=180):
+        def look():
+            machine.expect_clean()
+            return condition()
+        try:
+            return harness.wait_until(look, what, timeout)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}: {apps(machine)}, {machine.stats()['balloon']}") from None
+
+    until(lambda: looks(machine, "mariadb")[-1:] == [str(servers.ROWS)] and looks(machine, "redis")[-1:] == ["8000"], "the servers are filled", 200)
+    until(lambda: len(apps(machine)) == 2 and apps(machine)["redis"]["used_bytes"] > 120 * MIB and apps(machine)["mariadb"]["used_bytes"] > 50 * MIB,
+          "the guest tells of them")
+    before, found = machine.host_bytes(), apps(machine)
+    assert all(app["state"] == "resting" and not app["error"] for app in found.values()), found
+    began = time.monotonic()
+
+    def shrink(missing):
+        """So much is wanted of the guest beyond what it has to spare."""
+        stats = machine.stats()
+        hold = stats["balloon"]["held_bytes"] + stats["guest"]["available_bytes"] - 704 * MIB // 16 + missing
+        host.run("balloon", "guest", f"{704 - hold // MIB}M")
+        return hold
+    hold = shrink(30 * MIB)
+    until(lambda: apps(machine)["redis"]["given_bytes"] > 20 * MIB and apps(machine)["redis"]["state"] == "given" and
+          machine.stats()["balloon"]["held_bytes"] >= hold - 8 * MIB, "Redis gives, which suffers less, and the balloon has it")
+    found = apps(machine)
+    assert found["mariadb"]["target_bytes"] == 0, found
+    hold = shrink(found["redis"]["could_bytes"] - found["redis"]["target_bytes"] + found["mariadb"]["could_bytes"] // 2)
+    until(lambda: apps(machine)["mariadb"]["given_bytes"] > 10 * MIB and apps(machine)["mariadb"]["state"] == "given" and
+          machine.stats()["balloon"]["held_bytes"] >= hold - 8 * MIB, "MariaDB gives, and the balloon has it")
+    until(lambda: machine.host_bytes() < before - 120 * MIB, "the host has it")
+    seconds, given = time.monotonic() - began, apps(machine)
+    counted = len(looks(machine, "mariadb"))
+    until(lambda: len(looks(machine, "mariadb")) >= counted + 2 and looks(machine, "redis")[-1] != "8000", "they work on")
+    tap.comment(f"given {given['redis']['given_bytes'] / MIB:.0f} MiB by Redis, {given['mariadb']['given_bytes'] / MIB:.0f} by MariaDB; "
+                f"{(before - machine.host_bytes()) / MIB:.0f} MiB back on the host after {seconds:.0f} s; {looks(machine, 'redis')[-1]} of 8000 keys left")
+    clean(machine)
+    # Host memory first: nobody is told of memory that the balloon holds still.
+    stats = machine.stats()
+    held, told = stats["balloon"]["held_bytes"], sum(app["target_bytes"] for app in apps(machine).values())
+    host.run("balloon", "guest", "off")
+    while apps(machine)["redis"]["target_bytes"] or apps(machine)["mariadb"]["target_bytes"]:
+        stats = machine.stats()
+        now = sum(app["target_bytes"] for app in stats["guest"]["applications"])
+        assert told - now <= held - stats["balloon"]["held_bytes"] + 2 * MIB, (told, now, held, stats)
+        machine.expect_clean()
+        assert time.monotonic() < began + 600, apps(machine)
+        time.sleep(0.3)
+    until(lambda: machine.stats()["balloon"]["held_bytes"] == 0 and all(app["state"] == "resting" and not app["error"] for app in apps(machine).values()),
+          "all is as it was")
+    assert set(looks(machine, "mariadb")) == {str(servers.ROWS)}, looks(machine, "mariadb")
+    clean(machine)
+
+
+sys.exit(tap.main([an_application_gives_and_the_host_has_it, one_that_gives_half, overbookd_dies_at_each_step, a_cut_is_met_by_an_application,
+                   servers_give_and_get_it_back]))

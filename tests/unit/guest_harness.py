@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plays the host, and applications, for a real overbook-guest whose port is a unix socket.
+
+Nothing sleeps to be in step: until() serves the port until a condition holds, and fails after a while.
+"""
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+import traceback
+
+MIB = 1 << 20
+HELLO, MEMORY, APP, WELCOME, TARGET = 1, 2, 3, 16, 17
+FINAL, GONE = 1, 2
+FRAME = 128
+APP_FIELDS = ("app", "kind", "pain", "flags", "status", "answers", "used", "could", "target", "given", "pid", "zero")
+
+
+def check_of(body):
+    value = 2166136261
+    for byte in body:
+        value = (value ^ byte) * 16777619 % 2**32
+    return value
+
+
+def frame(kind, payload=b"", session=0, sequence=0, version=1, magic=b"OBGA"):
+    body = magic + struct.pack("<BBHII", version, kind, 0, session, sequence) + payload.ljust(108, b"\0")
+    return body + struct.pack("<I", check_of(body))
+
+
+def parse(data):
+    """A frame as a dict; it must be right."""
+    magic, version, kind, zero, session, sequence = struct.unpack("<4sBBHII", data[:16])
+    assert (magic, version, zero) == (b"OBGA", 1, 0) and struct.unpack("<I", data[124:])[0] == check_of(data[:124]), data
+    found = dict(type=kind, session=session, sequence=sequence)
+    if kind == APP:
+        found.update(zip(APP_FIELDS, struct.unpack("<IIIIiIQQQQII", data[16:80])), name=data[80:112].rstrip(b"\0").decode())
+    elif kind == MEMORY:
+        names = "flags", "apps", "total", "free", "available", "caches", "swap", "swap_free", "some", "full"
+        found.update(zip(names, struct.unpack("<II8Q", data[16:88])))
+    elif kind == HELLO:
+        found.update(program=data[16:48].rstrip(b"\0").decode())
+    elif kind == TARGET:
+        found.update(zip(("app", "deadline", "give"), struct.unpack("<IIQ", data[16:32])))
+    return found
+
+
+def app_payload(name, pain=20, flags=0, status=0, answers=0, used=0, could=0, target=0, given=0):
+    return struct.pack("<IIIIiIQQQQII", 0, 1, pain, flags, status, answers, used, could, target, given, 0, 0) + name.encode().ljust(32, b"\0")
+
+
+class Guest:
+    """overbook-guest, and the host at the other end of its port."""
+
+    def __init__(self, program, *args, directory=None, start=True):
+        self.program, self.args = program, list(args)
+        self.dir = directory or tempfile.mkdtemp(prefix="overbook-guest-")
+        os.chmod(self.dir, 0o755)
+        self.socket = self.dir + "/run/app.sock"
+        self.log = open(self.dir + "/log", "ab+")
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.dir + "/port.sock")
+        self.listener.listen()
+        self.port, self.buffer, self.process, self.others = None, b"", None, []
+        self.session, self.hellos, self.memory, self.memories, self.apps, self.answering, self.interval, self.number = 0, 0, None, 0, {}, True, 200, 0
+        if start:
+            self.start()
+
+    def start(self, **environment):
+        self.process = subprocess.Popen([self.program, "--port", self.dir + "/port.sock", "--socket", self.socket, *self.args], stderr=self.log,
+                                        env=dict(os.environ, OVERBOOK_LOG="debug", **environment))
+
+    def end(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        self.process.wait()
+        return self.process.returncode
+
+    def run(self, *command, **options):
+        """A program beside it, ended with it."""
+        process = subprocess.Popen(command, env=dict(os.environ, OVERBOOK_APP_SOCKET=self.socket), **options)
+        self.others.append(process)
+        return process
+
+    def close(self):
+        for process in [*self.others, *([self.process] if self.process else [])]:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        if self.port:
+            self.port.close()
+        self.listener.close()
+        self.log.close()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def logged(self):
+        with open(self.dir + "/log", errors="replace") as log:
+            return log.read()
+
+    def hang_up(self):
+        if self.port:
+            self.port.close()
+        self.port, self.buffer = None, b""
+
+    def say(self, kind, payload=b"", session=None, **options):
+        self.say_raw(frame(kind, payload, self.session if session is None else session, **options))
+
+    def say_raw(self, data):
+        self.port.sendall(data)
+
+    def target(self, app, give, deadline=10000):
+        """Tells an application, by its name or number. Returns the number that its answer must have."""
+        self.number += 1
+        number = app if isinstance(app, int) else next(n for n, found in self.apps.items() if found["name"] == app)
+        self.say(TARGET, struct.pack("<IIQ", number, deadline, give), sequence=self.number)
+        return self.number
+
+    def app(self, name):
+        return next((found for found in self.apps.values() if found["name"] == name), None)
+
+    def take(self, found):
+        if found["type"] == HELLO:
+            self.hellos += 1
+            if found["session"] != self.session:
+                self.apps = {}
+            self.session = found["session"]
+            if self.answering:
+                self.say(WELCOME, struct.pack("<I", self.interval))
+            return
+        assert found["session"] == self.session, found
+        if found["type"] == MEMORY:
+            self.memory, self.memories = found, self.memories + 1
+        elif found["flags"] & GONE:
+            self.apps.pop(found["app"], None)
+        else:
+            self.apps[found["app"]] = found
+
+    def serve(self, seconds=0.02):
+        ready, _, _ = select.select([self.listener] + ([self.port] if self.port else []), [], [], seconds)
+        if self.listener in ready:
+            self.hang_up()
+            self.port, _ = self.listener.accept()
+        elif self.port in ready:
+            try:
+                data = self.port.recv(65536)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self.hang_up()
+                return
+            self.buffer += data
+            while len(self.buffer) >= FRAME:
+                found, self.buffer = parse(self.buffer[:FRAME]), self.buffer[FRAME:]
+                self.take(found)
+
+    def until(self, condition, seconds=20, what="it"):
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited for %d s in vain for %s: %s" % (seconds, what, self.apps)
+            assert self.process.poll() is None, "overbook-guest has ended with %s" % self.process.returncode
+            self.serve()
+
+    def pass_time(self, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.serve()
+
+
+class World:
+    """A server, or what looks like one, and an overbook-guest that knows of it."""
+
+    def __init__(self, program, kind, server, *settings, words="", name=None, directory=None, **options):
+        self.name = name or kind
+        self.guest = Guest(program, start=False, directory=directory)
+        self.server = server(self.guest.dir, *settings, **options)
+        self.config("discover off", "%s socket=%s %s" % (kind, self.server.socket, words))
+
+    def config(self, *lines):
+        path = self.guest.dir + "/config"
+        with open(path, "w") as file:
+            file.write("\n".join(lines) + "\n")
+        os.chmod(path, 0o644)
+        self.guest.args = ["--config", path]
+
+    def __enter__(self):
+        try:
+            self.guest.start()
+            self.guest.until(lambda: self.app, what=self.name)
+        except BaseException:
+            self.__exit__(True)
+            raise
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind:
+            print("# " + self.guest.logged().replace("\n", "\n# "))
+        self.server.end()
+        self.guest.close()
+
+    @property
+    def app(self):
+        return self.guest.app(self.name)
+
+    def until(self, condition, seconds=60, what="it"):
+        self.guest.until(condition, seconds, what)
+
+
+class Server:
+    """What real servers have in common: self.process."""
+
+    def resident(self):
+        with open("/proc/%d/statm" % self.process.pid) as statm:
+            return int(statm.read().split()[1]) * 4096
+
+    def end(self, number=signal.SIGKILL):
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(number)
+        self.process.wait()
+
+
+class FakeServer:
+    """Listens where a server would; a subclass has serve(sock), which may fail when the other end has gone."""
+
+    def __init__(self, path):
+        self.socket, self.asked = path, []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(path)
+        self.listener.listen()
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve_one, args=(sock,), daemon=True).start()
+
+    def serve_one(self, sock):
+        try:
+            self.serve(sock)
+        except (OSError, ValueError):
+            pass
+        sock.close()
+
+    def end(self):
+        # The thread that waits there would go on to wait at whatever gets the number next.
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+class Client:
+    """An application that the test plays, byte by byte."""
+
+    def __init__(self, guest):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.connect(guest.socket)
+        self.sock.setblocking(False)
+        self.targets = []
+
+    def say(self, name="played", **fields):
+        self.sock.send(frame(APP, app_payload(name, **fields)))
+
+    def hear(self):
+        """Whether the connection is there still."""
+        while True:
+            try:
+                data = self.sock.recv(4096)
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:
+                return False
+            if not data:
+                return False
+            found = parse(data)
+            assert found["type"] == TARGET and found["app"] == 0 and found["session"] == 0, found
+            self.targets.append(found)
+
+    def close(self):
+        self.sock.close()
+
+
+tests = []
+
+
+def test(function):
+    tests.append(function)
+    return function
+
+
+def with_guest(program, *args, **options):
+    def wrap(function):
+        def run():
+            guest = Guest(program, *args, **options)
+            try:
+                function(guest)
+                assert guest.process.poll() is None, "overbook-guest has ended"
+                assert guest.end(signal.SIGTERM) == 0, guest.process.returncode
+            except BaseException:
+                print("# " + guest.logged().replace("\n", "\n# "))
+                raise
+            finally:
+                guest.close()
+        run.__name__ = function.__name__
+        run.skip = getattr(function, "skip", None)
+        return test(run)
+    return wrap
+
+
+def main():
+    print("1..%d" % len(tests))
+    failed = 0
+    for number, function in enumerate(tests, 1):
+        name = function.__name__.replace("_", " ")
+        if getattr(function, "skip", None):
+            print("ok %d - %s # SKIP %s" % (number, name, function.skip), flush=True)
+            continue
+        try:
+            function()
+            print("ok %d - %s" % (number, name), flush=True)
+        except BaseException:
+            failed += 1
+            traceback.print_exc()
+            print("not ok %d - %s" % (number, name), flush=True)
+    return failed > 0
