@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan simulate share doctor demo version --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan record simulate share doctor demo version --help --version' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -75,7 +75,7 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -W 'tcg kvm' -- "$cur")
 		return
 		;;
-	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds | --hosts | --seed) return ;;
+	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds | --hosts | --seed | --interval) return ;;
 	esac
 	case $command in
 	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --force --require --dry-run --json --help --' ;;
@@ -85,8 +85,9 @@ _overbook() {
 	balloon) words="auto off --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
 	plan) words='--memory --like --count --reservation --limit --shares --uses --json --help' ;;
-	simulate)
-		words='--synthetic --machines --hosts --budget --seconds --seed --rule --json --help'
+	record | simulate)
+		words='--seconds --interval --help'
+		[ "$command" = record ] || words='--synthetic --machines --hosts --budget --seconds --seed --rule --json --help'
 		case $cur in
 		-*) ;;
 		*)

@@ -28,6 +28,7 @@ int ob_cmd_balloon(int argc, char **argv);
 int ob_cmd_limit(int argc, char **argv);
 int ob_cmd_release(int argc, char **argv);
 int ob_cmd_plan(int argc, char **argv);
+int ob_cmd_record(int argc, char **argv);
 int ob_cmd_simulate(int argc, char **argv);
 int ob_cmd_share(int argc, char **argv);
 int ob_cmd_doctor(int argc, char **argv);
