@@ -237,19 +237,6 @@ static int go_on(struct record *record, const sigset_t *ends, struct ob_error *e
 
 /* --- options --- */
 
-static int take_count(const char *option, uint64_t most, uint64_t *ret)
-{
-	char *end;
-	unsigned long long number;
-
-	errno = 0;
-	number = strtoull(optarg, &end, 10);
-	if (errno || *optarg < '0' || *optarg > '9' || *end || !number || number > most)
-		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a number from 1 to %llu", option, optarg, (unsigned long long)most);
-	*ret = number;
-	return 0;
-}
-
 /* Returns 0, an exit code, or -1 when help was asked for. */
 static int parse_options(struct record *record, int argc, char **argv)
 {
@@ -260,9 +247,9 @@ static int parse_options(struct record *record, int argc, char **argv)
 		if (letter == 'h')
 			return -1;
 		if (letter == 's')
-			r = take_count("seconds", SECONDS_MAX, &record->seconds);
+			r = ob_cli_take_count("seconds", optarg, 1, SECONDS_MAX, &record->seconds);
 		else if (letter == 'i')
-			r = take_count("interval", 3600, &record->interval);
+			r = ob_cli_take_count("interval", optarg, 1, 3600, &record->interval);
 		else
 			r = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook record --help", argv[optind - 1]);
 	}

@@ -70,20 +70,6 @@ struct simulate {
 
 /* --- options --- */
 
-static int take_count(const char *option, uint64_t least, uint64_t most, uint64_t *ret)
-{
-	char *end;
-	unsigned long long number;
-
-	errno = 0;
-	number = strtoull(optarg, &end, 10);
-	if (errno || *optarg < '0' || *optarg > '9' || *end || number < least || number > most)
-		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a number from %llu to %llu", option, optarg, (unsigned long long)least,
-				   (unsigned long long)most);
-	*ret = number;
-	return 0;
-}
-
 static int take_rule(struct simulate *s)
 {
 	for (size_t i = 0; i < OB_SIM_RULES; i++) {
@@ -119,13 +105,13 @@ static int take_option(struct simulate *s, int letter)
 	case 'y':
 		return take_synthetic(s);
 	case 'm':
-		return take_count("machines", 1, OB_SIM_MACHINES_MAX, &s->machines);
+		return ob_cli_take_count("machines", optarg, 1, OB_SIM_MACHINES_MAX, &s->machines);
 	case 'o':
-		return take_count("hosts", 1, OB_SIM_HOSTS_MAX, &s->hosts);
+		return ob_cli_take_count("hosts", optarg, 1, OB_SIM_HOSTS_MAX, &s->hosts);
 	case 's':
-		return take_count("seconds", 1, OB_SIM_SECONDS_MAX, &s->seconds);
+		return ob_cli_take_count("seconds", optarg, 1, OB_SIM_SECONDS_MAX, &s->seconds);
 	case 'e':
-		return take_count("seed", 0, UINT64_MAX, &s->synthetic.seed);
+		return ob_cli_take_count("seed", optarg, 0, UINT64_MAX, &s->synthetic.seed);
 	case 'b':
 		return take_budget(s);
 	case 'r':
