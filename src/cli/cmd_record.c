@@ -2,14 +2,16 @@
 /*
  * `overbook record`: what the machines of this host do, as a trace that `overbook simulate` plays (sim/trace.h).
  *
- * Once in an interval overbookd is asked who is here, and about each one; a line is written for each machine of which something has changed.
+ * Once in an interval overbookd is asked who is here, and about each one; a line is written for each machine of which
+ * something has changed.
  *
- * The file is a trace at any moment: a line is written by one call that appends, and one that was written in part (the disk is full) is cut off again. A
+ * The file is a trace at any moment: a line is written by one call that appends, and one that was written in part (the disk
+ * is full) is cut off again. A
  * file that exists is not touched. What ends it (SIGINT, SIGTERM, --seconds) ends it with the line that says so; what kills it leaves a
  * trace without one, which is one too.
  *
- * overbookd may go and come: nothing is written while it does not answer, and machines do what they did. One that is not there is gone only after
- * GONE_S of answers without it, since a new overbookd knows nobody at first.
+ * overbookd may go and come: nothing is written while it does not answer, and machines do what they did. One that is not
+ * there is gone only after GONE_S of answers without it, since a new overbookd knows nobody at first.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * `overbook simulate`: a trace of machines under overbookd's rule and others', on paper (src/sim). The trace is read once; all rules follow it side by
- * side. Nothing here asks overbookd.
+ * `overbook simulate`: a trace of machines under overbookd's rule and others', on paper (src/sim). The trace is read once;
+ * all rules follow it side by side. Nothing here asks overbookd.
  */
 #include <errno.h>
 #include <getopt.h>

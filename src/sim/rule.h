@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a rule sees of a host, and what it may do: say how much each machine may cost. Nothing else differs between rules: by which means
- * memory is taken, how fast, and what it costs to bring it back is memory.h's.
+ * What a rule sees of a host, and what it may do: say how much each machine may cost. Nothing else differs between rules: by
+ * which means memory is taken, how fast, and what it costs to bring it back is memory.h's.
  *
- * A rule is called once a tick, and acts when it is its time. It sees what machines have last reported, not the model; and what it orders is in
- * force from the next tick on.
+ * A rule is called once a tick, and acts when it is its time. It sees what machines have last reported, not the model; and
+ * what it orders is in force from the next tick on.
  *
  *     overbook  ob_budget_divide(), ob_budget_grant() and ob_working_set_step(), as overbookd calls them (rule_overbook.c)
  *     static    an equal split, by shares

@@ -9,8 +9,8 @@
  *     orders     are sent in one tick, in force and confirmed in the next. One to shrink counts with the first report after that
  *     newcomers  wait until there is what they need
  *
- * A machine whose cost is not known to overbookd yet counts with all that it could cost. Left out: balloons, stores of shared pages, released
- * machines, agents that are lost.
+ * A machine whose cost is not known to overbookd yet counts with all that it could cost. Left out: balloons, stores of
+ * shared pages, released machines, agents that are lost.
  */
 #include "base/clock.h"
 #include "base/units.h"

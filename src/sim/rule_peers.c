@@ -1,31 +1,36 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rules of others, from what they have published, with our means in the place of theirs: a balloon's size is a limit here. So a guest that is told
- * to give more than it has unused loses its coldest memory, where a real balloon makes it drop its page cache and swap by itself; and where a rule
- * lets all machines together cost more than the host has, the host swaps (sim.c).
+ * Rules of others, from what they have published, with our means in the place of theirs: a balloon's size is a limit here.
+ * So a guest that is told to give more than it has unused loses its coldest memory, where a real balloon makes it drop its
+ * page cache and swap by itself; and where a rule lets all machines together cost more than the host has, the host swaps
+ * (sim.c).
  *
- * static   Each machine may cost its part of the budget by its shares among those that are here; where that is more than its RAM or its limit the rest lies
- *          idle. Reservations play no part.
+ * static   Each machine may cost its part of the budget by its shares among those that are here; where that is more than its
+ *          RAM or its limit the rest lies idle. Reservations play no part.
  *
- * proxmox  Proxmox VE's auto-ballooning, pve-manager's PVE/AutoBalloon.pm and PVE/Service/pvestatd.pm. Every 10 s, 80% of the host's memory
- *          less what is used is to be given, or taken where it is negative; below 10 MiB nothing is done. Machines under pressure (less free than
- *          a quarter of their least) get first, the others give first; where that moves nothing, all of them. Each is led towards its least plus
- *          its part, by shares, of what the group has above its least, by 100 MiB at most in a cycle. The least, which there a user sets, is the reservation here, or
- *          where there is none a quarter of the RAM: without one a machine takes no part there. Left out: machines with shares of 0, and
- *          those that migrate.
+ * proxmox  Proxmox VE's auto-ballooning, pve-manager's PVE/AutoBalloon.pm and PVE/Service/pvestatd.pm. Every 10 s, 80% of
+ *          the host's memory less what is used is to be given, or taken where it is negative; below 10 MiB nothing is done.
+ *          Machines under pressure (less free than a quarter of their least) get first, the others give first; where that
+ *          moves nothing, all of them. Each is led towards its least plus its part, by shares, of what the group has above
+ *          its least, by 100 MiB at most in a cycle. The least, which there a user sets, is the reservation here, or where
+ *          there is none a quarter of the RAM: without one a machine takes no part there. Left out: machines with shares of
+ *          0, and those that migrate.
  *
- * mom      oVirt's MoM, doc/balloon.rules, to the letter (its floor is a min(), which the text of the rule makes a max()). Every 10 s. With less than
- *          20% of the host free each guest shrinks by 5%, though not below the lesser of its least and what it uses plus 20% of its
- *          size scaled by the pressure (at 5% free: minus 5%, which makes it swap); else it grows by 5%. Changes below 0.25% are none. The least
- *          is the reservation. Left out: averages over several samples, KSM.
+ * mom      oVirt's MoM, doc/balloon.rules, to the letter (its floor is a min(), which the text of the rule makes a max()).
+ *          Every 10 s. With less than 20% of the host free each guest shrinks by 5%, though not below the lesser of its
+ *          least and what it uses plus 20% of its size scaled by the pressure (at 5% free: minus 5%, which makes it swap);
+ *          else it grows by 5%. Changes below 0.25% are none. The least is the reservation. Left out: averages over several
+ *          samples, KSM.
  *
- * esxi     ESX Server. States by free memory as fractions of minFree, the sliding scale (largepages/host.h): clear below 400%, soft below 64%, hard below 32%,
- *          low below 16% (yellow-bricks.com on vSphere 6). The idle memory tax of 75% (Waldspurger, OSDI 2002, section 5.2): memory is taken from who pays least
- *          a page, shares / (memory x (active + idle / (1 - tax))), down to its reservation. Above soft nobody is limited. In soft so much is taken in a second as
- *          a balloon could take (1/16 of the RAM of each machine), until minFree is free; in hard and low without that bound; in low nobody grows. From what
- *          has been taken from a machine it is free again above soft. A state is left upwards with an eighth of minFree more than it takes to get there: the
- *          product's bounds are not public. Left out: page sharing and large pages (so clear does nothing), admission, the product's own sample of what
- *          is active (it sees what our engine samples), and how it moves memory between machines while there is enough.
+ * esxi     ESX Server. States by free memory as fractions of minFree, the sliding scale (largepages/host.h): clear below
+ *          400%, soft below 64%, hard below 32%, low below 16% (yellow-bricks.com on vSphere 6). The idle memory tax of 75%
+ *          (Waldspurger, OSDI 2002, section 5.2): memory is taken from who pays least a page, shares / (memory x (active +
+ *          idle / (1 - tax))), down to its reservation. Above soft nobody is limited. In soft so much is taken in a second
+ *          as a balloon could take (1/16 of the RAM of each machine), until minFree is free; in hard and low without that
+ *          bound; in low nobody grows. From what has been taken from a machine it is free again above soft. A state is left
+ *          upwards with an eighth of minFree more than it takes to get there: the product's bounds are not public. Left out:
+ *          page sharing and large pages (so clear does nothing), admission, the product's own sample of what is active (it
+ *          sees what our engine samples), and how it moves memory between machines while there is enough.
  */
 #include <string.h>
 

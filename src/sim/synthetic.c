@@ -20,7 +20,10 @@
 #define PAGE         4096ull
 
 /* What a drawn number is for. */
-enum { DRAW_RAM, DRAW_CONTENT, DRAW_SHARES, DRAW_IDLE, DRAW_BUSY, DRAW_TOUCHES, DRAW_START, DRAW_STRETCH, DRAW_COMES, DRAW_BURST = 1 << 20, DRAW_HERE = 1 << 30 };
+enum {
+	DRAW_RAM, DRAW_CONTENT, DRAW_SHARES, DRAW_IDLE, DRAW_BUSY, DRAW_TOUCHES, DRAW_START, DRAW_STRETCH, DRAW_COMES,
+	DRAW_BUSY_PART = 104, DRAW_BURST = 1 << 20, DRAW_HERE = 1 << 30,
+};
 
 struct generator {
 	struct ob_sim_source source; /* first */
@@ -136,7 +139,7 @@ static bool is_here(const struct ob_sim_synthetic *synthetic, uint32_t machine, 
 int ob_sim_synthetic_load(const struct ob_sim_synthetic *synthetic, uint32_t machine, uint64_t second, struct ob_sim_load *ret)
 {
 	uint64_t busy = is_liar(synthetic, machine) ? 0 : busy_permille(synthetic, machine, second);
-	uint64_t idle_part = draw(synthetic, machine, DRAW_IDLE, 30, 100), busy_part = draw(synthetic, machine, DRAW_BUSY + 100, 500, 900);
+	uint64_t idle_part = draw(synthetic, machine, DRAW_IDLE, 30, 100), busy_part = draw(synthetic, machine, DRAW_BUSY_PART, 500, 900);
 
 	if (!is_here(synthetic, machine, second))
 		return 0;

@@ -3,14 +3,14 @@
  * Traces that nobody has recorded, by name. What a machine is and does follows from the seed, its number and the second alone, so that
  * the same machine does the same whatever else there is.
  *
- * Machines have 1, 2, 4 or 8 GiB of RAM and content in 60 to 95% of it; of that a tenth is spare (zero or equal to others'), six tenths compress, to
- * 40%. One of four has twice the shares of the others. An idle machine uses 3 to 10% of its content and touches 200 pages a second; a
- * busy one 50 to 90%, and touches 20,000 to 60,000. Nobody has a reservation or a limit.
+ * Machines have 1, 2, 4 or 8 GiB of RAM and content in 60 to 95% of it; of that a tenth is spare (zero or equal to others'),
+ * six tenths compress, to 40%. One of four has twice the shares of the others. An idle machine uses 3 to 10% of its content
+ * and touches 200 pages a second; a busy one 50 to 90%, and touches 20,000 to 60,000. Nobody has a reservation or a limit.
  * They come in the first tenth of the time, with nothing in memory yet.
  *
  *     steady    half of the machines are busy all the time, the others idle
- *     diurnal   a day: each is busy for 8 of 24 hours, most at about the same time; how much it uses rises and falls over an hour. A trace
- *               shorter than a day is a shorter day
+ *     diurnal   a day: each is busy for 8 of 24 hours, most at about the same time; how much it uses rises and falls over an
+ *               hour. A trace shorter than a day is a shorter day
  *     stampede  all idle; after a third of the time all are busy within 5 seconds; in the last third all are idle
  *     ramp      content and what is used grow from a tenth to everything, over the whole time
  *     mixed     idle, with bursts: in each minute one machine of seven is busy

@@ -83,7 +83,10 @@ struct ob_sim_load ob_sim_load_default(void);
 /* Whether it can be. Returns 0, or -EINVAL with what is wrong. */
 int ob_sim_load_check(const struct ob_sim_load *load, struct ob_error *err) OB_MUST_CHECK;
 
-/* Lines of a trace, with a newline at the end; the caller frees. NULL when memory is short. before: the machine's load of the line before, or NULL. */
+/*
+ * Lines of a trace, with a newline at the end; the caller frees. NULL when memory is short. before: the machine's load by its last line, or
+ * NULL.
+ */
 char *ob_sim_write_header(const struct ob_sim_header *header);
 char *ob_sim_write_event(const struct ob_sim_event *event, const char *name, const struct ob_sim_load *before);
 

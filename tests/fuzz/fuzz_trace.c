@@ -2,9 +2,10 @@
 /*
  * Traces that somebody else has written: any bytes, to the reader; what it takes is played under every rule for a few seconds.
  *
- * What must hold: an error is one line that names the trace and a line of it; what is read passes the check, does not go back in time, and is
- * the same after it was written and read again; no rule breaks down at it, and what is measured are numbers. (That the budget
- * holds is test_sim_rules.c's: a machine whose tables alone are more than the budget is a trace too.)
+ * What must hold: an error is one line that names the trace and a line of it; what is read passes the check, does not go
+ * back in time, and is the same after it was written and read again; no rule breaks down at it, and what is measured are
+ * numbers. (That the budget holds is test_sim_rules.c's: a machine whose tables alone are more than the budget is a trace
+ * too.)
  */
 #include <stdio.h>
 #include <stdlib.h>

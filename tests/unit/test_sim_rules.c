@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What overbookd's rule must do on any trace: the real functions of src/daemon on many made-up traces, with seeds that are the same every time; and
- * whether the rules of others do what they are described to do.
+ * What overbookd's rule must do on any trace: the real functions of src/daemon on many made-up traces, with seeds that are
+ * the same every time; and whether the rules of others do what they are described to do.
  *
  * The bounds:
  *
- *     budget        0: what a machine may cost is given to another one only when it has been given up, and reported; so there is no window in which
- *                   machines together cost more
+ *     budget        0: what a machine may cost is given to another one only when it has been given up, and reported; so
+ *                   there is no window in which machines together cost more
  *     reservation   of a machine that runs, from REACTION seconds on: a newcomer starts with less
- *     entitlement   for REACTION seconds on end at most somebody loses memory below what he is entitled to while another one has more than that
+ *     entitlement   for REACTION seconds on end at most somebody loses memory below what he is entitled to while another one
+ *                   has more than that
  */
 #include "test.h"
 
