@@ -59,7 +59,7 @@ struct ob_budget_machine {
 	uint64_t limit_bytes;       /* ordered last; OB_BUDGET_NONE: none */
 	uint64_t exposed_bytes;     /* the highest limit that may still be in force */
 	uint64_t cost_bytes;
-	uint64_t wanted_bytes;      /* what it would cost now if it might, and some to grow; OB_BUDGET_NONE: not known, all that it could have */
+	uint64_t wanted_bytes;      /* what it would cost now if it might, and some to grow (working_set.h); OB_BUDGET_NONE: not known, all that it could have */
 	uint64_t active_bytes;      /* what it uses, or costs for what it uses; OB_BUDGET_NONE: not known, taken for all of it */
 	uint64_t urgent_bytes;      /* it is served first up to here */
 	enum ob_budget_stage stage; /* ob_budget_divide()'s own */

@@ -13,7 +13,8 @@
 #define GRAIN_SHARE  32u
 #define BENCH_SHARE  8u
 #define HEADROOM_MIN   (64 * OB_MIB)
-#define HEADROOM_SHARE 8u
+#define HEADROOM_SHARE 16u
+#define AWAY_SHARE     8u
 #define PAGE_BYTES   4096u
 #define BYTES_SANE   (1ull << 56)
 
@@ -63,17 +64,17 @@ static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes)
 	return (OB_MIN(bytes, OB_MIN(most_bytes, BYTES_SANE)) + grain - 1) / grain * grain;
 }
 
-static uint64_t wants(const struct ob_stats *stats, uint64_t most_bytes)
+static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
 {
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
-	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + away;
+	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand_bytes + away / AWAY_SHARE);
 
 	return in_grains(bytes + OB_MAX(bytes / HEADROOM_SHARE, HEADROOM_MIN), most_bytes);
 }
 
 void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
 {
-	uint64_t bytes = wants(stats, most_bytes);
+	uint64_t bytes = wants(set, stats, most_bytes);
 
 	if (set->wanted_bytes == OB_BUDGET_NONE || bytes > set->wanted_bytes)
 		set->wanted_bytes = bytes;
@@ -81,7 +82,7 @@ void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stat
 
 static void step_wanted(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
-	uint64_t bytes = wants(stats, most_bytes);
+	uint64_t bytes = wants(set, stats, most_bytes);
 
 	if (set->wanted_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->wanted_bytes, grain_of(most_bytes))) {
 		ob_working_set_note(set, stats, most_bytes);
@@ -95,8 +96,8 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 {
 	uint64_t grain = grain_of(most_bytes), bytes;
 
-	step_wanted(set, stats, most_bytes, now_ns);
 	note_demand(set, stats, now_ns);
+	step_wanted(set, stats, most_bytes, now_ns);
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
 	bytes = estimate(stats) + set->demand_bytes;

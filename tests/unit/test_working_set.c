@@ -118,6 +118,46 @@ static void what_comes_back_counts_at_once(void **state)
 	assert_in_range(set.demand_bytes, 0, OB_MIB);
 }
 
+/* 1 GiB in place of which 100 MiB are pool, and 2 GiB away. */
+static void it_wants_what_it_costs_and_some_more(void **state)
+{
+	uint64_t wanted;
+
+	stats.absent_bytes = 0;
+	stats.cost_bytes = OB_GIB + 100 * OB_MIB;
+	stats.pool_bytes = 100 * OB_MIB;
+	stats.compressed_bytes = OB_GIB;
+	stats.swapped_bytes = OB_GIB;
+	seconds(1);
+	/* An eighth of what is away, and a sixteenth of both. */
+	wanted = OB_GIB + OB_GIB / 4;
+	assert_in_range(set.wanted_bytes, wanted + wanted / 16, wanted + wanted / 16 + GRAIN);
+	wanted = set.wanted_bytes;
+	/* It comes back: 20000 pages at once. */
+	stats.faults_swapped += 20000;
+	seconds(1);
+	assert_in_range(set.wanted_bytes, wanted + 78 * OB_MIB, wanted + 84 * OB_MIB + GRAIN);
+	/* What rises between two looks counts at the report. */
+	stats.cost_bytes += OB_GIB;
+	ob_working_set_note(&set, &stats, MOST);
+	wanted = set.wanted_bytes;
+	assert_true(wanted >= 2 * OB_GIB);
+	/* It falls at once to what is wanted then, after a rest. */
+	stats.cost_bytes = OB_GIB;
+	stats.pool_bytes = stats.compressed_bytes = stats.swapped_bytes = 0;
+	seconds(9);
+	assert_int_equal(set.wanted_bytes, wanted);
+	seconds(20);
+	assert_in_range(set.wanted_bytes, OB_GIB + OB_GIB / 16, OB_GIB + OB_GIB / 16 + GRAIN);
+	/* A small one has room to grow all the same; never more than it could cost. */
+	stats.cost_bytes = 10 * OB_MIB;
+	seconds(30);
+	assert_in_range(set.wanted_bytes, 74 * OB_MIB, 74 * OB_MIB + GRAIN);
+	stats.cost_bytes = MOST;
+	seconds(1);
+	assert_int_equal(set.wanted_bytes, MOST);
+}
+
 static void agents_may_say_anything(void **state)
 {
 	uint64_t seed = 0x13198a2e03707344ull, *fields = (uint64_t *)&stats;
@@ -144,6 +184,7 @@ int main(void)
 		cmocka_unit_test_setup(what_swings_is_believed_at_its_height, set_up),
 		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
 		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
+		cmocka_unit_test_setup(it_wants_what_it_costs_and_some_more, set_up),
 		cmocka_unit_test_setup(agents_may_say_anything, set_up),
 	};
 
