@@ -113,8 +113,8 @@ def draw_machine(draw, index):
                 agent=draw.choice(("new", "new", "old")), fault=None)
     faults = sorted(fault for fault in FAULTS if not FAULTS[fault].get("never"))
     fault = draw.choice([None] * len(faults) + faults)
-    # An older agent may know fewer fault points; it is tried without.
-    if fault and spec["agent"] == "new" and swap:
+    # An older agent may know fewer fault points; it is tried without. A daemon's words are lost, by which one that was stopped is known.
+    if fault and spec["agent"] == "new" and swap and not (spec["daemonize"] and FAULTS[fault].get("stops")):
         spec["fault"] = fault
     return spec
 
