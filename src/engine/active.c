@@ -263,8 +263,10 @@ void ob_active_step(struct ob_engine *engine, uint64_t now)
 
 	if (now < active->next_ns)
 		return;
-	if (!active->seed)
+	if (!active->seed) {
 		active->seed = now | 1;
+		active->next_ns = now + pause;
+	}
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (ob_load(&engine->limit_bytes) && ob_load(&engine->counted) && !ob_load(&engine->releasing)) {
 		look_at_all(engine, now);
