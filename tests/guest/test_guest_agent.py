@@ -177,9 +177,12 @@ def servers_give_and_get_it_back(host):
     hold = shrink(30 * MIB)
     until(lambda: apps(machine)["redis"]["given_bytes"] > 20 * MIB and apps(machine)["redis"]["state"] == "given" and
           machine.stats()["balloon"]["held_bytes"] >= hold - 8 * MIB, "Redis gives, which suffers less, and the balloon has it")
+    # How much is missing the guest decides; MariaDB is not asked before Redis has been asked for all that it could give.
     found = apps(machine)
-    assert found["mariadb"]["target_bytes"] == 0, found
-    hold = shrink(found["redis"]["could_bytes"] - found["redis"]["target_bytes"] + found["mariadb"]["could_bytes"] // 2)
+    assert not found["mariadb"]["target_bytes"] or found["redis"]["target_bytes"] >= found["redis"]["could_bytes"] - MIB, found
+    left = found["mariadb"]["could_bytes"] - found["mariadb"]["target_bytes"]
+    if left > 20 * MIB:
+        hold = shrink(found["redis"]["could_bytes"] - found["redis"]["target_bytes"] + left // 2)
     until(lambda: apps(machine)["mariadb"]["given_bytes"] > 10 * MIB and apps(machine)["mariadb"]["state"] == "given" and
           machine.stats()["balloon"]["held_bytes"] >= hold - 8 * MIB, "MariaDB gives, and the balloon has it")
     until(lambda: machine.host_bytes() < before - 120 * MIB, "the host has it")
