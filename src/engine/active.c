@@ -23,9 +23,11 @@
  * What it costs: two lifts a second and as many faults at most, and 1/16 of the RAM and a chunk on the bench at any time, from where the reclaimers take it
  * if they need it. What may be seen as touched and was not: neighbours that a fault brings along.
  *
- * A chunk that the scanner watches is not drawn from, and a sample in one that it takes up is dropped: what the scanner puts back nobody has
- * touched. One that was lifted as a large page it leaves alone meanwhile, or it would take it for cold and leave it on the bench. Regions may go at any time: a sample names its chunk by number, and one that is not there any more is dropped. If there is another one
- * by then, it is right or wrong by chance, once.
+ * A chunk that the scanner watches is not drawn from, and a sample in one that it takes up is dropped: what the scanner puts back nobody
+ * has touched. One that was lifted as a large page it leaves alone meanwhile, or it would take it for cold and leave it on the bench.
+ *
+ * Regions may go at any time: a sample names its chunk by number, and one that is not there any more is dropped. If there is another
+ * one by then, it is right or wrong by chance, once.
  */
 #include <errno.h>
 
@@ -99,7 +101,7 @@ static void judged(struct ob_engine *engine, int is_active)
 static unsigned lift(struct ob_engine *engine, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
-	uint64_t number = place->page - place->chunk_first, left[OB_CHUNK_PAGES / 64];
+	uint64_t number = place->page - place->chunk_first, wanted[OB_CHUNK_PAGES / 64] = { 0 };
 	unsigned n;
 
 	if (chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
@@ -108,10 +110,8 @@ static unsigned lift(struct ob_engine *engine, struct ob_place *place)
 		n = ob_lift_chunk(engine, place);
 		chunk->whole = chunk->sampled = chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
 	} else {
-		for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
-			left[i] = UINT64_MAX;
-		left[number / 64] &= ~(1ull << (number % 64));
-		n = ob_lift_chunk_but(engine, place, left);
+		wanted[number / 64] = 1ull << (number % 64);
+		n = ob_lift_only(engine, place, wanted);
 	}
 	/* The reclaimers find it like anything else on the bench. */
 	if (n)

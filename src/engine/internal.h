@@ -495,6 +495,8 @@ void ob_degraded_set(struct ob_engine *engine, int bits, int on);
 unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place);
 /* The same, but for pages whose bits, one for each of the chunk, are set. */
 unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, const uint64_t *left);
+/* The same, of those pages alone. */
+unsigned ob_lift_only(struct ob_engine *engine, struct ob_place *place, const uint64_t *wanted);
 /* Whether a system call of the host is reading or writing the chunk's memory. */
 int ob_lift_io_inflight(const struct ob_chunk *chunk);
 /* Chunk locked. Moves n benched pages from `page` on back and wakes those who wait. Returns how many came back, or -errno if not even the first. */

@@ -265,6 +265,15 @@ unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, con
 	return count;
 }
 
+unsigned ob_lift_only(struct ob_engine *engine, struct ob_place *place, const uint64_t *wanted)
+{
+	uint64_t left[OB_CHUNK_PAGES / 64];
+
+	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
+		left[i] = ~wanted[i];
+	return ob_lift_chunk_but(engine, place, left);
+}
+
 static void returned(struct ob_engine *engine, struct ob_place *place, uint64_t page)
 {
 	uint64_t *word = ob_place_word(place, page);

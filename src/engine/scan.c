@@ -368,13 +368,9 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 /* Lifts those pages of a chunk whose bits are set; or all, if it is a large page, which moves as one. */
 static unsigned lift_noted(struct ob_engine *engine, struct ob_place *place, const uint64_t *noted)
 {
-	uint64_t left[OB_CHUNK_PAGES / 64];
-
 	if (is_full(place->chunk) && ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1)
 		return ob_lift_chunk(engine, place);
-	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
-		left[i] = ~noted[i];
-	return ob_lift_chunk_but(engine, place, left);
+	return ob_lift_only(engine, place, noted);
 }
 
 /* Lifts a chunk, whose lock is held, and watches it. noted: for the sake of these pages; NULL: the hand has come by. */
