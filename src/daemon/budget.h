@@ -12,7 +12,7 @@
  *
  *     Memory that a machine does not use is dearer to it, by the idle memory tax (Waldspurger, "Memory Resource Management in
  *     VMware ESX Server", OSDI 2002, section 5.2): with a tax of t an idle byte costs as many shares as 1 / (1 - t) bytes that are used.
- *     So of two machines with equal shares of which one sleeps, the other gets what it uses, and with a tax of 3/4 three times as much of
+ *     So of two machines with equal shares of which one sleeps, the other gets what it uses, and with a tax of 3/4 four times as much of
  *     the rest. ESX takes memory from who pays least a page, a step at a time; here the level is found at which all pay alike,
  *     which is where that ends.
  *

@@ -16,8 +16,8 @@
  *                 eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, at least 64 MiB). In steps as above,
  *                 rises at each report, and falls as believed does, by all of the difference. Who wants less than his part of the budget leaves
  *                 the rest to others. (All that has been evicted would be too much: it is cold, and what is set aside for it nobody
- *                 else has. In simulations, bench/simulate, that lost up to twice as much time as this does; none of it, or twice the
- *                 headroom, lost more where machines work in bursts.)
+ *                 else has. In simulations, docs/simulate.md, that lost more time than this; none of it, or twice the
+ *                 headroom, did where machines work in bursts.)
  *
  * What the guest itself says of its memory plays no part: all of this is what it does.
  */

@@ -14,20 +14,20 @@
  *
  * The lease. That is not enough on a host with idle processors: the thread is woken by a worker that is running on its processor, so
  * the kernel (select_idle_sibling) finds that one busy and puts the thread on one that idles, where the worker finds it 10 ms
- * later, and the same begins again. So the thread's own mask is set to that one processor as well. Measured on a virtual machine of two
- * processors that idle otherwise: a fault takes 8 to 9 us instead of 45 to 52. On a host without idle processors nothing changes: the thread
+ * later, and the same begins again. So the thread's own mask is set to that one processor as well. On a virtual machine of two
+ * processors that idle otherwise a fault takes 9 us instead of 45 (docs/architecture.md). On a host without idle processors nothing changes: the thread
  * stays where it is anyhow.
  *
  * It is the host's thread, with which nothing must happen that anybody notices:
  *
  * - A lease is short. Every 10 ms it is looked at, and ends when faults no longer come mostly from that thread, or fewer than 20 in
- *   10 ms, or when most of them wait for reads from the store: while they do the processor idles anyhow (with a lease such a run was
- *   slower by a twentieth or so). Whoever waits for events during one does so for 20 ms at most, so a lease ends with its storm. Only a worker
+ *   10 ms, or when most of them wait for reads from the store: while they do the processor idles anyhow, and such a run
+ *   is rather slower with a lease. Whoever waits for events during one does so for 20 ms at most, so a lease ends with its storm. Only a worker
  *   that will wait next takes one; and what remains when the engine ends is ended then.
  * - It ends as well when the thread has waited for its processor for more than a quarter of the time since the last look: somebody else
  *   wants it, and the scheduler must be able to place the thread. (Waiting for the worker is no part of that: a thread that is
- *   woken goes before it. On an idle host it waits for a thirtieth of the time, rarely for a quarter; beside one busy loop on the same
- *   processor for a tenth to an eighth, and neither of the two gets less than without a lease.)
+ *   woken goes before it. On an idle host it hardly waits at all, and beside one busy loop on the same processor not for
+ *   so long either: neither of the two gets less than without a lease.)
  * - The mask that it gets back is the one that it had. When at a look it is not the one that was set, it is somebody else's
  *   (libvirt, taskset), and is left. Only who sets the very same one is not noticed: the thread is free again later.
  * - After either of these, or when the kernel refuses, there is no lease for a second; twice as long each time that it happens

@@ -36,8 +36,8 @@
  *      takes min_free/8 more than down, for `dwell` on end, a state at a time; dwell doubles when an up was soon undone, and
  *      halves again in calm.
  *   5. While free memory falls fast the boundary lies where it takes AHEAD to min_free, if that is more than the default, up to 3/4 of the
- *      budget, and no more above min_free than machines could still use up: to break and to share takes some seconds. Where four guests filled their memory in 12 s, 343 MiB were swapped without it, as
- *      by the late policy, and 114 with it.
+ *      budget, and no more above min_free than machines could still use up: to break and to share takes some seconds. Four guests that fill their memory in 12 s leave the default boundary two
+ *      seconds (bench/results/largepages-fast.json has what it is good for).
  *   6. Where nothing at all is shareable, looking faster finds nothing: the rate is the least then, not the most.
  *
  * Invariants, which the unit tests check against any input:
