@@ -2,13 +2,12 @@
 /* `overbook plan`: what would become of everybody if machines were added. */
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/table.h"
+#include "proto/env.h" /* OB_SHARES_MAX */
 
 enum { OPTION_LIKE = 256, OPTION_COUNT, OPTION_MEMORY, OPTION_RESERVATION, OPTION_LIMIT, OPTION_SHARES, OPTION_USES };
 
@@ -88,14 +87,14 @@ static int add_size(json_t *arguments, const char *option, const char *key, cons
 	return json_object_set_new(arguments, key, json_integer((json_int_t)bytes)) < 0 ? OB_EXIT_FAILED : 0;
 }
 
-static int add_number(json_t *arguments, const char *option, const char *key, const char *text)
+static int add_number(json_t *arguments, const char *option, const char *text)
 {
-	char *end;
-	unsigned long number = strtoul(text, &end, 10);
+	uint64_t number = 0;
+	int r = ob_cli_take_count(option, text, 0, OB_SHARES_MAX, &number);
 
-	if (*text < '0' || *text > '9' || *end || number > 1000000)
-		return ob_cli_fail(OB_EXIT_USAGE, "%s: \"%s\" is not a number from 0 to 1000000", option, text);
-	return json_object_set_new(arguments, key, json_integer((json_int_t)number)) < 0 ? OB_EXIT_FAILED : 0;
+	if (r)
+		return r;
+	return json_object_set_new(arguments, option, json_integer((json_int_t)number)) < 0 ? OB_EXIT_FAILED : 0;
 }
 
 static int add_option(json_t *arguments, int letter)
@@ -106,9 +105,9 @@ static int add_option(json_t *arguments, int letter)
 			return ob_cli_fail(OB_EXIT_USAGE, "--like: the name is not valid text");
 		return 0;
 	case OPTION_COUNT:
-		return add_number(arguments, "--count", "count", optarg);
+		return add_number(arguments, "count", optarg);
 	case OPTION_SHARES:
-		return add_number(arguments, "--shares", "shares", optarg);
+		return add_number(arguments, "shares", optarg);
 	case OPTION_MEMORY:
 		return add_size(arguments, "--memory", "ram_bytes", optarg);
 	case OPTION_RESERVATION:

@@ -6,12 +6,12 @@
  * something has changed.
  *
  * The file is a trace at any moment: a line is written by one call that appends, and one that was written in part (the disk
- * is full) is cut off again. A
- * file that exists is not touched. What ends it (SIGINT, SIGTERM, --seconds) ends it with the line that says so; what kills it leaves a
- * trace without one, which is one too.
+ * is full) is cut off again. A file that exists is not touched. What ends it (SIGINT, SIGTERM, --seconds) ends it with the line that
+ * says so; what kills it leaves a trace without one, which is one too.
  *
  * overbookd may go and come: nothing is written while it does not answer, and machines do what they did. One that is not
- * there is gone only after GONE_S of answers without it, since a new overbookd knows nobody at first.
+ * there is gone only after GONE_S of answers without it, since a new overbookd knows nobody at first. One that is silent keeps a round
+ * waiting, and who is to be asked next is asked in the next round: so an end waits for a minute at most (client.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -55,6 +55,7 @@ struct recorded {
 	char name[OB_NAME_MAX + 1];
 	bool is_here;   /* its last line was not that it is gone */
 	uint64_t faults, looked_s, seen_s;
+	uint64_t missing_s; /* the first answer without it; OB_SIM_NONE: it was in the last one */
 	struct ob_sim_load load;
 };
 
@@ -133,12 +134,12 @@ static struct recorded *find(struct record *record, const char *name)
 	if (!machines)
 		return NULL;
 	record->machines = machines;
-	machines[record->n] = (struct recorded){ 0 };
+	machines[record->n] = (struct recorded){ .faults = OB_SIM_NONE, .missing_s = OB_SIM_NONE };
 	memcpy(machines[record->n].name, name, strlen(name) + 1);
 	return &machines[record->n++];
 }
 
-/* Writes what has changed about a machine. */
+/* Writes what has changed about a machine. Returns 0, 1 when overbookd answers no more, or -errno. */
 static int look_at(struct record *record, const char *name, uint64_t second, struct ob_error *err)
 {
 	struct recorded *machine = find(record, name);
@@ -150,9 +151,11 @@ static int look_at(struct record *record, const char *name, uint64_t second, str
 	if (!machine)
 		return 0;
 	machine->seen_s = second;
-	/* One that has gone since, or an overbookd that has: the next look tells. */
-	if (ob_client_call("stats", json_pack("{s:s}", "name", name), NULL, NULL, &answer, &lost) < 0)
-		return 0;
+	machine->missing_s = OB_SIM_NONE;
+	r = ob_client_call("stats", json_pack("{s:s}", "name", name), NULL, NULL, &answer, &lost);
+	/* One that has gone since: the next look tells. */
+	if (r < 0)
+		return r == -ENOENT ? 0 : 1;
 	r = ob_record_load(answer, second - machine->looked_s, &machine->faults, &event.load);
 	json_decref(answer);
 	if (r < 0)
@@ -172,13 +175,17 @@ static int note_gone(struct record *record, uint64_t second, struct ob_error *er
 		struct recorded *machine = &record->machines[i];
 		int r;
 
-		if (!machine->is_here || second < machine->seen_s + GONE_S)
+		if (!machine->is_here || machine->seen_s == second)
+			continue;
+		if (machine->missing_s == OB_SIM_NONE)
+			machine->missing_s = second;
+		if (second < machine->missing_s + GONE_S)
 			continue;
 		r = write_event(record, (struct ob_sim_event){ .second = second, .kind = OB_SIM_GONE }, machine, NULL, err);
 		if (r < 0)
 			return r;
 		machine->is_here = false;
-		machine->faults = 0;
+		machine->faults = OB_SIM_NONE;
 	}
 	return 0;
 }
@@ -190,22 +197,23 @@ static int look(struct record *record, struct ob_error *err)
 	json_t *answer;
 	uint64_t second;
 	size_t i;
-	int r = 0;
+	int r = ob_client_call("ps", NULL, NULL, NULL, &answer, &lost) < 0;
 
-	if (ob_client_call("ps", NULL, NULL, NULL, &answer, &lost) < 0) {
-		/* Nobody is missed while overbookd is. */
-		for (i = 0; i < record->n; i++)
-			record->machines[i].seen_s = now_s(record);
-		return 0;
-	}
 	second = now_s(record);
-	json_array_foreach(json_object_get(answer, "machines"), i, row) {
-		r = look_at(record, ob_client_text(row, "name"), second, err);
-		if (r < 0)
-			break;
+	if (!r) {
+		json_array_foreach(json_object_get(answer, "machines"), i, row) {
+			r = look_at(record, ob_client_text(row, "name"), second, err);
+			if (r)
+				break;
+		}
+		json_decref(answer);
 	}
-	json_decref(answer);
-	return r < 0 ? r : note_gone(record, second, err);
+	if (r <= 0)
+		return r < 0 ? r : note_gone(record, second, err);
+	/* Nobody is missed while overbookd is. */
+	for (i = 0; i < record->n; i++)
+		record->machines[i].missing_s = OB_SIM_NONE;
+	return 0;
 }
 
 /* Waits for the next look. Returns whether to go on. */

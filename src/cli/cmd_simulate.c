@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/table.h"
@@ -241,11 +242,16 @@ static json_t *row_of(const struct simulate *s, size_t i)
 static json_t *make_result(const struct simulate *s)
 {
 	json_t *rows = json_array();
+	char name[256];
 
+	ob_text_clean(name, sizeof(name), s->is_synthetic ? ob_sim_synthetic_name(s->synthetic.kind) : s->trace);
 	for (size_t i = 0; i < s->n; i++)
-		json_array_append_new(rows, row_of(s, i));
-	return json_pack("{s:s, s:s?, s:I, s:I, s:I, s:I, s:o}", s->is_synthetic ? "synthetic" : "trace",
-			 s->is_synthetic ? ob_sim_synthetic_name(s->synthetic.kind) : s->trace, "program_version", OB_VERSION,
+		if (json_array_append_new(rows, row_of(s, i)) < 0) {
+			json_decref(rows);
+			return NULL;
+		}
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", s->is_synthetic ? "synthetic" : "trace",
+			 name, "program_version", OB_VERSION,
 			 "hosts", (json_int_t)s->hosts, "budget_bytes", (json_int_t)s->budget_bytes, "seconds", (json_int_t)s->played_seconds,
 			 "seed", (json_int_t)s->synthetic.seed, "rows", rows);
 }

@@ -50,7 +50,7 @@ static void set_kinds(const json_t *stats, struct ob_sim_load *load)
 int ob_record_load(const json_t *machine, uint64_t seconds, uint64_t *faults, struct ob_sim_load *ret)
 {
 	const json_t *stats = json_object_get(machine, "stats");
-	uint64_t now = all_faults(stats), came = *faults ? ob_less(now, *faults) : 0, maximum = ob_client_number(machine, "maximum_bytes");
+	uint64_t now = all_faults(stats), came = *faults == OB_SIM_NONE ? 0 : ob_less(now, *faults), maximum = ob_client_number(machine, "maximum_bytes");
 	struct ob_sim_load load = ob_sim_load_default();
 
 	if (!ob_client_number(stats, "ram_bytes"))

@@ -21,7 +21,7 @@
 #include "sim/trace.h"
 
 /*
- * machine: an answer to `stats`. *faults: all of them at the last look, 0 at the first; seconds: since then. Returns 0; or
+ * machine: an answer to `stats`. *faults: all of them at the last look, OB_SIM_NONE at the first; seconds: since then. Returns 0; or
  * -ENODATA while its engine has not reported, or has reported what cannot be.
  */
 int ob_record_load(const json_t *machine, uint64_t seconds, uint64_t *faults, struct ob_sim_load *ret);

@@ -5,6 +5,7 @@
 
 #include <jansson.h>
 
+#include "daemon/plan.h"
 #include "daemon/registry.h"
 
 #define OB_API_VERSION      1
@@ -57,6 +58,9 @@ void ob_wait_cancel(struct ob_client *client);
 
 /* How a machine looks: a row of `ps`, what of it is counted there, and everything for `stats`; the host's large pages. New references, NULL when memory is short. */
 json_t *ob_render_row(const struct ob_machine *machine);
+
+/* The answer to `plan`: then is everybody as he would be, count newcomers last (arbiter.h). */
+json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then);
 json_t *ob_render_counts(const struct ob_machine *machine);
 json_t *ob_render_stats(const struct ob_machine *machine);
 json_t *ob_render_large(const struct ob_daemon *daemon);

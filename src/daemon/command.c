@@ -360,40 +360,6 @@ static void read_admission(struct request *request, struct admission *ret)
 		complain(request, "reservation_bytes", "at most ram_bytes");
 }
 
-static json_t *bytes_or_null(uint64_t bytes)
-{
-	return bytes == OB_BUDGET_NONE ? json_null() : json_integer((json_int_t)OB_MIN(bytes, (uint64_t)INT64_MAX));
-}
-
-static json_t *render_planned(const struct ob_budget_machine *then)
-{
-	return json_pack("{s:o, s:o, s:o}", "uses_bytes", bytes_or_null(then->active_bytes), "then_bytes", bytes_or_null(then->target_bytes),
-			 "lacks_bytes", bytes_or_null(ob_plan_lacks(then)));
-}
-
-static void answer_plan(struct request *request, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then)
-{
-	struct ob_daemon *daemon = ob_client_daemon(request->client);
-	json_t *machines = json_array(), *newcomers;
-	size_t i = 0;
-
-	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next, i++) {
-		json_t *row = render_planned(&then[i]);
-
-		(void)json_object_set_new(row, "name", json_string(machine->name));
-		(void)json_object_set_new(row, "now_bytes", bytes_or_null(machine->target_bytes));
-		(void)json_array_append_new(machines, row);
-	}
-	newcomers = count ? render_planned(&then[i]) : json_object();
-	(void)json_object_set_new(newcomers, "count", json_integer((json_int_t)count));
-	ob_client_answer(request->client, json_pack("{s:I, s:o, s:b, s:o, s:o, s:I, s:I, s:I, s:o, s:o}", "budget_bytes",
-						    (json_int_t)daemon->budget_bytes, "guaranteed_bytes", bytes_or_null(plan->guaranteed_bytes),
-						    "admitted", plan->most_admitted >= count, "uses_bytes", bytes_or_null(plan->uses_bytes),
-						    "lacks_bytes", bytes_or_null(plan->lacks_bytes), "lacking", (json_int_t)plan->lacking,
-						    "most_admitted", (json_int_t)plan->most_admitted, "most_at_ease",
-						    (json_int_t)plan->most_at_ease, "newcomers", newcomers, "machines", machines));
-}
-
 /* Fills in what is not given from the machine that newcomers are to be like, if there is one. */
 static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *ret)
 {
@@ -426,7 +392,7 @@ static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *r
 static void run_plan(struct request *request)
 {
 	struct ob_daemon *daemon = ob_client_daemon(request->client);
-	size_t count = get_number(request, "count", 0, OB_DAEMON_MACHINES_MAX - daemon->machine_count, 1);
+	size_t most = OB_DAEMON_MACHINES_MAX - daemon->machine_count, count = get_number(request, "count", 0, most, most ? 1 : 0);
 	const struct ob_budget_machine *then;
 	struct ob_arbiter_newcomer newcomer;
 	struct ob_plan plan;
@@ -438,7 +404,7 @@ static void run_plan(struct request *request)
 		return;
 	}
 	then = ob_arbiter_plan(daemon, &newcomer, count, &plan);
-	answer_plan(request, count, &plan, then);
+	ob_client_answer(request->client, ob_render_plan(daemon, count, &plan, then));
 }
 
 static void run_admit(struct request *request)

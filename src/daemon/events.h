@@ -4,7 +4,8 @@
  * systemd's journal, the same line with fields to look for: MESSAGE_ID by the kind of event, MACHINE and MACHINE_PID.
  * overbookd(8) lists the kinds with their ids, which are for ever.
  *
- * Of what an agent can repeat as often as it likes, a machine has at most one event a second.
+ * What an agent's statistics tell, and that it has stopped, is looked at again a second after something was told, no sooner. That it
+ * is here is told each time it connects.
  */
 #ifndef OB_DAEMON_EVENTS_H
 #define OB_DAEMON_EVENTS_H

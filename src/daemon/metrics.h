@@ -11,7 +11,7 @@
  *
  * Latencies of faults are one histogram, by machine and kind. Its boundaries are powers of two in nanoseconds, as those of
  * the engine's buckets are, every octave from a microsecond to 17 seconds. A machine whose agent has told nothing yet is left out but for
- * what overbookd itself knows. Numbers that stand for "none" are 0, as in the JSON protocol.
+ * what overbookd itself knows. Numbers that stand for "none" are 0, as in the JSON protocol, and so is a working set that is not known.
  */
 #ifndef OB_DAEMON_METRICS_H
 #define OB_DAEMON_METRICS_H

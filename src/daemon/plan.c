@@ -35,7 +35,7 @@ static void divide(const struct ob_plan_question *question, size_t count, struct
 	for (size_t i = question->n; i < n; i++)
 		question->scratch[i] = question->newcomer;
 	ob_budget_divide(question->budget_bytes, question->tax_percent, question->scratch, n);
-	*ret = (struct ob_plan){ .guaranteed_bytes = ob_budget_guaranteed(question->scratch, n) };
+	*ret = (struct ob_plan){ .budget_bytes = question->budget_bytes, .guaranteed_bytes = ob_budget_guaranteed(question->scratch, n) };
 	for (size_t i = 0; i < n; i++) {
 		uint64_t lacks = ob_plan_lacks(&question->scratch[i]);
 

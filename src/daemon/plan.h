@@ -21,6 +21,7 @@ struct ob_plan_question {
 };
 
 struct ob_plan {
+	uint64_t budget_bytes;     /* that was divided */
 	uint64_t guaranteed_bytes; /* to all, newcomers included; above the budget: they would not be admitted */
 	uint64_t uses_bytes;       /* all of them together; saturates */
 	uint64_t lacks_bytes;      /* sum over all */

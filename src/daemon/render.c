@@ -16,6 +16,11 @@ static json_int_t bytes_or_none(uint64_t value)
 	return value == OB_BUDGET_NONE ? 0 : number(value);
 }
 
+static json_t *bytes_or_null(uint64_t value)
+{
+	return value == OB_BUDGET_NONE ? json_null() : json_integer(number(value));
+}
+
 /* Adds a member; object becomes NULL when memory is short, so that a chain of these needs one check. */
 static void add(json_t **object, const char *key, json_t *value)
 {
@@ -43,8 +48,7 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	add(&row, "maximum_bytes", json_integer(bytes_or_none(machine->maximum_bytes)));
 	add(&row, "limit_bytes", json_integer(bytes_or_none(machine->limit_bytes)));
 	add(&row, "target_bytes", json_integer(bytes_or_none(machine->target_bytes)));
-	add(&row, "working_set_bytes", machine->working_set.believed_bytes == OB_BUDGET_NONE ?
-					       json_null() : json_integer(number(machine->working_set.believed_bytes)));
+	add(&row, "working_set_bytes", bytes_or_null(machine->working_set.believed_bytes));
 	add_number(&row, "ram_bytes", stats->ram_bytes ? stats->ram_bytes : machine->ram_bytes);
 	add_number(&row, "cost_bytes", stats->cost_bytes);
 	add_number(&row, "resident_bytes", stats->resident_bytes);
@@ -185,4 +189,42 @@ json_t *ob_render_large(const struct ob_daemon *daemon)
 	add_number(&object, "resets", host->resets);
 	add(&object, "shareable_pages", shareable == OB_LARGE_UNKNOWN ? json_null() : json_integer(shareable));
 	return object;
+}
+
+static void add_planned(json_t **object, const struct ob_budget_machine *then)
+{
+	add(object, "uses_bytes", then->active_bytes == OB_BUDGET_NONE ? json_null() : bytes_or_null(ob_plan_uses(then)));
+	add(object, "then_bytes", bytes_or_null(then->target_bytes));
+	add_number(object, "lacks_bytes", ob_plan_lacks(then));
+}
+
+json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then)
+{
+	json_t *machines = json_array(), *newcomers = json_object(), *answer = json_object();
+
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next, then++) {
+		json_t *row = json_object();
+
+		add(&row, "name", json_string(machine->name));
+		add(&row, "now_bytes", bytes_or_null(machine->target_bytes));
+		add_planned(&row, then);
+		if (json_array_append_new(machines, row) < 0) {
+			json_decref(machines);
+			machines = NULL;
+		}
+	}
+	add_number(&newcomers, "count", count);
+	if (count)
+		add_planned(&newcomers, then);
+	add_number(&answer, "budget_bytes", plan->budget_bytes);
+	add(&answer, "guaranteed_bytes", bytes_or_null(plan->guaranteed_bytes));
+	add(&answer, "admitted", json_boolean(plan->most_admitted >= count));
+	add(&answer, "uses_bytes", bytes_or_null(plan->uses_bytes));
+	add(&answer, "lacks_bytes", bytes_or_null(plan->lacks_bytes));
+	add_number(&answer, "lacking", plan->lacking);
+	add_number(&answer, "most_admitted", plan->most_admitted);
+	add_number(&answer, "most_at_ease", plan->most_at_ease);
+	add(&answer, "newcomers", newcomers);
+	add(&answer, "machines", machines);
+	return answer;
 }

@@ -12,6 +12,7 @@ import sys
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import cases
 
 CHASE = os.path.abspath(sys.argv[1])

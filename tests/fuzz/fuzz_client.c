@@ -120,7 +120,7 @@ static void fetch(void)
 static void record(const uint8_t *data, size_t size)
 {
 	json_t *answer = json_loadb((const char *)data, size, JSON_DISABLE_EOF_CHECK, NULL);
-	uint64_t faults = 1;
+	uint64_t faults = OB_SIM_NONE;
 	struct ob_sim_load load;
 
 	for (int look = 0; look < 2 && answer; look++)

@@ -23,7 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import cases
 
 MIB = 1 << 20
 OVERBOOKD = None  # path of the program under test; set by the importer
@@ -463,36 +465,30 @@ def test(function):
     return function
 
 
+def run_with(function, *args, **options):
+    daemon = Daemon(*args, **options)
+    try:
+        function(daemon)
+    except BaseException:
+        sys.stderr.write(daemon.logged())
+        daemon.abandon()
+        raise
+    daemon.stop()
+
+
 def with_daemon(*args, **options):
     def wrap(function):
         def run():
-            daemon = Daemon(*args, **options)
-            try:
-                function(daemon)
-            except BaseException:
-                sys.stderr.write(daemon.logged())
-                daemon.abandon()
-                raise
-            daemon.stop()
+            run_with(function, *args, **options)
         run.__name__ = function.__name__
+        run.skip = getattr(function, "skip", None)
         return test(run)
     return wrap
 
 
 def main(overbook):
     """Runs all tests; overbook: the command line tool, or None."""
-    print("1..%d" % len(tests))
-    failed = 0
-    for number, function in enumerate(tests, 1):
-        name = function.__name__.replace("_", " ")
-        if overbook is None and "command line tool" in name:
-            print("ok %d - %s # SKIP overbook is not built" % (number, name), flush=True)
-            continue
-        try:
-            function()
-            print("ok %d - %s" % (number, name), flush=True)
-        except BaseException:
-            failed += 1
-            traceback.print_exc()
-            print("not ok %d - %s" % (number, name), flush=True)
-    return failed > 0
+    for function in tests:
+        if overbook is None and "command_line_tool" in function.__name__:
+            function.skip = "overbook is not built"
+    return cases.main(*tests)

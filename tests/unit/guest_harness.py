@@ -10,10 +10,13 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-import traceback
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import cases
 
 MIB = 1 << 20
 HELLO, MEMORY, APP, WELCOME, TARGET = 1, 2, 3, 16, 17
@@ -313,18 +316,4 @@ def with_guest(program, *args, **options):
 
 
 def main():
-    print("1..%d" % len(tests))
-    failed = 0
-    for number, function in enumerate(tests, 1):
-        name = function.__name__.replace("_", " ")
-        if getattr(function, "skip", None):
-            print("ok %d - %s # SKIP %s" % (number, name, function.skip), flush=True)
-            continue
-        try:
-            function()
-            print("ok %d - %s" % (number, name), flush=True)
-        except BaseException:
-            failed += 1
-            traceback.print_exc()
-            print("not ok %d - %s" % (number, name), flush=True)
-    return failed > 0
+    return cases.main(*tests)

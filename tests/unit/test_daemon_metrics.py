@@ -18,7 +18,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import FIELDS, MIB, Agent, Daemon, activate, main, rewrite, test, with_daemon
+from daemon_harness import FIELDS, MIB, Agent, Daemon, activate, main, refused, rewrite, run_with, test
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 DASHBOARD = os.path.abspath(sys.argv[2])
@@ -84,10 +84,16 @@ def is_closed(sock):
 
 
 def with_metrics(function):
-    def run(daemon):
-        function(daemon, int(daemon.args[1].rsplit(":", 1)[1]))
+    def run():
+        # Chosen now: what others have done meanwhile may have taken it.
+        port = free_port()
+
+        def with_port(daemon):
+            function(daemon, port)
+        run_with(with_port, "--metrics", "127.0.0.1:%d" % port, "--budget", "2G")
     run.__name__ = function.__name__
-    return with_daemon("--metrics", "127.0.0.1:%d" % free_port(), "--budget", "2G")(run)
+    run.skip = getattr(function, "skip", None)
+    return test(run)
 
 
 @with_metrics
@@ -156,8 +162,7 @@ def addresses_of_all_kinds_are_served():
 def addresses_are_checked():
     for address in ("", "9273", ":9273", "localhost:9273", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1:+1", "127.0.0.1:9273x",
                     "::1:9273", "[::1]", "[::1:9273", "[127.0.0.1]:9273", "unix:", "unix:metrics.sock", "unix:/" + "x" * 108, "1.2.3:9273", "on"):
-        result = subprocess.run([OVERBOOKD, "--metrics", address], capture_output=True, text=True, timeout=20)
-        assert result.returncode == 2 and '--metrics "%s" is not an address such as 127.0.0.1:9273' % address in result.stderr, (address, result)
+        assert '--metrics "%s" is not an address such as 127.0.0.1:9273' % address in refused("--metrics", address), address
 
 
 @test
@@ -171,8 +176,7 @@ def a_reload_moves_them():
 
         def reload(text):
             rewrite(config, text)
-            daemon.process.send_signal(signal.SIGHUP)
-            daemon.until_told("READY=1")
+            daemon.reload()
 
         def refuses(port):
             try:
@@ -284,18 +288,19 @@ def a_large_answer_does_not_hold_anybody_up(daemon, port):
         Agent(daemon, "m%03d" % i, ram=64 * MIB)
     daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machines") == 100)
     reader = raw(port, b"GET /metrics HTTP/1.0\r\n\r\n")
-    got, slowest = b"", 0.0
+    got, parts, asked = b"", 0, 0
     while True:
         part = reader.recv(10000)
         if not part:
             break
         got += part
-        start = time.monotonic()
-        if len(got) % 7 == 0:
+        parts += 1
+        # It answers while most of the text has not been read, nor can have been written.
+        if parts % 4 == 0:
             assert daemon.call("version")["ok"]
-            slowest = max(slowest, time.monotonic() - start)
+            asked += 1
+    assert asked > 3, (asked, parts, len(got))
     assert got.startswith(b"HTTP/1.") and got.count(b"overbook_machine_fault_latency_seconds_count{") == 600, len(got)
-    assert slowest < 1, slowest
 
 
 @with_metrics
@@ -315,13 +320,12 @@ def the_dashboard_names_nothing_that_is_not_there(daemon, port):
 
 @with_metrics
 def promtool_finds_nothing_wrong(daemon, port):
-    if not shutil.which("promtool"):
-        print("# promtool is not installed (Debian package prometheus): skipped", flush=True)
-        return
     Agent(daemon, "web")
     daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_cost_bytes", machine="web") is not None)
     result = subprocess.run(["promtool", "check", "metrics"], input=ask(daemon, port)[2], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and not result.stderr, result.stderr
 
 
+if not shutil.which("promtool"):
+    daemon_harness.tests[-1].skip = "promtool is not installed (Debian package prometheus)"
 sys.exit(main(None))

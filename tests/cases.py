@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Test cases that are functions, told in TAP: each raises when something is wrong, or Skip."""
+"""Test cases that are functions, told in TAP: each raises when something is wrong, or Skip; one with an attribute skip is not tried."""
 import traceback
 
 
@@ -8,22 +8,25 @@ class Skip(Exception):
 
 
 def passes(case, number):
+    name = case.__name__.replace("_", " ")
     try:
+        if getattr(case, "skip", None):
+            raise Skip(case.skip)
         case()
     except Skip as reason:
-        print(f"ok {number} - {case.__name__} # SKIP {reason}", flush=True)
+        print(f"ok {number} - {name} # SKIP {reason}", flush=True)
         return True
     except Exception:  # pylint: disable=broad-except
         for line in traceback.format_exc().splitlines():
             print(f"# {line}")
-        print(f"not ok {number} - {case.__name__}", flush=True)
+        print(f"not ok {number} - {name}", flush=True)
         return False
-    print(f"ok {number} - {case.__name__}", flush=True)
+    print(f"ok {number} - {name}", flush=True)
     return True
 
 
 def main(*cases):
     """Runs them all. Returns the program's status."""
-    print(f"1..{len(cases)}")
+    print(f"1..{len(cases)}", flush=True)
     results = [passes(case, number) for number, case in enumerate(cases, 1)]
     return 0 if all(results) else 1
