@@ -78,7 +78,7 @@ static int run_all(struct pager_guest *guest, enum guest_job job, struct pager_s
 		struct processor *processor = &guest->processors[started];
 
 		*processor = (struct processor){ .guest = guest, .number = started, .job = job, .deadline_ns = deadline_ns,
-						 .ops = stage->ops ? OB_MAX(stage->ops / guest->vm.vcpus, 1) : 0 };
+						 .ops = stage->ops ? OB_MAX(stage->ops / guest->vm.vcpus, 1u) : 0 };
 		r = pthread_create(&processor->thread, NULL, run_processor, processor);
 	}
 	if (r)

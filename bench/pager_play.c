@@ -240,7 +240,7 @@ int pager_play_run(struct pager_play *game, struct pager_stage *stage, struct ob
 		struct player *player = &game->players[started];
 
 		memset(&player->tally, 0, sizeof(player->tally));
-		player->ops = stage->ops ? OB_MAX(stage->ops / threads, 1) : 0;
+		player->ops = stage->ops ? OB_MAX(stage->ops / threads, 1u) : 0;
 		player->deadline = deadline;
 		r = pthread_create(&player->thread, NULL, play, player);
 	}
@@ -287,8 +287,8 @@ int pager_play_open(struct pager *pager, struct pager_play **ret_play, struct ob
 	if (!game)
 		return ob_error_sys(err, ENOMEM, "cannot start");
 	game->pager = pager;
-	game->window_pages = (uint32_t)OB_MAX(OB_MIN(window, pager->pages) / options->threads, 1);
-	game->phase_ops = options->phase_ops ? OB_MAX(options->phase_ops / options->threads, 1) :
+	game->window_pages = (uint32_t)OB_MAX(OB_MIN(window, pager->pages) / options->threads, 1u);
+	game->phase_ops = options->phase_ops ? OB_MAX(options->phase_ops / options->threads, 1u) :
 			  (uint64_t)PHASE_ROUNDS * game->window_pages;
 	if (options->pattern == PAGER_ZIPF && scatter(pager, err) < 0) {
 		free(game);

@@ -206,7 +206,7 @@ static void take_counts(struct machine *m, uint32_t page)
 		uint32_t count = m->counts[at], since = count - m->counted[at];
 
 		m->counted[at] = count;
-		m->now[page].writes[i] = (uint16_t)OB_MIN(since, UINT16_MAX);
+		m->now[page].writes[i] = (uint16_t)OB_MIN(since, (uint64_t)UINT16_MAX);
 	}
 }
 

@@ -12,8 +12,13 @@
 #define OB_LIKELY(x)         __builtin_expect(!!(x), 1)
 #define OB_UNLIKELY(x)       __builtin_expect(!!(x), 0)
 #define OB_ARRAY_LEN(a)      (sizeof(a) / sizeof((a)[0]))
-#define OB_MIN(a, b)         ((a) < (b) ? (a) : (b))
-#define OB_MAX(a, b)         ((a) > (b) ? (a) : (b))
+
+/* The smaller and the larger of two. Each argument is evaluated once: it may be a call, or what another thread changes. */
+#define OB_MIN(a, b)            OB_PICK(<, a, b, __COUNTER__)
+#define OB_MAX(a, b)            OB_PICK(>, a, b, __COUNTER__)
+/* Each has names of its own, so that one may stand in another's arguments. */
+#define OB_PICK(than, a, b, n)  OB_PICK_(than, a, b, n)
+#define OB_PICK_(than, a, b, n) ({ __auto_type ob_a##n = (a); __auto_type ob_b##n = (b); ob_a##n than ob_b##n ? ob_a##n : ob_b##n; })
 
 /* Tells the processor that this thread spins. */
 static inline void ob_cpu_relax(void)

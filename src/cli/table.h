@@ -8,7 +8,7 @@
 #include <jansson.h>
 
 #define OB_CELL_MAX    64
-#define OB_COLUMNS_MAX 16
+#define OB_COLUMNS_MAX 16u
 
 struct ob_column {
 	const char *title, *key;

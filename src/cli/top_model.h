@@ -25,7 +25,7 @@
 #include "proto/wire.h"
 
 #define OB_TOP_ROWS_MAX 4096
-#define OB_TOP_HISTORY  300 /* answers that a machine's curves go back */
+#define OB_TOP_HISTORY  300u /* answers that a machine's curves go back */
 #define OB_TOP_TEXT     80
 #define OB_TOP_UNKNOWN  UINT64_MAX
 

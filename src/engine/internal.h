@@ -37,7 +37,7 @@
 #include "engine/swap_io.h"
 #include "kern/uffd.h"
 
-#define OB_FAULT_THREADS_MAX 8
+#define OB_FAULT_THREADS_MAX 8u
 #define OB_PENDING_MAX       1024
 #define OB_WINDOW_MAX        64u /* pages that one read from the store brings back at most */
 #define OB_FILL_MAX          32u /* ... and that one fault decompresses, or reads in the foreground */

@@ -12,7 +12,7 @@
 #include "base/fd.h"
 #include "kern/probe.h"
 
-#define DEPTH_MAX 256
+#define DEPTH_MAX 256u
 
 struct ob_ring {
 	struct io_uring uring;

@@ -22,7 +22,7 @@ struct move_arg {
 #define MOVE_MODE_DONTWAKE (1ull << 0)
 #define USERFAULTFD_NEW    _IO(0xAA, 0x00) /* on /dev/userfaultfd */
 
-#define MAX_EVENTS  32
+#define MAX_EVENTS  32u
 #define LOCK_TRIES  200 /* how often the same page may answer EAGAIN before the caller hears of it */
 
 static int raw_ioctl(int fd, unsigned long request, void *arg)

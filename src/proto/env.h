@@ -25,7 +25,7 @@
 
 #define OB_NAME_MAX   63 /* bytes of a machine's or domain's name: letters, digits and ._- not starting with . or - */
 #define OB_SHARES_DEFAULT 1000
-#define OB_SHARES_MAX     1000000
+#define OB_SHARES_MAX     1000000u
 
 #define OB_LIMIT_MIN (16ull << 20) /* bytes; the least limit that can be kept at all */
 

@@ -85,10 +85,10 @@
 #define OB_WIRE_HEADER_SIZE 24
 #define OB_WIRE_MAX         65536 /* bytes of the largest message, header and all */
 #define OB_WIRE_TEXT_MAX    512   /* bytes of the longest string */
-#define OB_WIRE_RANGES_MAX  64
+#define OB_WIRE_RANGES_MAX  64u
 #define OB_WIRE_POLL_MIN_MS 20
 #define OB_WIRE_POLL_MAX_MS 60000
-#define OB_WIRE_SHARES_MAX  512  /* entries of a message about sharing */
+#define OB_WIRE_SHARES_MAX  512u /* entries of a message about sharing */
 #define OB_WIRE_KEY_SIZE    192  /* bytes of the hash's key */
 #define OB_WIRE_STAGING_MAX 64   /* pages of the staging memory */
 #define OB_WIRE_EXTENT_MAX  4096 /* pages of the largest extent */

@@ -17,7 +17,7 @@
 #include "disk.h"
 #include "ram.h"
 
-#define CREW_PLAYERS_MAX 8
+#define CREW_PLAYERS_MAX 8u
 #define CREW_RAMS_MAX    4
 
 enum crew_mix {

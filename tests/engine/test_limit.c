@@ -241,6 +241,14 @@ static void compressible_memory_stays_out_of_the_store_where_it_fits(void **stat
 	ram_free(ram);
 }
 
+/* Looks at a page of the region. */
+static void look_at(struct bed *bed, struct ram *ram, uint64_t page)
+{
+	ram_lock_range(ram, (uint32_t)page, 1);
+	bed_assert_ok(bed, ram_check(ram, (uint32_t)page));
+	ram_unlock_range(ram, (uint32_t)page, 1);
+}
+
 /*
  * Nearly all of a memory is evicted, then all of it may come back, so that nothing is lifted any more; and nothing comes along for free. The
  * first `pages` are looked at in any order. Returns the faults it took for each 1000 that were evicted.
@@ -268,11 +276,8 @@ static uint64_t faults_to_come_back(uint32_t pages)
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 160 * OB_MIB));
 	ob_store(&bed->engine->around, 1);
 	before = bed_stats(bed);
-	for (uint32_t i = 0; i < pages; i++) {
-		ram_lock_range(ram, order[i], 1);
-		bed_assert_ok(bed, ram_check(ram, order[i]));
-		ram_unlock_range(ram, order[i], 1);
-	}
+	for (uint32_t i = 0; i < pages; i++)
+		look_at(bed, ram, order[i]);
 	after = bed_stats(bed);
 	assert_int_equal(after.lifted_pages, before.lifted_pages);
 	assert_int_equal(ob_load(&bed->engine->around), 1);
@@ -296,6 +301,55 @@ static void what_the_guest_turns_to_comes_with_its_neighbours(void **state)
 static void what_it_asks_for_everywhere_comes_alone(void **state)
 {
 	assert_in_range(faults_to_come_back(128 * MIB_PAGES), 600, 1000);
+}
+
+/* By the pages' words: by what the chunk counts nobody would see that another has changed them. */
+static unsigned in_place(const struct bed *bed, unsigned chunk)
+{
+	const uint64_t *words = &bed->engine->region[0].words[(size_t)chunk * OB_CHUNK_PAGES];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < OB_CHUNK_PAGES; i++)
+		n += ob_page_state(ob_load(&words[i])) == OB_PAGE_RESIDENT;
+	return n;
+}
+
+/* After ever more pages of a chunk one is looked at from where a few more would reach into the next chunk: another lock guards that. */
+static void what_comes_along_is_of_the_same_chunk(void **state)
+{
+	enum { MIB = 96, CHUNKS = MIB / 2, STEP = 12, LEAST = 6, BEFORE_END = 25 };
+	struct ram *ram = ram_new(MIB * MIB_PAGES, 0x8c);
+	struct bed *bed;
+	unsigned judged = 0;
+
+	bed_active_watch_ms = LONG_MS;
+	bed = bed_new(0, 0);
+	bed_active_watch_ms = 0;
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, MIB * OB_MIB, &bed->err));
+	/* With nothing but zeros a chunk would be left to the kernel. */
+	for (uint32_t page = 0; page < ram->pages; page++)
+		ram_write(ram, page, page % OB_CHUNK_PAGES == 1 ? PATTERN_COMPRESSIBLE : PATTERN_ZERO, 0);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 16 * OB_MIB));
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 2 * MIB * OB_MIB));
+	ob_store(&bed->engine->around, 1);
+	for (unsigned c = 0; c + 1 < CHUNKS; c += 2) {
+		uint64_t first = (uint64_t)c * OB_CHUNK_PAGES;
+
+		if (in_place(bed, c) || in_place(bed, c + 1))
+			continue;
+		for (unsigned i = 0; i < LEAST + c / 2; i++)
+			look_at(bed, ram, first + i * STEP);
+		look_at(bed, ram, first + OB_CHUNK_PAGES - BEFORE_END);
+		assert_int_equal(in_place(bed, c + 1), 0);
+		judged++;
+	}
+	print_message("# %u chunks were empty before\n", judged);
+	assert_true(judged >= CHUNKS / 4);
+	bed_assert_ok(bed, ram_check_all(ram));
+	assert_int_equal(bed_stats(bed).internal_errors, 0);
+	bed_free(bed);
+	ram_free(ram);
 }
 
 static void zero_pages_cost_nothing(void **state)
@@ -338,6 +392,7 @@ int main(void)
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
+		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(what_it_asks_for_everywhere_comes_alone),
 		cmocka_unit_test(zero_pages_cost_nothing),
