@@ -30,6 +30,7 @@
  * one by then, it is right or wrong by chance, once.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "engine/internal.h"
@@ -139,7 +140,9 @@ static int take_sample(struct ob_engine *engine, struct ob_place *place, uint64_
 	if (state == OB_PAGE_RESIDENT) {
 		sample->lifted = (uint16_t)lift(engine, place);
 		if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_BENCHED) {
-			ob_lift_return_all(engine, place);
+			/* It would not move; others of its large page did. */
+			if (sample->lifted)
+				ob_lift_return_all(engine, place);
 			return 0;
 		}
 	}
@@ -174,6 +177,8 @@ static void put_back(struct ob_engine *engine, const struct ob_active_sample *sa
 		return;
 	if (ob_chunk_is_whole(place->chunk))
 		(void)!ob_lift_return_whole(engine, place);
+	else if (sample->lifted > 1)
+		ob_lift_return_all(engine, place);
 	else
 		(void)!ob_lift_return(engine, place, place->page, 1);
 }
@@ -205,12 +210,12 @@ static int look_at(struct ob_engine *engine, const struct ob_active_sample *samp
 		return 1;
 	ob_chunk_lock_background(place.chunk);
 	state = ob_page_state(*ob_place_word(&place, place.page));
-	if (place.chunk->watched || state == OB_PAGE_ABSENT || state == OB_PAGE_BALLOONED) {
+	if (place.chunk->watched || state == OB_PAGE_ABSENT || state == OB_PAGE_BALLOONED || state == OB_PAGE_MAPPED) {
 		/* An open chunk was empty, and then touched; of one that is not, the guest has given the page back. */
 		is_over = 1;
 		if (place.chunk->open)
 			judged(engine, 1);
-	} else if (state == OB_PAGE_RESIDENT) {
+	} else if (state == OB_PAGE_RESIDENT || state == OB_PAGE_PINNED) {
 		is_over = 1;
 		judged(engine, 1);
 	} else if (is_over) {
@@ -237,8 +242,8 @@ static void look_at_all(struct ob_engine *engine, uint64_t now)
 	active->n = left;
 }
 
-/* Nobody wants to know any more. */
-static void drop_all(struct ob_engine *engine)
+/* Nobody wants to know any more; and who does later is told nothing of today. */
+static void forget(struct ob_engine *engine)
 {
 	struct ob_active *active = &engine->active;
 
@@ -254,6 +259,10 @@ static void drop_all(struct ob_engine *engine)
 	}
 	active->n = 0;
 	active->lifted_pages = 0;
+	memset(active->average, 0, sizeof(active->average));
+	memset(active->weight, 0, sizeof(active->weight));
+	ob_store(&active->permille, 0);
+	ob_store(&active->samples, 0);
 }
 
 void ob_active_step(struct ob_engine *engine, uint64_t now)
@@ -277,7 +286,7 @@ void ob_active_step(struct ob_engine *engine, uint64_t now)
 				draw(engine, now);
 	} else {
 		active->next_ns = now + pause;
-		drop_all(engine);
+		forget(engine);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 }

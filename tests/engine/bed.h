@@ -21,6 +21,7 @@
 
 #define MIB_PAGES     256u   /* pages a MiB */
 #define HANG_MS       30000u /* a guest that makes no progress for so long hangs */
+#define BED_NO_SAMPLES (24u * 3600 * 1000) /* for bed_active_watch_ms: nothing is lifted for a sample */
 
 /* Sanitizers keep shadows of memory in the process: what it holds says little about the engine then. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

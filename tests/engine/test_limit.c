@@ -24,7 +24,6 @@
 #include "player.h"
 
 #define RAM_MIB     96u
-#define LONG_MS     (24u * 3600 * 1000)
 #define OWN_BYTES   (512 * OB_KIB) /* what the test itself may take after its first look: stacks, stdio */
 #define PSS_RETRIES 3
 
@@ -261,7 +260,7 @@ static uint64_t faults_to_come_back(uint32_t pages)
 	struct bed *bed;
 
 	assert_non_null(order);
-	bed_active_watch_ms = LONG_MS; /* nothing is lifted for a sample meanwhile */
+	bed_active_watch_ms = BED_NO_SAMPLES; /* nothing is lifted for a sample meanwhile */
 	bed = bed_new(16 * OB_MIB, 0);
 	bed_active_watch_ms = 0;
 	for (uint32_t i = 0; i < pages; i++) {
@@ -322,7 +321,7 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 	struct bed *bed;
 	unsigned judged = 0;
 
-	bed_active_watch_ms = LONG_MS;
+	bed_active_watch_ms = BED_NO_SAMPLES;
 	bed = bed_new(0, 0);
 	bed_active_watch_ms = 0;
 	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, MIB * OB_MIB, &bed->err));
