@@ -314,7 +314,7 @@ void ob_arbiter_stats_came(struct ob_machine *machine)
 		machine->order = OB_ORDER_NONE;
 		machine->exposed_bytes = machine->limit_bytes;
 	}
-	ob_working_set_note(&machine->working_set, &machine->stats, machine_ceiling(machine));
+	ob_working_set_note(&machine->working_set, &machine->stats, machine_ceiling(machine), machine->stats_ns);
 	note_headway(machine);
 	if (machine->stats.degraded & OB_DEGRADED_STOPPED && machine->state == OB_MACHINE_RUNNING) {
 		machine->state = OB_MACHINE_STOPPED;

@@ -18,6 +18,8 @@
 #define PAGE_BYTES   4096u
 #define BYTES_SANE   (1ull << 56)
 
+__extension__ typedef unsigned __int128 wide;
+
 void ob_working_set_forget(struct ob_working_set *set)
 {
 	*set = (struct ob_working_set){ .believed_bytes = OB_BUDGET_NONE, .wanted_bytes = OB_BUDGET_NONE };
@@ -45,7 +47,7 @@ static void note_demand(struct ob_working_set *set, const struct ob_stats *stats
 	uint64_t pages = stats->faults_compressed + stats->faults_swapped, away = stats->compressed_bytes + stats->swapped_bytes;
 	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS), came = set->seen_ns ? ob_less(pages, set->seen_pages) : 0;
 
-	set->demand_bytes -= set->demand_bytes / LATELY_NS * elapsed + set->demand_bytes % LATELY_NS * elapsed / LATELY_NS;
+	set->demand_bytes -= (uint64_t)((wide)set->demand_bytes * elapsed / LATELY_NS);
 	set->demand_bytes = OB_MIN(set->demand_bytes + OB_MIN(came, BYTES_SANE / PAGE_BYTES) * PAGE_BYTES, OB_MIN(away, BYTES_SANE));
 	set->seen_ns = now_ns;
 	set->seen_pages = pages;
@@ -59,11 +61,12 @@ static uint64_t grain_of(uint64_t most_bytes)
 /* In whole grains, and no more than could be. */
 static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes)
 {
-	uint64_t grain = grain_of(most_bytes);
+	uint64_t most = OB_MIN(most_bytes, BYTES_SANE), grain = grain_of(most_bytes);
 
-	return (OB_MIN(bytes, OB_MIN(most_bytes, BYTES_SANE)) + grain - 1) / grain * grain;
+	return OB_MIN((OB_MIN(bytes, most) + grain - 1) / grain * grain, most);
 }
 
+/* What is in place, and some of what is away; the pool holds what is away, and is no part of it. */
 static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
 {
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
@@ -72,20 +75,13 @@ static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *s
 	return in_grains(bytes + OB_MAX(bytes / HEADROOM_SHARE, HEADROOM_MIN), most_bytes);
 }
 
-void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
-{
-	uint64_t bytes = wants(set, stats, most_bytes);
-
-	if (set->wanted_bytes == OB_BUDGET_NONE || bytes > set->wanted_bytes)
-		set->wanted_bytes = bytes;
-}
-
-static void step_wanted(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
+void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
 	uint64_t bytes = wants(set, stats, most_bytes);
 
 	if (set->wanted_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->wanted_bytes, grain_of(most_bytes))) {
-		ob_working_set_note(set, stats, most_bytes);
+		if (set->wanted_bytes == OB_BUDGET_NONE || bytes > set->wanted_bytes)
+			set->wanted_bytes = bytes;
 		set->wanted_ns = now_ns;
 	} else if (now_ns - set->wanted_ns >= OB_WORKING_SET_REST_NS) {
 		set->wanted_bytes = bytes;
@@ -97,7 +93,7 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 	uint64_t grain = grain_of(most_bytes), bytes;
 
 	note_demand(set, stats, now_ns);
-	step_wanted(set, stats, most_bytes, now_ns);
+	ob_working_set_note(set, stats, most_bytes, now_ns);
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
 	bytes = estimate(stats) + set->demand_bytes;

@@ -12,12 +12,15 @@
  *                 estimate has been lower by two GRAINs for REST, by a quarter of the difference, and rests again: limits move seldom, and a
  *                 machine that only pauses keeps what it has
  *
- *     wanted      what it would cost if it might: what it costs, as much as has come back of late, of what has been evicted beyond that an
- *                 eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, at least 64 MiB). In steps as above,
- *                 rises at each report, and falls as believed does, by all of the difference. Who wants less than his part of the budget leaves
- *                 the rest to others. (All that has been evicted would be too much: it is cold, and what is set aside for it nobody
- *                 else has. In simulations, docs/simulate.md, that lost more time than this; none of it, or twice the
- *                 headroom, did where machines work in bursts.)
+ *     wanted      what it would have in place if it might: what it costs without its pool, as much as has come back of late, of what has
+ *                 been evicted beyond that an eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, at least
+ *                 64 MiB). In steps as above, rises and falls at each report: it falls when it has been lower by two GRAINs for REST,
+ *                 by all of the difference. Who wants less than his part of the budget leaves the rest to others.
+ *
+ *                 So who has much in his pool wants less than he costs. While others want more he has to evict more, until what comes back
+ *                 says that it is used: by that cold memory gets to where it is of use. In simulations (docs/simulate.md) it lost more
+ *                 time to set aside what the pool takes for what is not to come back, or all that has been evicted; so did none of it
+ *                 where machines work in bursts, and twice the headroom where they do not.
  *
  * What the guest itself says of its memory plays no part: all of this is what it does.
  */
@@ -42,8 +45,8 @@ struct ob_working_set {
 /* A machine's engine has come, or come back: nothing is known. */
 void ob_working_set_forget(struct ob_working_set *set);
 
-/* It has reported: what it wants may have risen. */
-void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes);
+/* It has reported: what it wants may have changed. */
+void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);
 
 /* most_bytes: what the machine could cost, OB_BUDGET_NONE while not known. */
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);

@@ -96,16 +96,18 @@ static void set_pace(struct ob_sim_host *host)
 
 static void listen_to(struct ob_sim_host *host)
 {
+	uint64_t now_ns = (host->tick + 1) * TICK_NS;
+
 	for (size_t i = 0; i < host->n; i++) {
 		struct ob_sim_machine *machine = host->machines[i];
+		uint64_t most_bytes = ob_budget_ceiling(machine->load.ram_bytes);
 
 		if (!machine->runs)
 			continue;
 		take_report(machine);
-		ob_working_set_note(&machine->ordered.working_set, &machine->stats, ob_budget_ceiling(machine->load.ram_bytes));
+		ob_working_set_note(&machine->ordered.working_set, &machine->stats, most_bytes, now_ns);
 		if (ob_sim_is_time(host, 1))
-			ob_working_set_step(&machine->ordered.working_set, &machine->stats, ob_budget_ceiling(machine->load.ram_bytes),
-					    (host->tick + 1) * TICK_NS);
+			ob_working_set_step(&machine->ordered.working_set, &machine->stats, most_bytes, now_ns);
 	}
 }
 

@@ -118,44 +118,80 @@ static void what_comes_back_counts_at_once(void **state)
 	assert_in_range(set.demand_bytes, 0, OB_MIB);
 }
 
-/* 1 GiB in place of which 100 MiB are pool, and 2 GiB away. */
-static void it_wants_what_it_costs_and_some_more(void **state)
+/* What is lost in the time in which demand decays is all of it, however much there was. */
+static void a_long_time_leaves_nothing_of_demand(void **state)
 {
-	uint64_t wanted;
+	stats.swapped_bytes = OB_GIB + OB_GIB / 2;
+	seconds(1);
+	stats.faults_swapped = (OB_GIB + OB_GIB / 2) / 4096;
+	seconds(1);
+	assert_int_equal(set.demand_bytes, OB_GIB + OB_GIB / 2);
+	now_ns += 20 * OB_NS_PER_SEC;
+	ob_working_set_step(&set, &stats, MOST, now_ns);
+	assert_int_equal(set.demand_bytes, 0);
+}
 
+static void assert_wanted(uint64_t bytes)
+{
+	assert_in_range(set.wanted_bytes, bytes + bytes / 16, bytes + bytes / 16 + GRAIN - 1);
+}
+
+/* 1 GiB in place and 400 MiB of pool, and 2 GiB away. */
+static void it_wants_what_is_in_place_and_some_more(void **state)
+{
 	stats.absent_bytes = 0;
-	stats.cost_bytes = OB_GIB + 100 * OB_MIB;
-	stats.pool_bytes = 100 * OB_MIB;
+	stats.cost_bytes = OB_GIB + 400 * OB_MIB;
+	stats.pool_bytes = 400 * OB_MIB;
 	stats.compressed_bytes = OB_GIB;
 	stats.swapped_bytes = OB_GIB;
 	seconds(1);
-	/* An eighth of what is away, and a sixteenth of both. */
-	wanted = OB_GIB + OB_GIB / 4;
-	assert_in_range(set.wanted_bytes, wanted + wanted / 16, wanted + wanted / 16 + GRAIN);
-	wanted = set.wanted_bytes;
-	/* It comes back: 20000 pages at once. */
-	stats.faults_swapped += 20000;
+	/* An eighth of what is away, which is less than the pool. */
+	assert_wanted(OB_GIB + 256 * OB_MIB);
+	/* It comes back: another quarter; and more than there is. */
+	stats.faults_swapped += 512 * OB_MIB / 4096;
 	seconds(1);
-	assert_in_range(set.wanted_bytes, wanted + 78 * OB_MIB, wanted + 84 * OB_MIB + GRAIN);
-	/* What rises between two looks counts at the report. */
-	stats.cost_bytes += OB_GIB;
-	ob_working_set_note(&set, &stats, MOST);
+	assert_wanted(OB_GIB + 768 * OB_MIB);
+	stats.faults_swapped += 4 * OB_GIB / 4096;
+	seconds(1);
+	assert_wanted(3 * OB_GIB);
+}
+
+static void what_it_wants_rises_at_once_and_falls_after_a_rest(void **state)
+{
+	uint64_t wanted;
+
+	stats.cost_bytes = OB_GIB;
+	seconds(1);
+	assert_wanted(OB_GIB);
+	/* What rises between two looks counts at the report, and from then on. */
+	stats.cost_bytes = 2 * OB_GIB;
+	now_ns += OB_NS_PER_SEC / 2;
+	ob_working_set_note(&set, &stats, MOST, now_ns);
 	wanted = set.wanted_bytes;
-	assert_true(wanted >= 2 * OB_GIB);
+	assert_wanted(2 * OB_GIB);
 	/* It falls at once to what is wanted then, after a rest. */
 	stats.cost_bytes = OB_GIB;
-	stats.pool_bytes = stats.compressed_bytes = stats.swapped_bytes = 0;
 	seconds(9);
 	assert_int_equal(set.wanted_bytes, wanted);
-	seconds(20);
-	assert_in_range(set.wanted_bytes, OB_GIB + OB_GIB / 16, OB_GIB + OB_GIB / 16 + GRAIN);
-	/* A small one has room to grow all the same; never more than it could cost. */
+	seconds(1);
+	assert_wanted(OB_GIB);
+	/* A small one has room to grow all the same. */
 	stats.cost_bytes = 10 * OB_MIB;
 	seconds(30);
 	assert_in_range(set.wanted_bytes, 74 * OB_MIB, 74 * OB_MIB + GRAIN);
-	stats.cost_bytes = MOST;
-	seconds(1);
-	assert_int_equal(set.wanted_bytes, MOST);
+}
+
+/* Of which no number of grains needs to be made up. */
+static void nothing_is_more_than_it_could_cost(void **state)
+{
+	uint64_t most = MOST + 4 * OB_MIB + 1;
+
+	stats.absent_bytes = 0;
+	stats.active_bytes = stats.cost_bytes = MOST;
+	now_ns += OB_NS_PER_SEC;
+	ob_working_set_step(&set, &stats, most, now_ns);
+	assert_int_equal(set.wanted_bytes, most);
+	assert_int_equal(set.believed_bytes, most);
 }
 
 static void agents_may_say_anything(void **state)
@@ -173,6 +209,7 @@ static void agents_may_say_anything(void **state)
 		now_ns += seed % (100 * OB_NS_PER_SEC);
 		ob_working_set_step(&set, &stats, most, now_ns);
 		assert_true(set.believed_bytes == OB_BUDGET_NONE || set.believed_bytes < 1ull << 58);
+		assert_true(set.wanted_bytes < 1ull << 58);
 	}
 }
 
@@ -184,7 +221,10 @@ int main(void)
 		cmocka_unit_test_setup(what_swings_is_believed_at_its_height, set_up),
 		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
 		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
-		cmocka_unit_test_setup(it_wants_what_it_costs_and_some_more, set_up),
+		cmocka_unit_test_setup(a_long_time_leaves_nothing_of_demand, set_up),
+		cmocka_unit_test_setup(it_wants_what_is_in_place_and_some_more, set_up),
+		cmocka_unit_test_setup(what_it_wants_rises_at_once_and_falls_after_a_rest, set_up),
+		cmocka_unit_test_setup(nothing_is_more_than_it_could_cost, set_up),
 		cmocka_unit_test_setup(agents_may_say_anything, set_up),
 	};
 
