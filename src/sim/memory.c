@@ -7,11 +7,12 @@
 #define TICK_SECONDS (1.0 / OB_SIM_TICKS)
 #define RECLAIM      1e9 /* bytes a second */
 #define FIRST_TOUCH  1e9
-#define TABLES_SHARE 256.0 /* of RAM: the engine's tables */
+#define TABLES_SHARE 0.002075 /* of RAM: the engine's tables */
+#define TABLES_FIXED (0.6 * (1 << 20))
 #define POOL_SHARE   0.5
 #define ROUNDING     1.0 /* bytes: less than that is nothing */
 
-static const double fault_seconds[OB_SIM_PLACES] = { 0, 9e-6, 20e-6, 70e-6 };
+static const double fault_seconds[OB_SIM_PLACES] = { 0, 16e-6, 18e-6, 68e-6 };
 
 static double least(double a, double b)
 {
@@ -43,10 +44,15 @@ static double pool_ratio(const struct ob_sim_load *load)
 	return (double)load->compressed_permille / 1000;
 }
 
+double ob_sim_memory_tables(const struct ob_sim_load *load)
+{
+	return (double)load->ram_bytes * TABLES_SHARE + TABLES_FIXED;
+}
+
 double ob_sim_memory_cost(const struct ob_sim_memory *memory, const struct ob_sim_load *load)
 {
 	return ob_sim_memory_in(memory, OB_SIM_IN_PLACE) + ob_sim_memory_in(memory, OB_SIM_POOL) * pool_ratio(load) +
-	       (double)load->ram_bytes / TABLES_SHARE;
+	       ob_sim_memory_tables(load);
 }
 
 /* --- change --- */

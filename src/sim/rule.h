@@ -24,6 +24,8 @@
 #include "daemon/working_set.h"
 #include "sim/memory.h"
 
+#define OB_SIM_WATCHED 32u /* engine/active.c: so many pages are watched, each for 16 s */
+
 /* What only the rule `overbook` keeps of a machine: as struct ob_machine of overbookd does. */
 struct ob_sim_ordered {
 	struct ob_working_set working_set;
@@ -52,7 +54,8 @@ struct ob_sim_machine {
 
 	/* The simulation's own. */
 	uint64_t in_force_bytes, orders;
-	double average[2], weight[2]; /* of the engine's samples */
+	float watched[OB_SIM_WATCHED]; /* the engine's samples that nobody has touched yet: where they lie, in parts of the content; 1: none */
+	double average[2], weight[2];  /* of those that are judged */
 	double faults_pool, faults_store; /* pages */
 	double second_progress, evicted_bytes; /* of this second, and in how many ticks of it it ran */
 	unsigned second_ticks;

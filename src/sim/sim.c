@@ -11,7 +11,8 @@
 #define PAGE_BYTES        4096
 #define HOST_SWAP         1e9  /* bytes a second */
 #define SLOWDOWN_MAX      1000.0
-#define SAMPLES_A_SECOND  2u   /* engine/active.c: 32 pages, each watched for 16 s ... */
+#define SAMPLES_A_SECOND  2u   /* engine/active.c: OB_SIM_WATCHED of them in 16 s ... */
+#define NOT_WATCHED       1.0f
 #define SHORT_MEMORY      32.0 /* ... and so many samples that an average stands for */
 #define LONG_MEMORY       128.0
 #define PARTS             64u  /* of an octave, of slowdowns that are counted together */
@@ -142,7 +143,7 @@ static int make_room(struct ob_sim_host *host)
 	struct ob_sim_machine **machines;
 	struct ob_budget_machine *scratch;
 
-	/* Room doubles when n comes to a power of two; it never shrinks. */
+	/* Where n is 0 or a power of two there may be no room for one more: then there is for as many again. */
 	if (host->machines && (host->n & (host->n - 1)))
 		return 0;
 	room = OB_MAX(2 * host->n, room);
@@ -168,6 +169,8 @@ static int come(struct ob_sim *sim, struct ob_sim_machine *machine)
 	machine->limit_bytes = machine->target_bytes = machine->in_force_bytes = OB_SIM_NONE;
 	memset(machine->average, 0, sizeof(machine->average));
 	memset(machine->weight, 0, sizeof(machine->weight));
+	for (unsigned i = 0; i < OB_SIM_WATCHED; i++)
+		machine->watched[i] = NOT_WATCHED;
 	machine->faults_pool = machine->faults_store = 0;
 	sim->sums.machines++;
 	host->machines[host->n++] = machine;
@@ -261,6 +264,7 @@ static void report(struct ob_sim_machine *machine)
 	stats->ram_bytes = machine->load.ram_bytes;
 	stats->absent_bytes = ob_less(machine->load.ram_bytes, (uint64_t)content);
 	stats->cost_bytes = (uint64_t)ob_sim_memory_cost(&machine->memory, &machine->load);
+	stats->tables_bytes = (uint64_t)ob_sim_memory_tables(&machine->load);
 	stats->compressed_bytes = (uint64_t)ob_sim_memory_in(&machine->memory, OB_SIM_POOL);
 	stats->pool_bytes = (uint64_t)(ob_sim_memory_in(&machine->memory, OB_SIM_POOL) * (double)machine->load.compressed_permille / 1000);
 	stats->swapped_bytes = (uint64_t)ob_sim_memory_in(&machine->memory, OB_SIM_STORE);
@@ -317,23 +321,40 @@ static double part_slowdown(unsigned part)
 	return (double)((uint64_t)(PARTS + part % PARTS) << (part / PARTS)) / PARTS;
 }
 
-/* Samples of the last second, as engine/active.c takes them: whether a page that was drawn is one that is used. */
-static void sample(const struct ob_sim *sim, struct ob_sim_machine *machine)
+static void judged(struct ob_sim_machine *machine, bool is_active)
 {
 	static const double memories[2] = { SHORT_MEMORY, LONG_MEMORY };
+
+	for (int i = 0; i < 2; i++) {
+		double keep = 1 - 1 / memories[i];
+
+		machine->average[i] = machine->average[i] * keep + is_active;
+		machine->weight[i] = machine->weight[i] * keep + 1;
+	}
+}
+
+/*
+ * Samples, as engine/active.c takes them: new ones are drawn in the place of the oldest, which nobody has touched in 16 s.
+ * One that lies in what is used now is seen to be touched at once.
+ */
+static void sample(const struct ob_sim *sim, struct ob_sim_machine *machine)
+{
 	double content = ob_sim_memory_all(&machine->memory);
-	double used = content > 0 ? (double)machine->load.working_set_bytes / content : 0;
+	double used = content > 0 ? OB_MIN((double)machine->load.working_set_bytes / content, 1) : 0;
 
 	for (unsigned n = 0; n < SAMPLES_A_SECOND; n++) {
-		uint64_t drawn = ob_sim_draw(sim->seed, machine->number, sim->second * SAMPLES_A_SECOND + n);
-		double is_active = (double)(drawn >> 11) / (double)(1ull << 53) < used;
+		uint64_t number = sim->second * SAMPLES_A_SECOND + n;
+		float *oldest = &machine->watched[number % OB_SIM_WATCHED];
 
-		for (int i = 0; i < 2; i++) {
-			double keep = 1 - 1 / memories[i];
-
-			machine->average[i] = machine->average[i] * keep + is_active;
-			machine->weight[i] = machine->weight[i] * keep + 1;
-		}
+		if (*oldest < NOT_WATCHED)
+			judged(machine, false);
+		*oldest = (float)(ob_sim_draw(sim->seed, machine->number, number) >> 40) / (float)(1u << 24);
+	}
+	for (unsigned i = 0; i < OB_SIM_WATCHED; i++) {
+		if (machine->watched[i] >= used)
+			continue;
+		judged(machine, true);
+		machine->watched[i] = NOT_WATCHED;
 	}
 }
 
