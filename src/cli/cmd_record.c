@@ -29,6 +29,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/record_load.h"
@@ -223,7 +224,7 @@ static bool wait_for_next(const struct record *record, const sigset_t *ends, uin
 	int number;
 
 	do {
-		uint64_t now = ob_now_ns(), left = until > now ? until - now : 0;
+		uint64_t now = ob_now_ns(), left = ob_less(until, now);
 		const struct timespec pause = { .tv_sec = (time_t)(left / OB_NS_PER_SEC), .tv_nsec = (long)(left % OB_NS_PER_SEC) };
 
 		number = sigtimedwait(ends, NULL, &pause);

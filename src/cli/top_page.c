@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "base/units.h"
 #include "cli/client.h"
 
 #define HEAD_LINES  6  /* of the host, the last of them for messages */
@@ -206,16 +207,11 @@ static void put_shared(struct ob_top_canvas *canvas, unsigned y, const struct ob
 
 static void put_rates(struct ob_top_canvas *canvas, unsigned y, const struct ob_top_rates *rates)
 {
-	static const char *const kinds[] = {
-#define X(name) #name,
-		OB_HISTS(X)
-#undef X
-	};
 	char text[OB_TOP_SHORT];
 	unsigned x = ob_top_put(canvas, y, 0, OB_TOP_PLAIN, "Faults %s/s:", ob_top_rate(text, rates->all_faults));
 
 	for (unsigned kind = 0; kind < OB_HIST_KINDS; kind++)
-		x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, " %s %s", kinds[kind], ob_top_rate(text, rates->faults[kind]));
+		x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, " %s %s", ob_hist_names[kind], ob_top_rate(text, rates->faults[kind]));
 }
 
 static void put_right(struct ob_top_canvas *canvas, unsigned y, unsigned left, const struct ob_top_host *host)
@@ -444,11 +440,6 @@ static void draw_list(struct ob_top_canvas *canvas, const struct ob_top *top, st
 void ob_top_take_detail(struct ob_top_detail *detail, const json_t *answer)
 {
 	const json_t *kinds = json_object_get(answer, "fault_latency");
-	static const char *const names[] = {
-#define X(name) #name,
-		OB_HISTS(X)
-#undef X
-	};
 	bool is_first;
 	char name[sizeof(detail->name)];
 	uint64_t pid = ob_client_number(answer, "pid");
@@ -458,7 +449,7 @@ void ob_top_take_detail(struct ob_top_detail *detail, const json_t *answer)
 	memcpy(detail->name, name, sizeof(name));
 	detail->pid = pid;
 	for (unsigned kind = 0; kind < OB_HIST_KINDS; kind++) {
-		const json_t *buckets = json_object_get(json_object_get(kinds, names[kind]), "buckets");
+		const json_t *buckets = json_object_get(json_object_get(kinds, ob_hist_names[kind]), "buckets");
 
 		for (unsigned i = 0; i < OB_HIST_BUCKETS; i++) {
 			json_int_t count = json_integer_value(json_array_get(buckets, i));
@@ -480,7 +471,7 @@ static void choose_buckets(const struct ob_top_detail *detail, bool since_opened
 			uint64_t now = detail->hists.count[k][i], before = since_opened ? detail->at_first.count[k][i] : 0;
 
 			if (k == kind || kind == OB_HIST_KINDS)
-				ret[i] += now > before ? now - before : 0;
+				ret[i] += ob_less(now, before);
 		}
 }
 
@@ -526,12 +517,6 @@ static void put_latency(struct ob_top_canvas *canvas, unsigned y, const char *ki
 static void put_latencies(struct ob_top_canvas *canvas, unsigned y, const struct ob_top_row *row, const struct ob_top_view *view,
 			  const struct ob_top_detail *detail)
 {
-	static const char *const kinds[] = {
-#define X(name) #name,
-		OB_HISTS(X)
-#undef X
-		"all",
-	};
 	static const char *const scale[] = { "1us", "16us", "256us", "4ms", "64ms", "1s" };
 	unsigned per_octave = canvas->width >= LATENCY_X + OCTAVES * 2 ? 2 : 1;
 
@@ -546,7 +531,7 @@ static void put_latencies(struct ob_top_canvas *canvas, unsigned y, const struct
 		double rate = !row ? -1 : kind < OB_HIST_KINDS ? row->rates.faults[kind] : row->rates.all_faults;
 
 		choose_buckets(detail, view->since_opened, kind, buckets);
-		put_latency(canvas, y + 2 + kind, kinds[kind], buckets, rate, per_octave);
+		put_latency(canvas, y + 2 + kind, kind < OB_HIST_KINDS ? ob_hist_names[kind] : "all", buckets, rate, per_octave);
 	}
 }
 

@@ -119,14 +119,14 @@ static uint64_t budget_of_all(const struct ob_daemon *daemon)
 {
 	uint64_t orphans = ob_share_orphan_bytes(daemon);
 
-	return daemon->budget_bytes > orphans ? daemon->budget_bytes - orphans : 0;
+	return ob_less(daemon->budget_bytes, orphans);
 }
 
 static uint64_t budget_of_machines(const struct ob_daemon *daemon)
 {
 	uint64_t all = budget_of_all(daemon), stores = stores_want(daemon);
 
-	return all > stores ? all - stores : 0;
+	return ob_less(all, stores);
 }
 
 uint64_t ob_arbiter_free(struct ob_daemon *daemon)

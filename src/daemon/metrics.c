@@ -36,12 +36,6 @@ static const struct family {
 /* After those come the ones that are made by hand. */
 enum { FAMILY_BUILD = OB_ARRAY_LEN(families), FAMILY_MEMORY, FAMILY_STATE, FAMILY_LATENCY, FAMILY_COUNT };
 
-static const char *const kinds[] = {
-#define X(name) #name,
-	OB_HISTS(X)
-#undef X
-};
-
 static bool is_time(const struct family *family)
 {
 	size_t length = strlen(family->name);
@@ -130,7 +124,7 @@ static bool write_latency(const struct ob_metrics *metrics, size_t sample, struc
 
 	if (!machine->is_reported)
 		return false;
-	at = put_label(put_labels(labels, machine), labels + sizeof(labels), ",kind", kinds[kind]);
+	at = put_label(put_labels(labels, machine), labels + sizeof(labels), ",kind", ob_hist_names[kind]);
 	for (unsigned i = 0; i < end; i++)
 		count += machine->hists.count[kind][i];
 	if (line < OCTAVES)

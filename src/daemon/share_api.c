@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* How sharing looks in JSON; docs/protocol.md lists the members. */
+#include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/share_internal.h"
 
@@ -68,7 +69,7 @@ static uint64_t shared_pages(const struct ob_domain *domain)
 static json_t *render_domain(const struct ob_domain *domain, const struct ob_machine *only)
 {
 	uint64_t store = ob_store_memory_pages(domain->store) * OB_STORE_PAGE, shared = shared_pages(domain) * OB_STORE_PAGE;
-	uint64_t tables = tables_of(domain), saved = shared > store ? shared - store : 0;
+	uint64_t tables = tables_of(domain), saved = ob_less(shared, store);
 	json_t *machines = json_array();
 	json_t *object = json_pack("{s:s, s:b, s:s, s:b, s:o}", "domain", domain->solo ? "" : domain->name, "own", domain->solo,
 				   "index", domain->index->strategy->name, "pays", saved > tables, "machines", machines);
@@ -100,7 +101,7 @@ void ob_share_count(const struct ob_daemon *daemon, uint64_t *ret_shared_bytes, 
 		uint64_t store = ob_store_memory_pages(domain->store) * OB_STORE_PAGE, pages = shared_pages(domain) * OB_STORE_PAGE;
 
 		*ret_shared_bytes += pages;
-		*ret_saved_bytes += pages > store ? pages - store : 0;
+		*ret_saved_bytes += ob_less(pages, store);
 	}
 }
 

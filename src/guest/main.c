@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "guest/adaptor.h"
 #include "guest/guest.h"
 
@@ -75,7 +76,7 @@ static struct timespec get_wait(void)
 
 	due = OB_MIN(due, port);
 	due = OB_MIN(due, adaptors);
-	due = due > now_ns ? due - now_ns : 0;
+	due = ob_less(due, now_ns);
 	/* A millisecond at least: nothing here is worth a loop without rest. */
 	due = OB_MAX(due, OB_NS_PER_MS);
 	due = OB_MIN(due, 60 * OB_NS_PER_SEC);

@@ -171,6 +171,8 @@ enum ob_hist_kind {
 	OB_HIST_KINDS
 };
 
+extern const char *const ob_hist_names[OB_HIST_KINDS];
+
 #define OB_HIST_BUCKETS 72
 
 struct ob_hists {
