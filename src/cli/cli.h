@@ -47,6 +47,8 @@ int ob_cli_fail(int code, const char *fmt, ...) OB_PRINTF(2, 3);
 
 /* A number that an option, named without its dashes, was given. Returns 0; or what ob_cli_fail() does, and *ret is left alone. */
 int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret);
+/* A size; the same. */
+int ob_cli_take_size(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret);
 
 /*
  * The directory for sockets and machines: $OVERBOOK_RUNDIR, or /run/overbook for root, or $XDG_RUNTIME_DIR/overbook,

@@ -70,14 +70,10 @@ static int parse_count(const char *option, const char *text, unsigned least, uns
 
 static int parse_size(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret)
 {
-	char least_text[16], most_text[16];
-	uint64_t bytes;
+	int r = ob_cli_take_size(option, text, least, most, ret);
 
-	if (ob_size_parse(text, &bytes) < 0 || bytes < least || bytes > most)
-		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a size from %s to %s, such as 512M", option, text,
-				   ob_size_format(least_text, sizeof(least_text), least), ob_size_format(most_text, sizeof(most_text), most));
-	*ret = bytes / OB_MIB * OB_MIB;
-	return 0;
+	*ret -= *ret % OB_MIB;
+	return r;
 }
 
 static int take_option(struct demo_options *o, int c)

@@ -57,15 +57,14 @@ struct simulate {
 	const char *trace, *json;
 	struct ob_sim_synthetic synthetic;
 	uint64_t machines, seconds, hosts, budget_bytes; /* 0: not given */
-	bool is_synthetic, has_rules;
-	bool wants[OB_SIM_RULES];
+	bool is_synthetic;
+	const struct ob_sim_rule *rules[OB_SIM_RULES];
+	size_t n;
 
 	FILE *file;
 	struct ob_sim_reader *reader;
 	struct ob_sim_source *source;
 	struct ob_sim *sims[OB_SIM_RULES];
-	const struct ob_sim_rule *rules[OB_SIM_RULES];
-	size_t n;
 	uint64_t played_seconds, started_ns, shown_ns;
 };
 
@@ -73,19 +72,14 @@ struct simulate {
 
 static int take_rule(struct simulate *s)
 {
-	for (size_t i = 0; i < OB_SIM_RULES; i++) {
-		if (strcmp(ob_sim_rules[i]->name, optarg))
-			continue;
-		s->wants[i] = s->has_rules = true;
-		return 0;
-	}
-	return ob_cli_fail(OB_EXIT_USAGE, "--rule %s: must be overbook, static, proxmox, mom or esxi", optarg);
-}
+	const struct ob_sim_rule *rule = ob_sim_rule_find(optarg);
 
-static int take_budget(struct simulate *s)
-{
-	if (ob_size_parse(optarg, &s->budget_bytes) < 0 || s->budget_bytes < OB_LIMIT_MIN || s->budget_bytes > OB_SIM_RAM_MAX)
-		return ob_cli_fail(OB_EXIT_USAGE, "--budget %s: must be a size from 16M to 64T, such as 8G", optarg);
+	if (!rule)
+		return ob_cli_fail(OB_EXIT_USAGE, "--rule %s: must be overbook, static, proxmox, mom or esxi", optarg);
+	for (size_t i = 0; i < s->n; i++)
+		if (s->rules[i] == rule)
+			return 0;
+	s->rules[s->n++] = rule;
 	return 0;
 }
 
@@ -114,7 +108,7 @@ static int take_option(struct simulate *s, int letter)
 	case 'e':
 		return ob_cli_take_count("seed", optarg, 0, UINT64_MAX, &s->synthetic.seed);
 	case 'b':
-		return take_budget(s);
+		return ob_cli_take_size("budget", optarg, OB_LIMIT_MIN, OB_SIM_RAM_MAX, &s->budget_bytes);
 	case 'r':
 		return take_rule(s);
 	default:
@@ -184,14 +178,13 @@ static int open_synthetic(struct simulate *s, struct ob_error *err)
 
 static int make_worlds(struct simulate *s, struct ob_error *err)
 {
-	for (size_t i = 0; i < OB_SIM_RULES; i++) {
-		if (s->has_rules && !s->wants[i])
-			continue;
-		s->rules[s->n] = ob_sim_rules[i];
-		if (ob_sim_create(ob_sim_rules[i], (uint32_t)s->hosts, s->budget_bytes, s->synthetic.seed, &s->sims[s->n]) < 0)
-			return ob_error_sys(err, ENOMEM, "cannot simulate");
-		s->n++;
+	if (!s->n) {
+		memcpy(s->rules, ob_sim_rules, sizeof(s->rules));
+		s->n = OB_SIM_RULES;
 	}
+	for (size_t i = 0; i < s->n; i++)
+		if (ob_sim_create(s->rules[i], (uint32_t)s->hosts, s->budget_bytes, s->synthetic.seed, &s->sims[i]) < 0)
+			return ob_error_sys(err, ENOMEM, "cannot simulate");
 	return 0;
 }
 

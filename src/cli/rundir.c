@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/units.h"
 #include "cli/cli.h"
 
 static const char *current_command;
@@ -46,6 +47,18 @@ int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint
 		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a number from %llu to %llu", option, text, (unsigned long long)least,
 				   (unsigned long long)most);
 	*ret = number;
+	return 0;
+}
+
+int ob_cli_take_size(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret)
+{
+	char least_text[16], most_text[16];
+	uint64_t bytes;
+
+	if (ob_size_parse(text, &bytes) < 0 || bytes < least || bytes > most)
+		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a size from %s to %s, such as 512M", option, text,
+				   ob_size_format(least_text, sizeof(least_text), least), ob_size_format(most_text, sizeof(most_text), most));
+	*ret = bytes;
 	return 0;
 }
 
