@@ -5,7 +5,7 @@
  * Theory of operation. A fault costs two switches of threads, so the number of faults decides how fast a guest is that needs
  * what was evicted; but what comes along in vain takes the room of something else.
  *
- *     in sequence   a fault just behind what the last one of its chunk brought doubles the window, any other one halves it; a chunk
+ *     in sequence   a fault just behind what the window had the last one of its chunk bring doubles it, any other one halves it; a chunk
  *                   that is entered from the one below it, whose window was large, starts with that
  *     at no cost    when what is evicted does not come back (housekeeping.c) room for neighbours costs nothing
  *     in a rush     when the guest turns to other memory, whatever its order there: when what it asks for back lies so close together
@@ -15,7 +15,8 @@
  *                   faults. A guest that needs more than its limit at random shows no such places. Only what was evicted counts: what
  *                   comes back from the bench was wanted all the time, and of what was never used nobody knows whether it will be
  *
- * The largest of the three counts, up to what a machine of that size may bring at a time.
+ * The largest of the three counts, up to what a machine of that size may bring at a time. A chunk keeps the first alone as its window: while
+ * another one brings more than that, a fault behind it is not seen to be in sequence.
  */
 #include "engine/internal.h"
 

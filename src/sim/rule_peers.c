@@ -16,11 +16,11 @@
  *          there is none a quarter of the RAM: without one a machine takes no part there. Left out: machines with shares of
  *          0, and those that migrate.
  *
- * mom      oVirt's MoM, doc/balloon.rules, to the letter (its floor is a min(), which the text of the rule makes a max()).
- *          Every 10 s. With less than 20% of the host free each guest shrinks by 5%, though not below the lesser of its
- *          least and what it uses plus 20% of its size scaled by the pressure (at 5% free: minus 5%, which makes it swap);
- *          else it grows by 5%. Changes below 0.25% are none. The least is the reservation. Left out: averages over several
- *          samples, KSM.
+ * mom      oVirt's MoM, doc/balloon.rules, to the letter. Every 10 s. With less than 20% of the host free each guest shrinks
+ *          by 5%, else it grows by 5%. It has a floor: the lesser of its least and what it uses plus 20% of its size scaled by
+ *          the pressure (at 5% free: minus 5%, which makes it swap). The rules take the lesser one, so that a guest without a
+ *          least has no floor at all. Changes below 0.25% are none. The least is the reservation. Left out: averages over
+ *          several samples, KSM.
  *
  * esxi     ESX Server. States by free memory as fractions of minFree, the sliding scale (largepages/host.h): clear below
  *          400%, soft below 64%, hard below 32%, low below 16% (yellow-bricks.com on vSphere 6). The idle memory tax of 75%

@@ -19,8 +19,8 @@
  *     fairness              Jain's index of the mean progress p of machines, each counted as often as it has shares w: (sum
  *                           wp)^2 / (sum w x sum wp^2). 1 when all get on alike, 1/n when one alone does. A second in which
  *                           a machine waits to be let in is one without progress
- *     excess                of a host above its budget at the end of a tick, before it swaps: the worst one, and for how
- *                           long there was any
+ *     excess                of a host above its budget at the end of a tick, before it swaps, if it is more than a page: the
+ *                           worst one, and for how many host-seconds there was any: the hosts' times are added up
  *     orders                changes of limits, the first limit of a machine not counted
  */
 #ifndef OB_SIM_SIM_H

@@ -6,9 +6,6 @@
 
 #include "base/units.h"
 #include "daemon/budget.h"
-#include "engine/engine.h"
-
-_Static_assert(OB_LIMIT_MIN == OB_LIMIT_MIN, "overbookd and the engine must agree on the least limit");
 
 #define N_MAX 12
 #define TAX   75u
