@@ -5,8 +5,8 @@
  *
  * The bounds:
  *
- *     budget        0: what a machine may cost is given to another one only when it has been given up, and reported; so
- *                   there is no window in which machines together cost more
+ *     budget        0, where less than a page is no excess (sim.h): what a machine may cost is given to another one only when it
+ *                   has been given up, and reported; so there is no window in which machines together cost more
  *     reservation   of a machine that runs, from REACTION seconds on: a newcomer starts with less
  *     entitlement   for REACTION seconds on end at most somebody loses memory below what he is entitled to while another one
  *                   has more than that
