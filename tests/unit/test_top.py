@@ -225,6 +225,7 @@ class Terminal:
             pid, self.status = os.waitpid(self.pid, os.WNOHANG)
             return pid != 0
         self.until(ended)
+        self.read()  # what it wrote last
         os.close(self.fd)
         return os.waitstatus_to_exitcode(self.status)
 
