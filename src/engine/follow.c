@@ -129,8 +129,8 @@ static void take_lease(struct ob_engine *engine, uint32_t thread, int cpu, uint6
 		return;
 	}
 	lease->cpu = cpu;
-	ob_store(&lease->thread, thread);
 	ob_count(engine, leases, 1);
+	ob_store(&lease->thread, thread);
 }
 
 static int is_ours(const struct ob_lease *lease, const cpu_set_t *mask)

@@ -155,7 +155,7 @@ static int has_lease(const struct storm *storm)
 {
 	cpu_set_t mask = mask_of(storm->tid);
 
-	return CPU_COUNT(&mask) == 1;
+	return CPU_COUNT(&mask) == 1 && ob_load(&bed->engine->follow.lease.thread) == storm->tid;
 }
 
 static int is_as_before(const struct storm *storm)
