@@ -16,7 +16,7 @@ static char log_subject[80] = "overbook";
 static enum ob_log_level log_level;
 static int log_prefix_priority = -1, log_never_waits;
 
-static enum ob_log_level level_from_environment(void)
+enum ob_log_level ob_log_level_of_environment(void)
 {
 	const char *text = getenv("OVERBOOK_LOG");
 
@@ -34,7 +34,7 @@ void ob_log_set_subject(const char *subject)
 	snprintf(log_subject, sizeof(log_subject), "%s", subject);
 	log_prefix_priority = getenv("JOURNAL_STREAM") != NULL;
 	if (!log_level)
-		log_level = level_from_environment();
+		log_level = ob_log_level_of_environment();
 }
 
 void ob_log_set_level(enum ob_log_level level)

@@ -17,6 +17,9 @@ enum ob_log_level { OB_LOG_ERROR = 3, OB_LOG_WARNING = 4, OB_LOG_INFO = 6, OB_LO
 /* Sets what every line starts with; the text is copied (at most 79 bytes). Call before threads start. */
 void ob_log_set_subject(const char *subject);
 
+/* What OVERBOOK_LOG says, or OB_LOG_INFO. */
+enum ob_log_level ob_log_level_of_environment(void);
+
 /* Lines less urgent than level are dropped; the default is OB_LOG_INFO, or what OVERBOOK_LOG (error, warning, info, debug) says. */
 void ob_log_set_level(enum ob_log_level level);
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/meminfo.h"
 #include "base/units.h"
 #include "cli/doctor.h"
 #include "kern/probe.h"
@@ -162,20 +163,11 @@ static void check_kvm(struct ob_doctor_report *report)
 
 static void check_memory(struct ob_doctor_report *report)
 {
-	unsigned long long total_kib = 0, available_kib = 0;
-	char text[4096], total[16], available[16], *at;
+	char total[16], available[16];
 
-	if (ob_read_text("/proc/meminfo", text, sizeof(text)) < 0)
-		return;
-	at = strstr(text, "MemTotal:");
-	if (at)
-		total_kib = strtoull(at + 9, NULL, 10);
-	at = strstr(text, "MemAvailable:");
-	if (at)
-		available_kib = strtoull(at + 13, NULL, 10);
 	ob_doctor_add(report, "memory", OB_DOCTOR_OK, "the host has %s, of which %s are available",
-		      ob_size_format(total, sizeof(total), total_kib * OB_KIB), ob_size_format(available, sizeof(available),
-				available_kib * OB_KIB));
+		      ob_size_format(total, sizeof(total), ob_meminfo("MemTotal")),
+		      ob_size_format(available, sizeof(available), ob_meminfo("MemAvailable")));
 }
 
 void ob_doctor_check_host(struct ob_doctor_report *report)

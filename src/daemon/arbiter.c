@@ -119,7 +119,7 @@ static uint64_t budget_of_all(const struct ob_daemon *daemon)
 {
 	uint64_t orphans = ob_share_orphan_bytes(daemon);
 
-	return ob_less(daemon->budget_bytes, orphans);
+	return ob_less(daemon->config.budget_bytes, orphans);
 }
 
 static uint64_t budget_of_machines(const struct ob_daemon *daemon)
@@ -160,7 +160,7 @@ static uint64_t divide_budget(struct ob_daemon *daemon)
 	size_t n = describe_all(daemon), i = 0;
 	uint64_t budget = budget_of_machines(daemon);
 
-	ob_budget_divide(budget, daemon->idle_tax_percent, shares_of, n);
+	ob_budget_divide(budget, daemon->config.idle_tax_percent, shares_of, n);
 	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
 		machine->target_bytes = shares_of[i].target_bytes;
 		if (machine->state == OB_MACHINE_WAITING)
@@ -243,7 +243,7 @@ static void allow_stores(struct ob_daemon *daemon)
 {
 	uint64_t used = ob_share_store_bytes(daemon), allowed = OB_BUDGET_NONE;
 
-	if (daemon->budget_bytes != OB_BUDGET_NONE)
+	if (daemon->config.budget_bytes != OB_BUDGET_NONE)
 		allowed = ob_arbiter_is_settling(daemon) ? used :
 			  ob_budget_store_allow(budget_of_all(daemon), used, stores_want(daemon), shares_of, describe_all(daemon));
 	ob_share_allow(daemon, allowed);
@@ -271,7 +271,7 @@ static void set_pace(struct ob_daemon *daemon)
 
 void ob_arbiter_run(struct ob_daemon *daemon)
 {
-	if (daemon->budget_bytes == OB_BUDGET_NONE)
+	if (daemon->config.budget_bytes == OB_BUDGET_NONE)
 		run_without_budget(daemon);
 	else
 		run_with_budget(daemon);
@@ -338,7 +338,7 @@ void ob_arbiter_order_answered(struct ob_machine *machine, int status, const cha
 
 static const char *beside_stores(const struct ob_daemon *daemon)
 {
-	return budget_of_machines(daemon) < daemon->budget_bytes ? " without what the stores of shared pages take" : "";
+	return budget_of_machines(daemon) < daemon->config.budget_bytes ? " without what the stores of shared pages take" : "";
 }
 
 int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err)
@@ -348,7 +348,7 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 	struct ob_budget_machine alone;
 	uint64_t guaranteed, mine;
 
-	if (daemon->budget_bytes == OB_BUDGET_NONE)
+	if (daemon->config.budget_bytes == OB_BUDGET_NONE)
 		return 0;
 	guaranteed = ob_budget_guaranteed(shares_of, describe_all(daemon));
 	if (guaranteed <= budget_of_machines(daemon))
@@ -370,7 +370,7 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
 	char mine[16], rest[16], budget[16];
 	size_t n, i = 0;
 
-	if (daemon->budget_bytes == OB_BUDGET_NONE)
+	if (daemon->config.budget_bytes == OB_BUDGET_NONE)
 		return 0;
 	n = describe_all(daemon);
 	for (const struct ob_machine *at = daemon->machines; i < n; at = at->next, i++)
@@ -390,7 +390,7 @@ const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const 
 	static struct ob_budget_machine scratch[OB_DAEMON_MACHINES_MAX];
 	size_t n = describe_all(daemon);
 	const struct ob_plan_question question = {
-		.budget_bytes = budget_of_machines(daemon), .tax_percent = daemon->idle_tax_percent, .machines = shares_of, .n = n,
+		.budget_bytes = budget_of_machines(daemon), .tax_percent = daemon->config.idle_tax_percent, .machines = shares_of, .n = n,
 		.count = count, .most = OB_DAEMON_MACHINES_MAX - n, .scratch = scratch,
 		.newcomer = {
 			.role = OB_BUDGET_ORDERED, .shares = newcomer->shares, .reservation_bytes = newcomer->reservation_bytes,

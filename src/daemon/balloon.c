@@ -55,7 +55,7 @@ static enum ob_balloon_mode mode_of(const struct ob_machine *machine)
 {
 	if (machine->balloon.mode != OB_BALLOON_DEFAULT)
 		return machine->balloon.mode;
-	return machine->daemon->balloon_auto ? OB_BALLOON_AUTO : OB_BALLOON_OFF;
+	return machine->daemon->config.balloon_auto ? OB_BALLOON_AUTO : OB_BALLOON_OFF;
 }
 
 /* Whether there is something in it that Overbook has put there, or is about to. */
@@ -71,7 +71,7 @@ static uint64_t machine_bytes(const struct ob_machine *machine)
 
 static uint64_t floor_of(const struct ob_machine *machine)
 {
-	const struct ob_balloon_floor *floor = &machine->daemon->balloon_floor;
+	const struct ob_balloon_floor *floor = &machine->daemon->config.balloon_floor;
 
 	return OB_MAX(floor->percent ? machine_bytes(machine) / 100 * floor->percent : floor->bytes, FLOOR_LEAST);
 }

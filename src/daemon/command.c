@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/meminfo.h"
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
@@ -144,7 +145,7 @@ static json_t *list_machines(const struct ob_daemon *daemon, bool counts)
 static void run_ps(struct request *request)
 {
 	struct ob_daemon *daemon = ob_client_daemon(request->client);
-	json_int_t budget = daemon->budget_bytes == OB_BUDGET_NONE ? 0 : (json_int_t)daemon->budget_bytes;
+	json_int_t budget = daemon->config.budget_bytes == OB_BUDGET_NONE ? 0 : (json_int_t)daemon->config.budget_bytes;
 	bool counts = get_bool(request, "counts");
 	json_t *list, *answer, *more = NULL;
 
@@ -203,22 +204,10 @@ static void run_limit(struct request *request)
 		ob_client_answer(request->client, ob_render_row(machine));
 }
 
-/* One line of /proc/meminfo, in bytes; 0 when it is not there. */
-static uint64_t read_meminfo(const char *key)
-{
-	char text[8192], *at;
-	unsigned long long kib;
-
-	if (ob_read_text("/proc/meminfo", text, sizeof(text)) < 0)
-		return 0;
-	at = strstr(text, key);
-	return at && sscanf(at + strlen(key), ": %llu kB", &kib) == 1 ? kib * 1024 : 0;
-}
-
 /* Whether the host can hold what comes back. Returns 0, or -EPERM with the arithmetic. */
 static int check_host_memory(const struct ob_machine *machine, uint64_t back, struct ob_error *err)
 {
-	uint64_t available = read_meminfo("MemAvailable"), reserve = read_meminfo("MemTotal") / 100 * RESERVE_PERCENT;
+	uint64_t available = ob_meminfo("MemAvailable"), reserve = ob_meminfo("MemTotal") / 100 * RESERVE_PERCENT;
 	char need[16], keep[16], have[16];
 
 	if (!available || back + reserve <= available)
@@ -399,7 +388,7 @@ static void run_plan(struct request *request)
 
 	if (!read_newcomer(request, &newcomer))
 		return;
-	if (daemon->budget_bytes == OB_BUDGET_NONE) {
+	if (daemon->config.budget_bytes == OB_BUDGET_NONE) {
 		ob_client_refuse(request->client, "refused", "overbookd runs without a budget: nothing is divided, and every machine is admitted");
 		return;
 	}

@@ -3,6 +3,8 @@
  * The file is of the kind that lies in /etc/default: lines NAME=VALUE, a value perhaps in quotes, # in front of a comment.
  * A line that is not understood makes the whole file invalid. At the start that is an error; at SIGHUP overbookd goes on
  * with what it had, since to run by half of a file could mean to run without a budget.
+ *
+ * A setting has one name: SHARE_CPU in the file is --share-cpu on the command line.
  */
 #include "daemon/config.h"
 
@@ -18,30 +20,68 @@
 #include "daemon/budget.h"
 #include "daemon/share.h"
 
-int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err)
+#define VALUE_MAX 128 /* bytes of a value as it is written out */
+
+const struct ob_config ob_config_default = {
+	.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
+	.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT,
+};
+
+/* As a size is written, exactly. */
+static void put_size(char *text, uint64_t bytes)
+{
+	static const char units[] = "KMGT";
+	unsigned unit = 0;
+
+	while (unit < strlen(units) && bytes && bytes % 1024 == 0) {
+		bytes /= 1024;
+		unit++;
+	}
+	snprintf(text, VALUE_MAX, "%llu%.1s", (unsigned long long)bytes, unit ? &units[unit - 1] : "");
+}
+
+static const char *on_off(bool is_on)
+{
+	return is_on ? "on" : "off";
+}
+
+static int set_budget(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	uint64_t bytes;
 
 	if (!strcmp(text, "none")) {
-		*ret_bytes = OB_BUDGET_NONE;
+		config->budget_bytes = OB_BUDGET_NONE;
 		return 0;
 	}
 	if (ob_size_parse(text, &bytes) < 0 || bytes < OB_LIMIT_MIN || bytes > INT64_MAX)
 		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 16M, such as 512M or 16G, nor \"none\"", what,
 				    text);
-	*ret_bytes = bytes;
+	config->budget_bytes = bytes;
 	return 0;
 }
 
-int ob_config_parse_share(const char *what, const char *text, bool *ret_sharing, struct ob_error *err)
+static void tell_budget(const struct ob_config *config, char *text)
+{
+	if (config->budget_bytes == OB_BUDGET_NONE)
+		snprintf(text, VALUE_MAX, "none");
+	else
+		put_size(text, config->budget_bytes);
+}
+
+static int set_share(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	if (strcmp(text, "on") && strcmp(text, "off"))
 		return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"on\" nor \"off\"", what, text);
-	*ret_sharing = !strcmp(text, "on");
+	config->sharing = !strcmp(text, "on");
 	return 0;
 }
 
-int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_permille, struct ob_error *err)
+static void tell_share(const struct ob_config *config, char *text)
+{
+	snprintf(text, VALUE_MAX, "%s", on_off(config->sharing));
+}
+
+static int set_share_cpu(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	unsigned long permille = 0;
 	char *end;
@@ -53,11 +93,16 @@ int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_
 	if (!permille || permille > OB_SHARE_CPU_MAX)
 		return ob_error_set(err, EINVAL, "%s \"%s\" is not a number from 1 to %d: permille of a processor", what, text,
 				    OB_SHARE_CPU_MAX);
-	*ret_permille = (unsigned)permille;
+	config->share_cpu_permille = (unsigned)permille;
 	return 0;
 }
 
-int ob_config_parse_share_index(const char *what, const char *text, unsigned *ret_subpages, struct ob_error *err)
+static void tell_share_cpu(const struct ob_config *config, char *text)
+{
+	snprintf(text, VALUE_MAX, "%u", config->share_cpu_permille);
+}
+
+static int set_share_index(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	static const struct {
 		const char *name;
@@ -69,43 +114,69 @@ int ob_config_parse_share_index(const char *what, const char *text, unsigned *re
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(known); i++)
 		if (!strcmp(text, known[i].name)) {
-			*ret_subpages = known[i].subpages;
+			config->share_subpages = known[i].subpages;
 			return 0;
 		}
 	return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"hash\" nor \"cmd-subpage\", which may have \",subpages=\" and 1, 2, 4 or 8 "
 			    "behind it", what, text);
 }
 
-int ob_config_parse_large_pages(const char *what, const char *text, enum ob_large_policy *ret_policy, struct ob_error *err)
+static void tell_share_index(const struct ob_config *config, char *text)
+{
+	if (config->share_subpages)
+		snprintf(text, VALUE_MAX, "cmd-subpage,subpages=%u", config->share_subpages);
+	else
+		snprintf(text, VALUE_MAX, "hash");
+}
+
+static int set_large_pages(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	int policy = ob_large_policy_parse(text);
 
 	if (policy < 0)
 		return ob_error_set(err, EINVAL, "%s \"%s\" is none of \"proactive\", \"late\", \"never\" and \"off\"", what, text);
-	*ret_policy = (enum ob_large_policy)policy;
+	config->large_policy = (enum ob_large_policy)policy;
 	return 0;
 }
 
-int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err)
+static void tell_large_pages(const struct ob_config *config, char *text)
 {
-	uint64_t bytes;
+	snprintf(text, VALUE_MAX, "%s", ob_large_policy_name(config->large_policy));
+}
 
-	if (ob_size_parse(text, &bytes) < 0 || bytes < OB_MIB || bytes > INT64_MAX)
-		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 1M, such as 512M or 2G; without it, it follows from the "
+static int set_min_free(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
+{
+	uint64_t bytes = 0;
+
+	if (strcmp(text, "auto") && (ob_size_parse(text, &bytes) < 0 || bytes < OB_MIB || bytes > INT64_MAX))
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 1M, such as 512M or 2G, nor \"auto\": it follows from the "
 				    "budget", what, text);
-	*ret_bytes = bytes;
+	config->min_free_bytes = bytes;
 	return 0;
 }
 
-int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err)
+static void tell_min_free(const struct ob_config *config, char *text)
+{
+	if (config->min_free_bytes)
+		put_size(text, config->min_free_bytes);
+	else
+		snprintf(text, VALUE_MAX, "auto");
+}
+
+static int set_balloon(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	if (strcmp(text, "auto") && strcmp(text, "off"))
 		return ob_error_set(err, EINVAL, "%s \"%s\" is neither \"auto\" nor \"off\"", what, text);
-	*ret_auto = !strcmp(text, "auto");
+	config->balloon_auto = !strcmp(text, "auto");
 	return 0;
 }
 
-int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor, struct ob_error *err)
+static void tell_balloon(const struct ob_config *config, char *text)
+{
+	snprintf(text, VALUE_MAX, "%s", config->balloon_auto ? "auto" : "off");
+}
+
+static int set_balloon_floor(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	unsigned long percent = 0;
 	uint64_t bytes = 0;
@@ -118,11 +189,19 @@ int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_
 	if (!percent && (ob_size_parse(text, &bytes) < 0 || bytes < 64 * OB_MIB || bytes > INT64_MAX))
 		return ob_error_set(err, EINVAL, "%s \"%s\" is neither from 1%% to 100%% of a machine's memory nor a size of at least 64M",
 				    what, text);
-	*ret_floor = (struct ob_balloon_floor){ .percent = (unsigned)percent, .bytes = bytes };
+	config->balloon_floor = (struct ob_balloon_floor){ .percent = (unsigned)percent, .bytes = bytes };
 	return 0;
 }
 
-int ob_config_parse_idle_tax(const char *what, const char *text, unsigned *ret_percent, struct ob_error *err)
+static void tell_balloon_floor(const struct ob_config *config, char *text)
+{
+	if (config->balloon_floor.percent)
+		snprintf(text, VALUE_MAX, "%u%%", config->balloon_floor.percent);
+	else
+		put_size(text, config->balloon_floor.bytes);
+}
+
+static int set_idle_tax(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
 	unsigned long percent = OB_BUDGET_TAX_MAX + 1;
 	char *end;
@@ -133,93 +212,100 @@ int ob_config_parse_idle_tax(const char *what, const char *text, unsigned *ret_p
 	}
 	if (percent > OB_BUDGET_TAX_MAX)
 		return ob_error_set(err, EINVAL, "%s \"%s\" is not from 0%% to %u%%", what, text, OB_BUDGET_TAX_MAX);
-	*ret_percent = (unsigned)percent;
+	config->idle_tax_percent = (unsigned)percent;
 	return 0;
 }
 
-static int set_balloon(struct ob_config *config, const char *value, struct ob_error *err)
+static void tell_idle_tax(const struct ob_config *config, char *text)
 {
-	return ob_config_parse_balloon("BALLOON", value, &config->balloon_auto, err);
+	snprintf(text, VALUE_MAX, "%u%%", config->idle_tax_percent);
 }
 
-static int set_balloon_floor(struct ob_config *config, const char *value, struct ob_error *err)
+static int set_metrics(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
 {
-	return ob_config_parse_balloon_floor("BALLOON_FLOOR", value, &config->balloon_floor, err);
+	return ob_metrics_parse(what, text, &config->metrics_address, err);
 }
 
-static int set_share(struct ob_config *config, const char *value, struct ob_error *err)
+static void tell_metrics(const struct ob_config *config, char *text)
 {
-	return ob_config_parse_share("SHARE", value, &config->sharing, err);
-}
-
-static int set_share_cpu(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_share_cpu("SHARE_CPU", value, &config->share_cpu_permille, err);
-}
-
-static int set_share_index(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_share_index("SHARE_INDEX", value, &config->share_subpages, err);
-}
-
-static int set_large_pages(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_large_pages("LARGE_PAGES", value, &config->large_policy, err);
-}
-
-static int set_min_free(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_min_free("MIN_FREE", value, &config->min_free_bytes, err);
-}
-
-static int set_budget(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_budget("BUDGET", value, &config->budget_bytes, err);
-}
-
-static int set_idle_tax(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_config_parse_idle_tax("IDLE_TAX", value, &config->idle_tax_percent, err);
-}
-
-static int set_metrics(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	return ob_metrics_parse("METRICS", value, &config->metrics_address, err);
-}
-
-static int set_log(struct ob_config *config, const char *value, struct ob_error *err)
-{
-	static const struct {
-		const char *name;
-		enum ob_log_level level;
-	} levels[] = {
-		{ "error", OB_LOG_ERROR }, { "warning", OB_LOG_WARNING }, { "info", OB_LOG_INFO }, { "debug", OB_LOG_DEBUG },
-	};
-
-	for (size_t i = 0; i < OB_ARRAY_LEN(levels); i++)
-		if (!strcmp(value, levels[i].name)) {
-			config->log_level = levels[i].level;
-			return 0;
-		}
-	return ob_error_set(err, EINVAL, "LOG \"%s\" is none of error, warning, info and debug", value);
+	snprintf(text, VALUE_MAX, "%s", config->metrics_address.length ? config->metrics_address.text : "none");
 }
 
 static const struct {
 	const char *name;
-	int (*set)(struct ob_config *config, const char *value, struct ob_error *err);
-} settings[] = {
-	{ "BALLOON", set_balloon },
-	{ "BALLOON_FLOOR", set_balloon_floor },
-	{ "BUDGET", set_budget },
-	{ "IDLE_TAX", set_idle_tax },
-	{ "LARGE_PAGES", set_large_pages },
-	{ "LOG", set_log },
-	{ "METRICS", set_metrics },
-	{ "MIN_FREE", set_min_free },
-	{ "SHARE", set_share },
-	{ "SHARE_CPU", set_share_cpu },
-	{ "SHARE_INDEX", set_share_index },
+	enum ob_log_level level;
+} levels[] = {
+	{ "error", OB_LOG_ERROR }, { "warning", OB_LOG_WARNING }, { "info", OB_LOG_INFO }, { "debug", OB_LOG_DEBUG },
 };
+
+static int set_log(struct ob_config *config, const char *what, const char *text, struct ob_error *err)
+{
+	for (size_t i = 0; i < OB_ARRAY_LEN(levels); i++)
+		if (!strcmp(text, levels[i].name)) {
+			config->log_level = levels[i].level;
+			return 0;
+		}
+	return ob_error_set(err, EINVAL, "%s \"%s\" is none of error, warning, info and debug", what, text);
+}
+
+static void tell_log(const struct ob_config *config, char *text)
+{
+	enum ob_log_level level = config->log_level ? config->log_level : ob_log_level_of_environment();
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(levels); i++)
+		if (levels[i].level == level)
+			snprintf(text, VALUE_MAX, "%s", levels[i].name);
+}
+
+static const struct setting {
+	const char *name;
+	int (*set)(struct ob_config *config, const char *what, const char *text, struct ob_error *err);
+	void (*tell)(const struct ob_config *config, char *text); /* into VALUE_MAX bytes */
+} settings[] = {
+	{ "BALLOON", set_balloon, tell_balloon },
+	{ "BALLOON_FLOOR", set_balloon_floor, tell_balloon_floor },
+	{ "BUDGET", set_budget, tell_budget },
+	{ "IDLE_TAX", set_idle_tax, tell_idle_tax },
+	{ "LARGE_PAGES", set_large_pages, tell_large_pages },
+	{ "LOG", set_log, tell_log },
+	{ "METRICS", set_metrics, tell_metrics },
+	{ "MIN_FREE", set_min_free, tell_min_free },
+	{ "SHARE", set_share, tell_share },
+	{ "SHARE_CPU", set_share_cpu, tell_share_cpu },
+	{ "SHARE_INDEX", set_share_index, tell_share_index },
+};
+
+/* Whether that is the setting's name as an option has it. */
+static int is_option_of(const struct setting *setting, const char *option)
+{
+	const char *name = setting->name;
+
+	for (; *name && *option; name++, option++)
+		if (*option != (*name == '_' ? '-' : tolower((unsigned char)*name)))
+			return 0;
+	return *name == *option;
+}
+
+int ob_config_take_option(struct ob_config *config, const char *option, const char *value, struct ob_error *err)
+{
+	char what[32];
+
+	snprintf(what, sizeof(what), "--%s", option);
+	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
+		if (is_option_of(&settings[i], option))
+			return settings[i].set(config, what, value, err);
+	return ob_error_set(err, EINVAL, "%s is no setting", what);
+}
+
+void ob_config_write(const struct ob_config *config, FILE *to)
+{
+	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++) {
+		char text[VALUE_MAX] = "";
+
+		settings[i].tell(config, text);
+		fprintf(to, "%s=%s\n", settings[i].name, text);
+	}
+}
 
 /* The value without the quotes around it. */
 static char *unquote(char *value)
@@ -247,14 +333,14 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	line = ob_text_trim(line);
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
-			return settings[i].set(config, unquote(ob_text_trim(value)), err);
+			return settings[i].set(config, settings[i].name, unquote(ob_text_trim(value)), err);
 	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, IDLE_TAX, LARGE_PAGES, LOG, METRICS, "
 			    "MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err)
 {
-	struct ob_config config = *ret_config;
+	struct ob_config config = ob_config_default;
 	char text[OB_CONFIG_MAX + 1], *rest = text, *line;
 	struct stat st;
 	int r = stat(path, &st) < 0 ? -errno : ob_read_text(path, text, sizeof(text));

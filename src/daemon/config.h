@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What can be changed while overbookd runs: the file that --config names, read at the start and at each SIGHUP. */
+/* What can be set: by options, or by the file that --config names, which is read at the start and at each SIGHUP. */
 #ifndef OB_DAEMON_CONFIG_H
 #define OB_DAEMON_CONFIG_H
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -28,27 +29,16 @@ struct ob_config {
 	struct ob_metrics_address metrics_address;
 };
 
-/* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */
-int ob_config_parse_budget(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err) OB_MUST_CHECK;
+/* What holds where nothing is said. */
+extern const struct ob_config ob_config_default;
 
-/* "on" or "off"; permille of a processor, 1 to 1000; "hash" (0), or "cmd-subpage" with 4 sub-pages or as many as it says. 0 or -EINVAL. */
-int ob_config_parse_share(const char *what, const char *text, bool *ret_sharing, struct ob_error *err) OB_MUST_CHECK;
-int ob_config_parse_share_cpu(const char *what, const char *text, unsigned *ret_permille, struct ob_error *err) OB_MUST_CHECK;
-int ob_config_parse_share_index(const char *what, const char *text, unsigned *ret_subpages, struct ob_error *err) OB_MUST_CHECK;
+/* Takes a setting from the command line: "share-cpu" for SHARE_CPU. 0, or -EINVAL with the option's name, the value, and what would be right. */
+int ob_config_take_option(struct ob_config *config, const char *option, const char *value, struct ob_error *err) OB_MUST_CHECK;
 
-/* What is done with large pages; how much of the budget is to stay free, at least 1M. 0 or -EINVAL. */
-int ob_config_parse_large_pages(const char *what, const char *text, enum ob_large_policy *ret_policy, struct ob_error *err) OB_MUST_CHECK;
-int ob_config_parse_min_free(const char *what, const char *text, uint64_t *ret_bytes, struct ob_error *err) OB_MUST_CHECK;
-
-/* "auto" or "off"; what is left to guests at least, "25%" or a size of at least 64M. 0 or -EINVAL. */
-int ob_config_parse_balloon(const char *what, const char *text, bool *ret_auto, struct ob_error *err) OB_MUST_CHECK;
-int ob_config_parse_balloon_floor(const char *what, const char *text, struct ob_balloon_floor *ret_floor,
-				  struct ob_error *err) OB_MUST_CHECK;
-
-/* Percent, 0 to OB_BUDGET_TAX_MAX, with or without the sign. 0 or -EINVAL. */
-int ob_config_parse_idle_tax(const char *what, const char *text, unsigned *ret_percent, struct ob_error *err) OB_MUST_CHECK;
-
-/* Reads the whole file. *ret_config holds the defaults before, and is left alone on failure. 0 or -errno with the file and line. */
+/* Reads the whole file; what it does not say is as by default. *ret_config is left alone on failure. 0 or -errno with the file and line. */
 int ob_config_read(const char *path, struct ob_config *ret_config, struct ob_error *err) OB_MUST_CHECK;
+
+/* Writes all settings, as such a file has them. */
+void ob_config_write(const struct ob_config *config, FILE *to);
 
 #endif

@@ -5,7 +5,7 @@
  *
  *     main.c       options, set-up in its order, the loop
  *     runtime.c    the run directory, the pid file, the listening sockets
- *     config.c     the file of --config; notify.c: what systemd is told
+ *     config.c     settings, and the file of --config; notify.c: what systemd is told
  *     privilege.c  gives up what is not needed any more
  *     registry.c   who is here
  *     link.c       one connected agent: its messages, the orders to it
@@ -34,6 +34,7 @@
 #include "base/error.h"
 #include "daemon/balloon.h"
 #include "daemon/budget.h"
+#include "daemon/config.h"
 #include "daemon/large.h"
 #include "daemon/metrics_server.h"
 
@@ -48,13 +49,13 @@ struct ob_share;
 
 struct ob_daemon {
 	sd_event *event;
-	uint64_t budget_bytes; /* OB_BUDGET_NONE: no budget */
+	struct ob_config config;
+	const char *config_path; /* where it is read from; NULL: from the options */
 	char dir[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char agents_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	char clients_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
 	int lock_fd, agents_fd, clients_fd;
 	bool agents_passed, clients_passed; /* systemd made the socket: its path is not ours to remove */
-	const char *config_path;            /* NULL: none */
 
 	struct ob_machine *machines; /* in the order in which they came */
 	unsigned machine_count;
@@ -63,20 +64,9 @@ struct ob_daemon {
 	struct ob_client *clients;
 	unsigned client_count;
 
-	bool sharing; /* whether machines are asked to share pages */
-	unsigned share_cpu_permille;
-	unsigned share_subpages; /* of the index "cmd-subpage"; 0: the index "hash" */
 	struct ob_share *share;
-
-	enum ob_large_policy large_policy;
-	uint64_t min_free_bytes; /* 0: by the sliding scale */
 	struct ob_large large;
 
-	bool balloon_auto; /* the balloons of machines that say nothing of it */
-	struct ob_balloon_floor balloon_floor;
-	unsigned idle_tax_percent; /* budget.h */
-
-	struct ob_metrics_address metrics_address;
 	int metrics_passed_fd; /* a listening socket that systemd has passed; 0: none */
 	struct ob_metrics_server *metrics;
 

@@ -166,7 +166,7 @@ static void log_change(const struct ob_daemon *daemon, enum ob_large_state befor
 		ob_event(OB_EVENT_MEMORY_STATE, NULL, 0, "memory: %s -> %s, %s of the budget of %s free; large pages: %s",
 			 ob_large_state_name(before), ob_large_state_name(host->state),
 			 ob_size_format(free_text, sizeof(free_text), host->free_bytes),
-			 ob_size_format(budget, sizeof(budget), host->budget_bytes), ob_large_policy_name(daemon->large_policy));
+			 ob_size_format(budget, sizeof(budget), host->budget_bytes), ob_large_policy_name(daemon->config.large_policy));
 }
 
 /* A budget where there was none, or none any more: the state is what it would be at a start, at once. */
@@ -179,22 +179,22 @@ void ob_large_step(struct ob_daemon *daemon)
 {
 	struct ob_large *large = &daemon->large;
 	enum ob_large_state before = large->host.state;
-	struct ob_large_input input = { .min_free_bytes = daemon->min_free_bytes };
+	struct ob_large_input input = { .min_free_bytes = daemon->config.min_free_bytes };
 	uint64_t now_ns = ob_now_ns();
 
 	if (ob_arbiter_is_settling(daemon))
 		return;
 	count_all(daemon);
 	input.shareable_pages = ob_large_shareable(large);
-	if (daemon->budget_bytes != OB_BUDGET_NONE) {
-		input.budget_bytes = daemon->budget_bytes;
+	if (daemon->config.budget_bytes != OB_BUDGET_NONE) {
+		input.budget_bytes = daemon->config.budget_bytes;
 		input.free_bytes = ob_arbiter_free(daemon);
 		input.growth_bytes = ob_arbiter_growth(daemon);
 	}
 	if (!input.budget_bytes != !large->host.budget_bytes)
 		start_anew(large);
 	input.elapsed_ns = large->host.is_started ? now_ns - large->step_ns : 0;
-	large->orders = ob_large_host_step(&large->host, daemon->large_policy, &input);
+	large->orders = ob_large_host_step(&large->host, daemon->config.large_policy, &input);
 	large->step_ns = now_ns;
 	log_change(daemon, before);
 	order_all(daemon);

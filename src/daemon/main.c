@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/meminfo.h"
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
@@ -32,24 +33,24 @@
 #define FILES_MAX 8192 /* descriptors: three a machine (socket, pidfd, staging), one an extent (4096), one a client, and those of metrics */
 
 enum {
-	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
-	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE, OPTION_BALLOON, OPTION_BALLOON_FLOOR,
-	OPTION_IDLE_TAX, OPTION_METRICS,
+	EXIT_USAGE = 2, OPTION_SETTING = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_CHECK,
 };
 
 static const struct option options[] = {
-	{ "budget", required_argument, NULL, OPTION_BUDGET },
+	{ "budget", required_argument, NULL, OPTION_SETTING },
 	{ "config", required_argument, NULL, OPTION_CONFIG },
 	{ "socket-dir", required_argument, NULL, OPTION_SOCKET_DIR },
-	{ "share", required_argument, NULL, OPTION_SHARE },
-	{ "share-cpu", required_argument, NULL, OPTION_SHARE_CPU },
-	{ "share-index", required_argument, NULL, OPTION_SHARE_INDEX },
-	{ "large-pages", required_argument, NULL, OPTION_LARGE_PAGES },
-	{ "min-free", required_argument, NULL, OPTION_MIN_FREE },
-	{ "balloon", required_argument, NULL, OPTION_BALLOON },
-	{ "balloon-floor", required_argument, NULL, OPTION_BALLOON_FLOOR },
-	{ "idle-tax", required_argument, NULL, OPTION_IDLE_TAX },
-	{ "metrics", required_argument, NULL, OPTION_METRICS },
+	{ "share", required_argument, NULL, OPTION_SETTING },
+	{ "share-cpu", required_argument, NULL, OPTION_SETTING },
+	{ "share-index", required_argument, NULL, OPTION_SETTING },
+	{ "large-pages", required_argument, NULL, OPTION_SETTING },
+	{ "min-free", required_argument, NULL, OPTION_SETTING },
+	{ "balloon", required_argument, NULL, OPTION_SETTING },
+	{ "balloon-floor", required_argument, NULL, OPTION_SETTING },
+	{ "idle-tax", required_argument, NULL, OPTION_SETTING },
+	{ "metrics", required_argument, NULL, OPTION_SETTING },
+	{ "log", required_argument, NULL, OPTION_SETTING },
+	{ "check", no_argument, NULL, OPTION_CHECK },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -59,8 +60,8 @@ static const struct option options[] = {
 static const char usage[] =
 	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--large-pages POLICY]\n"
 	"                 [--min-free SIZE] [--balloon auto|off] [--balloon-floor SIZE|N%] [--idle-tax N%]\n"
-	"                 [--metrics ADDRESS] [--socket-dir DIR] [--foreground]\n"
-	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
+	"                 [--metrics ADDRESS] [--log LEVEL] [--socket-dir DIR] [--foreground] [--check]\n"
+	"       overbookd --config FILE [--socket-dir DIR] [--foreground] [--check]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
 	"\n"
@@ -81,77 +82,38 @@ static const char usage[] =
 	"                     is short, idle machines give theirs to busy ones; default: 75% (four times as dear)\n"
 	"  --metrics ADDRESS  serves metrics for Prometheus over HTTP at 127.0.0.1:9273, [::1]:9273 or unix:/path, to whoever can connect\n"
 	"                     there; default: none\n"
+	"  --log LEVEL        what is logged: error, warning, info (the default; or what $OVERBOOK_LOG says), debug\n"
 	"  --config FILE      lines BALLOON=auto|off, BALLOON_FLOOR=F, BUDGET=SIZE, IDLE_TAX=N%, LARGE_PAGES=P, LOG=LEVEL,\n"
 	"                     METRICS=ADDRESS, MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
+	"  --check            says what settings hold, with all defaults, as such a file, and does nothing else; exits with 1 when the file is\n"
+	"                     not valid, with 2 when an option is not\n"
 	"  --foreground       stay in the foreground: it always does\n"
 	"  --help, --version\n";
 
 /* Returns 0, 1 when there is nothing left to do, or -EINVAL with the reason. */
-static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const char **ret_dir, struct ob_error *err)
+static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const char **ret_dir, bool *ret_is_check, struct ob_error *err)
 {
 	const char *given = NULL; /* an option that excludes --config */
-	int option;
+	int option, index;
 
 	opterr = 0;
-	while ((option = getopt_long(argc, argv, "hV", options, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, "hV", options, &index)) >= 0) {
 		switch (option) {
-		case OPTION_BUDGET:
-			if (ob_config_parse_budget("--budget", optarg, &daemon->budget_bytes, err) < 0)
+		case OPTION_SETTING:
+			if (ob_config_take_option(&daemon->config, options[index].name, optarg, err) < 0)
 				return -EINVAL;
-			given = "--budget";
-			break;
-		case OPTION_SHARE:
-			if (ob_config_parse_share("--share", optarg, &daemon->sharing, err) < 0)
-				return -EINVAL;
-			given = "--share";
-			break;
-		case OPTION_SHARE_CPU:
-			if (ob_config_parse_share_cpu("--share-cpu", optarg, &daemon->share_cpu_permille, err) < 0)
-				return -EINVAL;
-			given = "--share-cpu";
-			break;
-		case OPTION_SHARE_INDEX:
-			if (ob_config_parse_share_index("--share-index", optarg, &daemon->share_subpages, err) < 0)
-				return -EINVAL;
-			given = "--share-index";
-			break;
-		case OPTION_LARGE_PAGES:
-			if (ob_config_parse_large_pages("--large-pages", optarg, &daemon->large_policy, err) < 0)
-				return -EINVAL;
-			given = "--large-pages";
-			break;
-		case OPTION_MIN_FREE:
-			if (ob_config_parse_min_free("--min-free", optarg, &daemon->min_free_bytes, err) < 0)
-				return -EINVAL;
-			given = "--min-free";
-			break;
-		case OPTION_BALLOON:
-			if (ob_config_parse_balloon("--balloon", optarg, &daemon->balloon_auto, err) < 0)
-				return -EINVAL;
-			given = "--balloon";
-			break;
-		case OPTION_BALLOON_FLOOR:
-			if (ob_config_parse_balloon_floor("--balloon-floor", optarg, &daemon->balloon_floor, err) < 0)
-				return -EINVAL;
-			given = "--balloon-floor";
-			break;
-		case OPTION_IDLE_TAX:
-			if (ob_config_parse_idle_tax("--idle-tax", optarg, &daemon->idle_tax_percent, err) < 0)
-				return -EINVAL;
-			given = "--idle-tax";
-			break;
-		case OPTION_METRICS:
-			if (ob_metrics_parse("--metrics", optarg, &daemon->metrics_address, err) < 0)
-				return -EINVAL;
-			given = "--metrics";
+			given = options[index].name;
 			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
 			break;
 		case OPTION_SOCKET_DIR:
 			*ret_dir = optarg;
+			break;
+		case OPTION_CHECK:
+			*ret_is_check = true;
 			break;
 		case OPTION_FOREGROUND:
 			break;
@@ -169,7 +131,7 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 	if (optind < argc)
 		return ob_error_set(err, EINVAL, "\"%s\" is not an option; see overbookd --help", argv[optind]);
 	if (given && daemon->config_path)
-		return ob_error_set(err, EINVAL, "%s and --config exclude each other: write it into \"%s\"", given, daemon->config_path);
+		return ob_error_set(err, EINVAL, "--%s and --config exclude each other: write it into \"%s\"", given, daemon->config_path);
 	return 0;
 }
 
@@ -184,35 +146,39 @@ static void raise_file_limit(void)
 		ob_log(OB_LOG_WARNING, "cannot raise the number of open files: %s", strerror(errno));
 }
 
+/* Where none is set the environment's level counts, again if it had been another one. */
+static void take_log_level(const struct ob_daemon *daemon)
+{
+	ob_log_set_level(daemon->config.log_level);
+	ob_log_set_subject(SUBJECT);
+}
+
 static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 {
-	struct ob_config config = {
-		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
-		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT,
-	};
+	struct ob_config config;
 	int r = ob_config_read(daemon->config_path, &config, err);
 	bool is_other;
 
 	if (r < 0)
 		return r;
-	daemon->budget_bytes = config.budget_bytes;
-	is_other = daemon->sharing != config.sharing || daemon->share_cpu_permille != config.share_cpu_permille ||
-		   daemon->share_subpages != config.share_subpages;
-	daemon->sharing = config.sharing;
-	daemon->share_cpu_permille = config.share_cpu_permille;
-	daemon->share_subpages = config.share_subpages;
-	daemon->large_policy = config.large_policy;
-	daemon->min_free_bytes = config.min_free_bytes;
-	daemon->balloon_auto = config.balloon_auto;
-	daemon->balloon_floor = config.balloon_floor;
-	daemon->idle_tax_percent = config.idle_tax_percent;
-	daemon->metrics_address = config.metrics_address;
+	is_other = daemon->config.sharing != config.sharing || daemon->config.share_cpu_permille != config.share_cpu_permille ||
+		   daemon->config.share_subpages != config.share_subpages;
+	daemon->config = config;
 	if (daemon->share && is_other)
 		ob_share_reconfigure(daemon);
-	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
-	ob_log_set_level(config.log_level);
-	ob_log_set_subject(SUBJECT);
+	take_log_level(daemon);
 	return 0;
+}
+
+/* What is no error, and can hardly be meant. */
+static void doubt(const struct ob_daemon *daemon)
+{
+	uint64_t budget = daemon->config.budget_bytes, total = ob_meminfo("MemTotal");
+	char has[16], wanted[16];
+
+	if (budget != OB_BUDGET_NONE && total && budget > total)
+		ob_log(OB_LOG_WARNING, "a budget of %s is more than the %s that this host has", ob_size_format(wanted, sizeof(wanted), budget),
+		       ob_size_format(has, sizeof(has), total));
 }
 
 static void reload(struct ob_daemon *daemon)
@@ -227,6 +193,8 @@ static void reload(struct ob_daemon *daemon)
 		ob_log(OB_LOG_ERROR, "metrics stay where they were: %s", err.text);
 	else
 		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
+	if (!err.code)
+		doubt(daemon);
 	ob_notify_ready(daemon, err.text);
 	ob_large_step(daemon);
 	ob_balloon_step(daemon);
@@ -296,6 +264,18 @@ static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *er
 	return r < 0 ? r : ob_privilege_drop(err);
 }
 
+/* Says what would hold, and what is wrong with it. */
+static int check(struct ob_daemon *daemon, struct ob_error *err)
+{
+	int r = daemon->config_path ? apply_config(daemon, err) : 0;
+
+	if (r < 0)
+		return r;
+	doubt(daemon);
+	ob_config_write(&daemon->config, stdout);
+	return fflush(stdout) ? ob_error_sys(err, errno, "cannot write") : 0;
+}
+
 static void tear_down(struct ob_daemon *daemon)
 {
 	ob_api_close_all(daemon);
@@ -315,26 +295,34 @@ static void announce(const struct ob_daemon *daemon)
 
 	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready in %s%s, budget %s", daemon->dir,
 	       daemon->agents_passed || daemon->clients_passed ? " on sockets of systemd's" : "", ob_notify_budget(daemon, budget));
+	doubt(daemon);
 	ob_notify_ready(daemon, "");
 }
 
 int main(int argc, char **argv)
 {
 	struct ob_daemon daemon = {
-		.budget_bytes = OB_BUDGET_NONE, .sharing = true, .share_cpu_permille = OB_SHARE_CPU_DEFAULT,
-		.balloon_floor.percent = OB_BALLOON_FLOOR_PERCENT, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
+		.config = ob_config_default, .lock_fd = -1, .agents_fd = -1, .clients_fd = -1,
 	};
 	struct ob_error err = { 0 };
 	const char *dir = NULL;
+	bool is_check = false;
 	int r;
 
 	ob_log_set_subject(SUBJECT);
-	r = parse_options(argc, argv, &daemon, &dir, &err);
+	r = parse_options(argc, argv, &daemon, &dir, &is_check, &err);
 	if (r > 0)
 		return EXIT_SUCCESS;
 	if (r < 0) {
 		ob_log(OB_LOG_ERROR, "%s", err.text);
 		return EXIT_USAGE;
+	}
+	take_log_level(&daemon);
+	if (is_check) {
+		if (check(&daemon, &err) == 0)
+			return EXIT_SUCCESS;
+		ob_log(OB_LOG_ERROR, "%s", err.text);
+		return EXIT_FAILURE;
 	}
 	r = set_up(&daemon, dir, &err);
 	if (r < 0) {

@@ -100,7 +100,7 @@ static void copy_host(const struct ob_daemon *daemon, struct ob_metrics *to)
 
 	to->version = OB_VERSION;
 	to->memory_state = host->is_started ? ob_large_state_name(host->state) : NULL;
-	to->budget_bytes = or_zero(daemon->budget_bytes);
+	to->budget_bytes = or_zero(daemon->config.budget_bytes);
 	to->free_bytes = host->free_bytes;
 	to->min_free_bytes = host->min_free_bytes;
 	to->boundary_bytes = host->boundary_bytes;
@@ -499,9 +499,9 @@ int ob_metrics_listen(struct ob_daemon *daemon, struct ob_error *err)
 	int r = 0;
 
 	/* What was passed stays; the same address need not be left. */
-	if (before && (before->is_passed || !strcmp(before->address.text, daemon->metrics_address.text)))
+	if (before && (before->is_passed || !strcmp(before->address.text, daemon->config.metrics_address.text)))
 		return 0;
-	if (!is_passed && !daemon->metrics_address.length) {
+	if (!is_passed && !daemon->config.metrics_address.length) {
 		ob_metrics_close(daemon);
 		return 0;
 	}
@@ -509,7 +509,7 @@ int ob_metrics_listen(struct ob_daemon *daemon, struct ob_error *err)
 	if (!server)
 		return ob_error_sys(err, ENOMEM, "cannot listen for metrics");
 	server->daemon = daemon;
-	server->address = daemon->metrics_address;
+	server->address = daemon->config.metrics_address;
 	server->is_passed = is_passed;
 	server->fd = is_passed ? daemon->metrics_passed_fd : -1;
 	for (unsigned i = 0; i < CONNECTIONS_MAX; i++)

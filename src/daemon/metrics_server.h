@@ -22,7 +22,7 @@ struct ob_metrics_address {
 int ob_metrics_parse(const char *what, const char *text, struct ob_metrics_address *ret_address, struct ob_error *err) OB_MUST_CHECK;
 
 /*
- * Listens on daemon->metrics_address, or on the socket that systemd has passed, whatever the address; on nothing when there is
+ * Listens on daemon->config.metrics_address, or on the socket that systemd has passed, whatever the address; on nothing when there is
  * neither. Again after the address has changed: what it listened on before is given up when the new one is there, and kept when
  * that fails. 0 or -errno.
  */

@@ -14,8 +14,8 @@ static unsigned told_machines; /* how many systemd has been told of */
 
 const char *ob_notify_budget(const struct ob_daemon *daemon, char *buf)
 {
-	if (daemon->budget_bytes != OB_BUDGET_NONE)
-		return ob_size_format(buf, BUDGET_SIZE, daemon->budget_bytes);
+	if (daemon->config.budget_bytes != OB_BUDGET_NONE)
+		return ob_size_format(buf, BUDGET_SIZE, daemon->config.budget_bytes);
 	snprintf(buf, BUDGET_SIZE, "none");
 	return buf;
 }

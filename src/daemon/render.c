@@ -178,7 +178,7 @@ json_t *ob_render_large(const struct ob_daemon *daemon)
 
 	if (!host->is_started)
 		return json_null();
-	object = json_pack("{s:s, s:s, s:b}", "policy", ob_large_policy_name(daemon->large_policy), "state",
+	object = json_pack("{s:s, s:s, s:b}", "policy", ob_large_policy_name(daemon->config.large_policy), "state",
 			   ob_large_state_name(host->state), "may_make", orders->may_make);
 	add_number(&object, "min_free_bytes", host->min_free_bytes);
 	add_number(&object, "boundary_bytes", host->boundary_bytes);

@@ -49,7 +49,7 @@ int ob_share_init(struct ob_daemon *daemon, struct ob_error *err)
 		return ob_error_sys(err, EIO, "cannot draw the key of the hash");
 	}
 	share->daemon = daemon;
-	share->allowed_bytes = daemon->budget_bytes == OB_BUDGET_NONE ? OB_BUDGET_NONE : 0;
+	share->allowed_bytes = daemon->config.budget_bytes == OB_BUDGET_NONE ? OB_BUDGET_NONE : 0;
 	daemon->share = share;
 	return 0;
 }
@@ -107,7 +107,7 @@ struct ob_domain *ob_domain_get(struct ob_share *share, bool solo, const char *n
 	memcpy(domain->name, name, strlen(name) + 1);
 	ob_keep_label(domain, label);
 	domain->store = ob_store_new(label, &events, domain);
-	domain->subpages = share->daemon->share_subpages;
+	domain->subpages = share->daemon->config.share_subpages;
 	domain->index = index_new(domain->subpages);
 	if (!domain->store || !domain->index) {
 		domain_free(domain);
@@ -186,7 +186,7 @@ static int staging_open(struct ob_sharer *sharer)
 /* A released machine is to be left alone. */
 static bool wants_on(const struct ob_sharer *sharer)
 {
-	return sharer->machine->daemon->sharing && !sharer->off && sharer->staging_base &&
+	return sharer->machine->daemon->config.sharing && !sharer->off && sharer->staging_base &&
 	       sharer->machine->release == OB_RELEASE_NO;
 }
 
@@ -279,7 +279,7 @@ static uint32_t scan_permille(const struct ob_sharer *sharer)
 {
 	const struct ob_machine *machine = sharer->machine;
 
-	return sharer->domain->solo && machine->limit_bytes == OB_BUDGET_NONE ? 0 : machine->daemon->share_cpu_permille;
+	return sharer->domain->solo && machine->limit_bytes == OB_BUDGET_NONE ? 0 : machine->daemon->config.share_cpu_permille;
 }
 
 static int send_subpages(struct ob_sharer *sharer)
@@ -416,8 +416,8 @@ static void reindex(struct ob_domain *domain, unsigned subpages)
 void ob_share_reconfigure(struct ob_daemon *daemon)
 {
 	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
-		if (domain->subpages != daemon->share_subpages)
-			reindex(domain, daemon->share_subpages);
+		if (domain->subpages != daemon->config.share_subpages)
+			reindex(domain, daemon->config.share_subpages);
 	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
 		struct ob_sharer *sharer = machine->sharer;
 

@@ -35,7 +35,7 @@ bool ob_share_is_kept(const char *name);
 /* Takes it, or closes it and says why. Returns whether it was taken. */
 bool ob_share_take(struct ob_daemon *daemon, int fd, const char *name);
 
-/* daemon->sharing, share_cpu_permille or share_subpages has changed: tells all agents. */
+/* daemon->config.sharing, share_cpu_permille or share_subpages has changed: tells all agents. */
 void ob_share_reconfigure(struct ob_daemon *daemon);
 
 /* An agent has said HELLO; its connection has ended, its process not yet; its process has ended. */

@@ -128,8 +128,8 @@ json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine 
 {
 	uint64_t allowed = ob_share_allowed_bytes(daemon);
 	json_t *domains = json_array();
-	json_t *object = json_pack("{s:b, s:i, s:s, s:o}", "sharing", daemon->sharing, "cpu_permille", (int)daemon->share_cpu_permille,
-				   "index", daemon->share_subpages ? ob_index_cmd_subpage.name : ob_index_hash.name, "domains", domains);
+	json_t *object = json_pack("{s:b, s:i, s:s, s:o}", "sharing", daemon->config.sharing, "cpu_permille", (int)daemon->config.share_cpu_permille,
+				   "index", daemon->config.share_subpages ? ob_index_cmd_subpage.name : ob_index_hash.name, "domains", domains);
 
 	if (!object)
 		return NULL;

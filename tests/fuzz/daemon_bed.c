@@ -40,7 +40,7 @@ static void start(struct bed *bed)
 
 	if (!getenv("OVERBOOK_LOG"))
 		ob_log_set_level((enum ob_log_level)1);
-	*daemon = (struct ob_daemon){ .lock_fd = -1, .agents_fd = -1, .clients_fd = -1, .sharing = true };
+	*daemon = (struct ob_daemon){ .lock_fd = -1, .agents_fd = -1, .clients_fd = -1, .config = ob_config_default };
 	r = ob_runtime_claim(daemon, fuzz_directory(), &err);
 	FUZZ_CHECK(r == 0 && sd_event_new(&daemon->event) >= 0, "%s", err.text);
 	r = ob_share_init(daemon, &err);
@@ -60,7 +60,7 @@ struct bed *bed_get(uint64_t budget_bytes)
 {
 	if (!the_bed.daemon.event)
 		start(&the_bed);
-	the_bed.daemon.budget_bytes = budget_bytes;
+	the_bed.daemon.config.budget_bytes = budget_bytes;
 	return &the_bed;
 }
 
@@ -340,8 +340,8 @@ static void check_budget(const struct bed *bed, const struct ob_machine *before,
 				 machine->release == OB_RELEASE_NO && before[i].release == OB_RELEASE_NO &&
 				 machine->limit_bytes > before[i].limit_bytes;
 	}
-	FUZZ_CHECK(!grown || sum <= bed->daemon.budget_bytes, "limits of %llu bytes are given with a budget of %llu",
-		   (unsigned long long)sum, (unsigned long long)bed->daemon.budget_bytes);
+	FUZZ_CHECK(!grown || sum <= bed->daemon.config.budget_bytes, "limits of %llu bytes are given with a budget of %llu",
+		   (unsigned long long)sum, (unsigned long long)bed->daemon.config.budget_bytes);
 }
 
 void bed_run(struct bed *bed)
@@ -436,23 +436,23 @@ void bed_pass(struct bed *bed, uint64_t seconds)
 
 void bed_set_subpages(struct bed *bed, unsigned subpages)
 {
-	bed->daemon.share_subpages = subpages;
+	bed->daemon.config.share_subpages = subpages;
 	ob_share_reconfigure(&bed->daemon);
 	bed_run(bed);
 }
 
 void bed_set_large(struct bed *bed, unsigned policy, uint64_t min_free_bytes)
 {
-	bed->daemon.large_policy = policy % OB_LARGE_POLICIES;
-	bed->daemon.min_free_bytes = min_free_bytes;
+	bed->daemon.config.large_policy = policy % OB_LARGE_POLICIES;
+	bed->daemon.config.min_free_bytes = min_free_bytes;
 	ob_large_step(&bed->daemon);
 	bed_run(bed);
 }
 
 void bed_set_balloons(struct bed *bed, int is_auto, uint64_t floor_bytes)
 {
-	bed->daemon.balloon_auto = is_auto;
-	bed->daemon.balloon_floor = (struct ob_balloon_floor){ .percent = floor_bytes ? 0 : 25, .bytes = floor_bytes };
+	bed->daemon.config.balloon_auto = is_auto;
+	bed->daemon.config.balloon_floor = (struct ob_balloon_floor){ .percent = floor_bytes ? 0 : 25, .bytes = floor_bytes };
 	ob_balloon_step(&bed->daemon);
 	bed_run(bed);
 }
@@ -512,10 +512,8 @@ void bed_empty(struct bed *bed)
 	/* Nobody is awaited any more. */
 	bed_pass(bed, 60);
 	FUZZ_CHECK(!daemon->share->domains && !daemon->share->planned && !ob_share_orphan_bytes(daemon), "something of sharing stays");
-	daemon->share_subpages = 0;
+	daemon->config = ob_config_default;
 	daemon->stirred_ns = 0;
 	daemon->large = (struct ob_large){ 0 };
-	daemon->large_policy = OB_LARGE_PROACTIVE;
-	daemon->min_free_bytes = 0;
 	now_ns = 1000 * OB_NS_PER_SEC;
 }

@@ -4,6 +4,7 @@
 import json
 import os
 import random
+import re
 import signal
 import select
 import socket
@@ -149,6 +150,40 @@ def what_is_passed_is_checked():
         assert process.wait(20) == 0
         for descriptor in (*streams, *packets, datagram, abstract, null):
             os.close(descriptor)
+
+
+def check_settings(*args):
+    """What overbookd --check says would hold, as a file of settings; it makes nothing."""
+    with tempfile.TemporaryDirectory() as directory:
+        run = subprocess.run([OVERBOOKD, "--socket-dir", directory + "/run", "--check", *args], capture_output=True, text=True, timeout=20)
+        assert not os.listdir(directory)
+    assert run.returncode == 0, run
+    return run.stdout, run.stderr
+
+
+@test
+def settings_can_be_checked():
+    defaults, doubts = check_settings()
+    assert not doubts and "BUDGET=none\n" in defaults and "IDLE_TAX=75%\n" in defaults and "MIN_FREE=auto\n" in defaults, defaults
+    # The file of the package says the same: what is commented out there is the default.
+    packaged = os.path.join(os.path.dirname(__file__), "../../contrib/host/overbookd.default")
+    assert check_settings("--config", packaged) == (defaults, "")
+    with open(packaged, encoding="utf-8") as file:
+        examples = [line[1:] for line in file if re.match("#[A-Z_]+=", line)]
+    assert examples and all(line in defaults for line in examples), examples
+    given = ("--balloon", "auto", "--balloon-floor", "1536M", "--budget", "17179870208", "--idle-tax", "7", "--large-pages", "late", "--log", "warning",
+             "--metrics", "[::1]:9273", "--min-free", "1025K", "--share", "off", "--share-cpu", "7", "--share-index", "cmd-subpage,subpages=8")
+    text, _ = check_settings(*given)
+    assert "BUDGET=16777217K\n" in text and "BALLOON_FLOOR=1536M\n" in text and "SHARE_INDEX=cmd-subpage,subpages=8\n" in text, text
+    assert not set(text.splitlines()) & set(defaults.splitlines()), text
+    with tempfile.NamedTemporaryFile("w") as config:
+        rewrite(config, text)
+        assert check_settings("--config", config.name)[0] == text
+        rewrite(config, "BUDGET=1000T\n")
+        assert "1000 TiB" in check_settings("--config", config.name)[1]
+        rewrite(config, "SHARE=on\nSHARE_CPU=0\n")
+        assert "line 2: SHARE_CPU" in refused("--check", "--config", config.name, code=1)
+    assert "--log" in refused("--check", "--log", "loud")
 
 
 @test
