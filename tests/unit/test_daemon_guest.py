@@ -11,7 +11,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, Agent, Daemon, ceiling, main, message, test, with_daemon
+from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STOPPED, Agent, Daemon, ceiling, main, message, test, text, with_daemon
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -324,6 +324,16 @@ def another_session_begins_anew(daemon):
     daemon.until(lambda: guest(daemon) and guest(daemon)["program"] == "again")
 
 
+@with_daemon()
+def a_guest_of_a_machine_that_is_stopped_falls_silent_too(daemon):
+    machine = Machine(daemon, apps=[App("cache", 300 * MIB, 100 * MIB)])
+    daemon.until(lambda: len(apps(daemon)) == 1)
+    machine.send(message(STOPPED, text("page 7 of region 0 cannot be read")))
+    daemon.until(lambda: daemon.state("web") == "stopped")
+    machine.mute = True
+    daemon.until(lambda: guest(daemon) is None, 40)
+
+
 @with_daemon("--budget", "4G")
 def hostile_guests(daemon):
     daemon.budget = 4 * GIB
@@ -367,12 +377,12 @@ def the_command_line_tool_shows_applications(daemon):
         with subprocess.Popen([OVERBOOK, *words], stdout=subprocess.PIPE, text=True, env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir)) as tool:
             daemon.until(lambda: tool.poll() is not None)
             return tool.stdout.read()
-    text = run("balloon", "web")
-    assert "its guest runs overbook-guest test" in text and "cache (library): resting, uses 300 MiB, could give 200 MiB" in text, text
+    shown = run("balloon", "web")
+    assert "its guest runs overbook-guest test" in shown and "cache (library): resting, uses 300 MiB, could give 200 MiB" in shown, shown
     shrink(daemon, 350 * MIB)
     daemon.until(lambda: state(daemon, "cache") == "given", 40)
-    text = run("balloon", "web")
-    assert "cache (library): given, " in text and "has given" in text, text
+    shown = run("balloon", "web")
+    assert "cache (library): given, " in shown and "has given" in shown, shown
 
 
 sys.exit(main(OVERBOOK))
