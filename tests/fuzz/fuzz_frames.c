@@ -13,23 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../guest_frame.h"
 #include "fuzz.h"
-#include "proto/guest.h"
 
 #define STREAM_MAX 16384
 
 static uint8_t stream[STREAM_MAX];
 static size_t length;
-
-static void finish_frame(uint8_t *frame)
-{
-	uint32_t hash = 2166136261u;
-
-	for (size_t i = 0; i < OB_GUEST_FRAME - 4; i++)
-		hash = (hash ^ frame[i]) * 16777619u;
-	for (unsigned i = 0; i < 4; i++)
-		frame[OB_GUEST_FRAME - 4 + i] = (uint8_t)(hash >> (8 * i));
-}
 
 static void check_frame(const uint8_t *frame)
 {
@@ -52,7 +42,7 @@ static void add(const char *kind, const char *hex)
 	memcpy(bytes, "OBGA\1", head);
 	n = fuzz_hex(hex, bytes + head, sizeof(bytes) - head) + head;
 	if (*kind != 'h') {
-		finish_frame(bytes);
+		seal_guest_frame(bytes);
 		check_frame(bytes);
 		n = sizeof(bytes);
 	}

@@ -22,6 +22,7 @@
 
 #include <stdlib.h>
 
+#include "../guest_frame.h"
 #include "fuzz.h"
 
 #define STEPS_MAX 200
@@ -104,16 +105,12 @@ static void say_frame(char *const *words, int n)
 {
 	struct ob_guest_msg msg = { .type = OB_GUEST_WELCOME, .session = port.session, .welcome.interval_ms = 1000 };
 	uint8_t frame[OB_GUEST_FRAME];
-	uint32_t hash = 2166136261u;
 
 	FUZZ_CHECK(ob_guest_encode(&msg, frame) == 0, "a frame");
 	frame[5] = (uint8_t)fuzz_number(words, n, 1);
 	memset(frame + 16, 0, OB_GUEST_FRAME - 20);
 	fuzz_hex(fuzz_word(words, n, 2), frame + 16, OB_GUEST_FRAME - 20);
-	for (size_t i = 0; i < OB_GUEST_FRAME - 4; i++)
-		hash = (hash ^ frame[i]) * 16777619u;
-	for (unsigned i = 0; i < 4; i++)
-		frame[OB_GUEST_FRAME - 4 + i] = (uint8_t)(hash >> (8 * i));
+	seal_guest_frame(frame);
 	if (world.host >= 0)
 		(void)!send(world.host, frame, sizeof(frame), MSG_NOSIGNAL | MSG_DONTWAIT);
 }

@@ -12,24 +12,15 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STOPPED, Agent, Daemon, ceiling, main, message, test, text, with_daemon
+from guest_frames import APP, FINAL, FRAME, GONE, HELLO, MEMORY, TARGET, WELCOME, app_payload, frame, parse
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
 
-HELLO, MEMORY, APP, WELCOME, TARGET = 1, 2, 3, 16, 17
-FINAL, GONE = 1, 2
 OFF, FIXED, AUTO = 1, 2, 3
 WELL = 127  # of balloon_flags
 GIB = 1024 * MIB
 ANEW = 1
-
-
-def frame(kind, payload=b"", session=1, sequence=0, version=1, magic=b"OBGA"):
-    body = magic + struct.pack("<BBHII", version, kind, 0, session, sequence) + payload.ljust(108, b"\0")
-    check = 2166136261
-    for byte in body:
-        check = (check ^ byte) * 16777619 % 2**32
-    return body + struct.pack("<I", check)
 
 
 class App:
@@ -45,9 +36,8 @@ class App:
 
     def frame(self, number, session, flags=0):
         flags |= FINAL if self.final or self.target > self.full - self.floor == int(self.given) else 0
-        return frame(APP, struct.pack("<IIIIiIQQQQII", number, self.kind, self.pain, flags, self.status, self.answers,
-                                      self.full - int(self.given), self.full - self.floor, self.target, int(self.given), 0, 0) +
-                     self.name.encode().ljust(32, b"\0"), session)
+        return frame(APP, app_payload(self.name, number, self.kind, self.pain, flags, self.status, self.answers, self.full - int(self.given),
+                                      self.full - self.floor, self.target, int(self.given)), session)
 
 
 class Machine(Agent):
@@ -77,19 +67,17 @@ class Machine(Agent):
         if first:
             self.say(frame(HELLO, b"overbook-guest test", self.session), flags=ANEW)
             self.report_guest()
-        for at in range(0, len(data), 128):
-            magic, version, kind, zero, session, number = struct.unpack("<4sBBHII", data[at:at + 16])
-            assert (magic, version, zero) == (b"OBGA", 1, 0), data[at:at + 16]
-            assert frame(kind, data[at + 16:at + 124], session, number) == data[at:at + 128]
+        for at in range(0, len(data), FRAME):
+            found = parse(data[at:at + FRAME])
+            kind, session = found["type"], found["session"]
             self.calls += kind == WELCOME and session == 0
             if kind == WELCOME and session == 0 and not first:
                 self.say(frame(HELLO, b"overbook-guest test", self.session))
             if session:
                 self.heard.append((kind, session))
             if kind == TARGET and session == self.session:
-                app, deadline, give = struct.unpack("<IIQ", data[at + 16:at + 32])
-                assert deadline == 10000
-                self.tell(self.apps[app - 1], give, number)
+                assert found["deadline"] == 10000
+                self.tell(self.apps[found["app"] - 1], found["give"], found["sequence"])
 
     def tell(self, app, give, number):
         app.told.append(give)

@@ -14,7 +14,8 @@ import time
 
 sys.dont_write_bytecode = True
 
-from guest_harness import APP, FINAL, HELLO, MIB, TARGET, WELCOME, Client, app_payload, frame, main, with_guest
+from guest_frames import APP, FINAL, HELLO, TARGET, WELCOME, app_payload, frame
+from guest_harness import MIB, Client, main, with_guest
 
 GUEST, CACHE = (os.path.abspath(path) for path in sys.argv[1:3])
 

@@ -17,7 +17,8 @@ sys.dont_write_bytecode = True
 
 import guest_harness
 import mariadb_files
-from guest_harness import FINAL, MIB, FakeServer, Server, main, test
+from guest_frames import FINAL
+from guest_harness import MIB, FakeServer, Server, main, test
 
 GUEST = os.path.abspath(sys.argv[1])
 EACCES, EPERM, EIO = 13, 1, 5

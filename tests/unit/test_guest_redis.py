@@ -14,7 +14,8 @@ import time
 sys.dont_write_bytecode = True
 
 import guest_harness
-from guest_harness import FINAL, MIB, FakeServer, Server, main, test
+from guest_frames import FINAL
+from guest_harness import MIB, FakeServer, Server, main, test
 
 GUEST = os.path.abspath(sys.argv[1])
 # The package redis-tools has the server's program without the service.
