@@ -20,7 +20,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -78,19 +77,6 @@ static int find_device(char *ret_path, size_t size)
 	return r;
 }
 
-static int connect_socket(const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int OB_FD fd = -1;
-
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path) >= (int)sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return -errno;
-	return ob_fd_take(&fd);
-}
-
 static int open_path(void)
 {
 	char found[PATH_MAX];
@@ -108,7 +94,7 @@ static int open_path(void)
 	if (stat(path, &st) < 0)
 		return -errno;
 	if (S_ISSOCK(st.st_mode))
-		return connect_socket(path);
+		return ob_fd_connect(path);
 	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	return fd < 0 ? -errno : fd;
 }
