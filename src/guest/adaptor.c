@@ -34,7 +34,7 @@ static struct {
 	uint64_t look_ns;
 } adaptors;
 
-/* They have places for others. */
+/* Then its usual place is not looked at besides: there is room for few. */
 static bool is_configured(const struct ob_guest_config *config, const char *socket)
 {
 	for (unsigned i = 0; i < config->n; i++)
