@@ -109,7 +109,8 @@ int main(int argc, char **argv)
 
 	cache.pieces = number(argv, argc, 1, 256);
 	cache.floor = number(argv, argc, 2, 0);
-	cache.a_turn = number(argv, argc, 3, 0) * TURN_MS / 1000;
+	/* Rounded up: slow is not all at once. */
+	cache.a_turn = (number(argv, argc, 3, 0) * TURN_MS + 999) / 1000;
 	cache.refused_percent = (unsigned)number(argv, argc, 4, 0);
 	if (cache.floor > cache.pieces || cache.refused_percent > 100) {
 		fprintf(stderr, "Usage: cache MIB [FLOOR [MIB-A-SECOND [PERCENT-REFUSED]]]\n");

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -47,16 +46,15 @@ static void close_port(void)
 
 static void open_port(void)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int OB_FD fd = -1;
+	char path[sizeof(ob_agent.dir) + sizeof("/" OB_FILE_GUEST)];
+	int fd;
 
 	port.next_ns = ob_now_ns() + RETRY_NS;
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", ob_agent.dir, OB_FILE_GUEST) >= (int)sizeof(addr.sun_path))
+	snprintf(path, sizeof(path), "%s/" OB_FILE_GUEST, ob_agent.dir);
+	fd = ob_fd_connect(path);
+	if (fd < 0)
 		return;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return;
-	port.fd = ob_fd_take(&fd);
+	port.fd = fd;
 	port.is_anew = 1;
 }
 

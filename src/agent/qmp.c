@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "agent/agent.h"
@@ -19,15 +18,10 @@
 
 int ob_qmp_connect(void)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int OB_FD fd = -1;
+	char path[sizeof(ob_agent.dir) + sizeof("/" OB_FILE_QMP)];
 
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/%s", ob_agent.dir, OB_FILE_QMP) >= (int)sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return -errno;
-	return ob_fd_take(&fd);
+	snprintf(path, sizeof(path), "%s/" OB_FILE_QMP, ob_agent.dir);
+	return ob_fd_connect(path);
 }
 
 /* Reads until a line that holds the word has come, or the time is over. */

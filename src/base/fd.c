@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 void ob_fd_close(int *fd)
@@ -78,6 +79,20 @@ int ob_write_full(int fd, const void *buf, size_t size)
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+int ob_fd_connect(const char *path)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int OB_FD fd = -1;
+
+	if (strlen(path) >= sizeof(addr.sun_path))
+		return -ENAMETOOLONG;
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return -errno;
+	return ob_fd_take(&fd);
 }
 
 int ob_read_text(const char *path, char *buf, size_t size)

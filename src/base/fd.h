@@ -26,6 +26,9 @@ int ob_pwrite_full(int fd, const void *buf, size_t size, uint64_t offset) OB_MUS
 /* Writes exactly size bytes to a stream or socket (SIGPIPE is not raised on sockets). Returns 0 or -errno. */
 int ob_write_full(int fd, const void *buf, size_t size) OB_MUST_CHECK;
 
+/* A stream socket that is connected to who listens at path, and that nobody waits on. Returns it, or -errno. */
+int ob_fd_connect(const char *path) OB_MUST_CHECK;
+
 /* Reads a small text file whole: at most size - 1 bytes, always ended by NUL, trailing newlines cut. Returns its length or -errno. */
 int ob_read_text(const char *path, char *buf, size_t size) OB_MUST_CHECK;
 

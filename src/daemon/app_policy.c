@@ -53,15 +53,22 @@ static void fall_short(struct ob_app *app, uint64_t now_ns)
 }
 
 /* Less is wanted. */
-static void take_back(struct ob_app *app, uint64_t wanted_bytes)
+static void take_back(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
+	enum ob_app_state before = app->state;
+
 	tell(app, OB_APP_RETURNING, wanted_bytes);
 	if (is_above(app->given_bytes, wanted_bytes))
 		return;
-	/* Of what was asked for, less: some may still be on its way. */
-	app->state = is_above(wanted_bytes, app->given_bytes) ? OB_APP_ASKED : OB_APP_RETURNING;
-	if (app->state == OB_APP_RETURNING)
+	if (!is_above(wanted_bytes, app->given_bytes))
 		settle(app);
+	else if (before == OB_APP_ASKED)
+		/* Of what was asked for, less: some may still be on its way. */
+		app->state = OB_APP_ASKED;
+	else if (before == OB_APP_SHORT)
+		tell(app, OB_APP_SHORT, app->given_bytes);
+	else
+		fall_short(app, now_ns);
 }
 
 static void step_asked(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
@@ -105,7 +112,7 @@ void ob_app_step(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
 	/* What it says that it has given beyond its target is not asked back, and not counted on. */
 	if (is_above(app->target_bytes, wanted_bytes) || (app->target_bytes && !wanted_bytes)) {
-		take_back(app, wanted_bytes);
+		take_back(app, wanted_bytes, now_ns);
 		return;
 	}
 	switch (app->state) {
@@ -177,21 +184,23 @@ static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 	return apps->missing_bytes;
 }
 
-/* The next by pain, from the one before on, either way; equals by their place. -1: there are no more. */
+/* Unlike any other's: equals by their place. */
+static int rank_of(const struct ob_apps *apps, int i, bool is_most_first)
+{
+	return (int)apps->app[i].pain * (is_most_first ? -1 : 1) * OB_GUEST_APPS_MAX + i;
+}
+
+/* The next by pain, from the one before on, either way. -1: there are no more. */
 static int next_by_pain(const struct ob_apps *apps, int before, bool is_most_first)
 {
 	int found = -1;
 
 	for (int i = 0; i < (int)apps->n; i++) {
-		int64_t rank = (int64_t)apps->app[i].pain * (is_most_first ? -1 : 1) * OB_GUEST_APPS_MAX + i, other;
+		int rank = rank_of(apps, i, is_most_first);
 
-		if (before >= 0) {
-			other = (int64_t)apps->app[before].pain * (is_most_first ? -1 : 1) * OB_GUEST_APPS_MAX + before;
-			if (rank <= other)
-				continue;
-		}
-		other = found < 0 ? INT64_MAX : (int64_t)apps->app[found].pain * (is_most_first ? -1 : 1) * OB_GUEST_APPS_MAX + found;
-		if (rank < other)
+		if (before >= 0 && rank <= rank_of(apps, before, is_most_first))
+			continue;
+		if (found < 0 || rank < rank_of(apps, found, is_most_first))
 			found = i;
 	}
 	return found;

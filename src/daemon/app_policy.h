@@ -12,7 +12,7 @@
  *
  *     state       it has been told               goes to       when
  *     resting     nothing                        asked         something is wanted                                       told wanted
- *     asked       to give more than it has       given         it has given its target
+ *     asked       to give more than it has       given         it has given its target, or what is wanted of it by now       told wanted
  *                                                short         DEADLINE is over, or it says that it will not give more   told given
  *                                                returning     less is wanted than it has given                          told wanted
  *                                                resting       nothing is wanted, and nothing was given                  told 0
@@ -21,13 +21,14 @@
  *     given       what it has given              asked         more is wanted                                            told wanted
  *                                                returning     less is wanted                                            told wanted
  *                                                short         it has taken some of it back                              told given
- *     short       what it has given: it gives    given         WAIT is over, and it has given something
- *                 no more, and is not asked      resting       WAIT is over, and it has not
+ *     short       what it has given: it gives    given         WAIT is over, or less is wanted, and it has given that    told wanted
+ *                 no more, and is not asked      resting       the same, and that is nothing                             told 0
  *                 for a while                    returning     less is wanted than it has given                          told wanted
  *                                                short         it has taken some of it back                              told given
  *     returning   to take some of it back        given         it has, or says that it will not, and has not got all back
  *                                                resting       it has got all back
  *                                                asked         more is wanted than it has given                          told wanted
+ *                                                short         less is wanted, and it has taken more back than that      told given
  *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.

@@ -191,7 +191,6 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
 	};
 
-	forget_the_silent(machine, view->now_ns);
 	ob_apps_step(&guest->apps, &apps);
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
 					view->held_bytes + ob_less(view->free_bytes, margin));
@@ -247,6 +246,8 @@ int ob_guest_flush(struct ob_machine *machine)
 	uint64_t now_ns = ob_now_ns();
 	int r;
 
+	/* Here, since a machine that stands still has no steps. */
+	forget_the_silent(machine, now_ns);
 	out = (struct ob_wire_msg){ .type = OB_WIRE_GUEST };
 	if (guest->is_here) {
 		add_welcome(machine, &out);

@@ -34,6 +34,7 @@ static struct {
 	uint64_t look_ns;
 } adaptors;
 
+/* Then its usual place is not looked at besides: there is room for few. */
 static bool is_configured(const struct ob_guest_config *config, const char *socket)
 {
 	for (unsigned i = 0; i < config->n; i++)
@@ -88,18 +89,19 @@ void ob_adaptors_init(const struct ob_guest_config *config, const char *state_di
 		add_usual(config, *kind);
 }
 
-/* In the child: nothing of overbook-guest's is open but the socket to it, and it ends with overbook-guest. */
+/* In the child: nothing of overbook-guest's is open but the socket to it, and it ends with overbook-guest, whose signals it does not take. */
 static void become_adaptor(const struct ob_service *service, int fd)
 {
 	char subject[80];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "overbook-adapt");
-	signal(SIGTERM, SIG_DFL);
-	signal(SIGINT, SIG_DFL);
 	if (dup2(fd, 3) != 3)
 		_exit(1);
-	syscall(SYS_close_range, 4u, ~0u, 0u);
+	/* Kernels before 5.9 do not know that; there is little more than clients. */
+	if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0)
+		for (int other = 4; other < 4 + 2 * OB_CLIENTS_MAX; other++)
+			close(other);
 	snprintf(subject, sizeof(subject), "overbook-guest: %s", service->name);
 	ob_log_set_subject(subject);
 	_exit(ob_adaptor_serve(service, 3, adaptors.state_dir));
@@ -151,6 +153,22 @@ uint64_t ob_adaptors_due_ns(void)
 	return adaptors.n ? adaptors.look_ns : UINT64_MAX;
 }
 
+static bool find_socket(unsigned i, struct stat *ret_st)
+{
+	return stat(adaptors.item[i].service.socket, ret_st) == 0 && S_ISSOCK(ret_st->st_mode);
+}
+
+/* Whether a server, by whatever path, is that of one who comes before it, or is running. */
+static bool is_anothers(unsigned i, const struct stat *st)
+{
+	struct stat other;
+
+	for (unsigned k = 0; k < adaptors.n; k++)
+		if (k != i && (k < i || adaptors.item[k].pid) && find_socket(k, &other) && other.st_dev == st->st_dev && other.st_ino == st->st_ino)
+			return true;
+	return false;
+}
+
 void ob_adaptors_turn(void)
 {
 	uint64_t now_ns = ob_now_ns();
@@ -161,8 +179,7 @@ void ob_adaptors_turn(void)
 	adaptors.look_ns = now_ns + LOOK_NS;
 	reap();
 	for (unsigned i = 0; i < adaptors.n; i++)
-		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && stat(adaptors.item[i].service.socket, &st) == 0 &&
-		    S_ISSOCK(st.st_mode))
+		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && find_socket(i, &st) && !is_anothers(i, &st))
 			start(i);
 }
 

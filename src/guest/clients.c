@@ -53,6 +53,7 @@ struct client {
 	unsigned window_packets;
 	struct ob_guest_app app; /* as the host is told; app.app is 0 while it is not known */
 	uint64_t said_bytes;     /* given, as it says */
+	uint64_t offered_bytes;  /* what it could give, as it says */
 	uint64_t base_bytes;     /* what its process would have, had it given nothing; 0: nothing is asked of it */
 	uint64_t looked_ns;
 	bool is_news;            /* for the host */
@@ -189,7 +190,7 @@ static void measure(struct client *client)
 	if (given != client->app.given_bytes)
 		client->is_news = true;
 	client->app.given_bytes = given;
-	client->app.could_bytes = OB_MIN(client->app.could_bytes, has + given);
+	client->app.could_bytes = OB_MIN(client->offered_bytes, has + given);
 }
 
 /* Measures from now on, from what it says to have given already. */
@@ -233,7 +234,7 @@ static void take_app(struct client *client, const struct ob_guest_msg *msg)
 	client->app.status = said->status;
 	client->app.answers = said->answers;
 	client->app.used_bytes = said->used_bytes;
-	client->app.could_bytes = said->could_bytes;
+	client->offered_bytes = said->could_bytes;
 	client->said_bytes = said->given_bytes;
 	client->is_news = true;
 	measure(client);

@@ -5,10 +5,8 @@
  *
  * The file, and the files with passwords that it names, must be root's, or whose overbook-guest is; nobody else may write the one, or read the others.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 #include "base/fd.h"
 #include "base/units.h"
 #include "guest/adaptor.h"
+#include "proto/wire.h"
 
 #define FILE_MAX 16384
 
@@ -50,7 +49,7 @@ static int set_path(const char *key, const char *value, char *to, size_t size, s
 
 static int set_value(struct ob_service *service, const char *key, const char *value, struct ob_error *err)
 {
-	char *end = NULL;
+	uint64_t pain;
 
 	if (!strcmp(key, "socket"))
 		return set_path(key, value, service->socket, sizeof(service->socket), err);
@@ -63,9 +62,7 @@ static int set_value(struct ob_service *service, const char *key, const char *va
 		if (ob_size_parse(value, &service->floor_bytes) < 0 || service->floor_bytes > OB_GUEST_BYTES_MAX)
 			return ob_error_set(err, EINVAL, "floor=\"%s\" is not a size, such as 64M or 2G", value);
 	} else if (!strcmp(key, "pain")) {
-		unsigned long pain = isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 999;
-
-		if (!end || *end || pain > OB_GUEST_PAIN_MAX)
+		if (ob_server_parse_bytes(value, &pain) < 0 || pain > OB_GUEST_PAIN_MAX)
 			return ob_error_set(err, EINVAL, "pain=\"%s\" is not a number from 0 to %d", value, OB_GUEST_PAIN_MAX);
 		service->pain = (uint32_t)pain;
 	} else if (!strcmp(key, "name")) {
@@ -73,7 +70,7 @@ static int set_value(struct ob_service *service, const char *key, const char *va
 			return ob_error_set(err, EINVAL, "name=\"%s\" is not of letters, digits and ._-, at most %d", value, OB_GUEST_NAME_MAX);
 		snprintf(service->name, sizeof(service->name), "%s", value);
 	} else if (!strcmp(key, "user")) {
-		if (!*value || strlen(value) >= sizeof(service->user) || value[strspn(value, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")])
+		if (!ob_name_valid(value) || strlen(value) >= sizeof(service->user))
 			return ob_error_set(err, EINVAL, "user=\"%s\" is not a name of letters, digits and ._-, at most %zu", value,
 					    sizeof(service->user) - 1);
 		snprintf(service->user, sizeof(service->user), "%s", value);

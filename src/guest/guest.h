@@ -37,9 +37,6 @@ int ob_memory_read(struct ob_guest_memory *ret_memory) OB_MUST_CHECK;
 /* What a process has in memory and in swap. Returns 0, or -errno: it has ended. */
 int ob_memory_of_process(pid_t pid, uint64_t *ret_bytes) OB_MUST_CHECK;
 
-/* Whether the text of meminfo, or status, has a line "KEY: N kB". For tests. */
-int ob_memory_find(const char *text, const char *key, uint64_t *ret_bytes) OB_MUST_CHECK;
-
 /* --- port.c --- */
 
 /* path: of a device or a socket; NULL: the port of the name OB_GUEST_PORT, wherever it is. Opened when it is there. */

@@ -9,7 +9,8 @@
 #include "base/units.h"
 #include "guest/guest.h"
 
-int ob_memory_find(const char *text, const char *key, uint64_t *ret_bytes)
+/* Whether the text of meminfo, or status, has a line "KEY: N kB". */
+static int find_bytes(const char *text, const char *key, uint64_t *ret_bytes)
 {
 	size_t length = strlen(key);
 
@@ -49,10 +50,10 @@ int ob_memory_read(struct ob_guest_memory *ret_memory)
 
 	if (r < 0)
 		return r;
-	if (ob_memory_find(text, "MemTotal", &memory.total_bytes) < 0 || ob_memory_find(text, "MemFree", &memory.free_bytes) < 0 ||
-	    ob_memory_find(text, "MemAvailable", &memory.available_bytes) < 0 || ob_memory_find(text, "Buffers", &buffers) < 0 ||
-	    ob_memory_find(text, "Cached", &cached) < 0 || ob_memory_find(text, "SwapTotal", &memory.swap_bytes) < 0 ||
-	    ob_memory_find(text, "SwapFree", &memory.swap_free_bytes) < 0)
+	if (find_bytes(text, "MemTotal", &memory.total_bytes) < 0 || find_bytes(text, "MemFree", &memory.free_bytes) < 0 ||
+	    find_bytes(text, "MemAvailable", &memory.available_bytes) < 0 || find_bytes(text, "Buffers", &buffers) < 0 ||
+	    find_bytes(text, "Cached", &cached) < 0 || find_bytes(text, "SwapTotal", &memory.swap_bytes) < 0 ||
+	    find_bytes(text, "SwapFree", &memory.swap_free_bytes) < 0)
 		return -EPROTO;
 	memory.caches_bytes = buffers + cached;
 	/* A kernel without it, or with psi=0, has no such file, or one that cannot be read. */
@@ -74,9 +75,9 @@ int ob_memory_of_process(pid_t pid, uint64_t *ret_bytes)
 	if (r < 0)
 		return r;
 	/* One that is ending has no memory any more, and says nothing of it. */
-	if (ob_memory_find(text, "VmRSS", &resident) < 0)
+	if (find_bytes(text, "VmRSS", &resident) < 0)
 		return -ESRCH;
-	(void)(ob_memory_find(text, "VmSwap", &swapped) < 0);
+	(void)(find_bytes(text, "VmSwap", &swapped) < 0);
 	*ret_bytes = resident + swapped;
 	return 0;
 }

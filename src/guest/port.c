@@ -20,7 +20,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -78,19 +77,6 @@ static int find_device(char *ret_path, size_t size)
 	return r;
 }
 
-static int connect_socket(const char *path)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int OB_FD fd = -1;
-
-	if (snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path) >= (int)sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
-		return -errno;
-	return ob_fd_take(&fd);
-}
-
 static int open_path(void)
 {
 	char found[PATH_MAX];
@@ -108,12 +94,12 @@ static int open_path(void)
 	if (stat(path, &st) < 0)
 		return -errno;
 	if (S_ISSOCK(st.st_mode))
-		return connect_socket(path);
+		return ob_fd_connect(path);
 	fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 	return fd < 0 ? -errno : fd;
 }
 
-/* Nobody there has heard of us. */
+/* Nobody there has heard of us, nor will at once. */
 static void begin_anew(void)
 {
 	if (port.is_welcome)
@@ -122,13 +108,13 @@ static void begin_anew(void)
 	port.hello_ns = 0;
 	port.at = port.used = 0;
 	memset(&port.reader, 0, sizeof(port.reader));
+	port.retry_ns = ob_now_ns() + RETRY_NS;
 }
 
 static void close_port(void)
 {
 	ob_fd_close(&port.fd);
 	begin_anew();
-	port.retry_ns = ob_now_ns() + RETRY_NS;
 }
 
 static void open_port(void)
@@ -149,13 +135,15 @@ static void open_port(void)
 
 static void take_welcome(const struct ob_guest_msg *msg)
 {
-	if (msg->session == port.session && !port.is_welcome) {
+	if (!msg->session) {
+		port.is_welcome = false;
+		port.hello_ns = 0;
+	} else if (msg->session != port.session) {
+		return;
+	} else if (!port.is_welcome) {
 		ob_log(OB_LOG_INFO, "the host is there");
 		port.is_welcome = true;
 		port.memory_ns = port.all_ns = 0;
-	} else if (!msg->session) {
-		port.is_welcome = false;
-		port.hello_ns = 0;
 	}
 	port.interval_ms = msg->welcome.interval_ms;
 }
@@ -198,9 +186,8 @@ static void hear_host(void)
 	if (n == 0) {
 		/* A socket that was closed stays so; a device is there for the next host. */
 		if (fstat(port.fd, &st) == 0 && S_ISSOCK(st.st_mode))
-			close_port();
+			ob_fd_close(&port.fd);
 		begin_anew();
-		port.retry_ns = ob_now_ns() + RETRY_NS;
 		return;
 	}
 	while (ob_guest_read(&port.reader, &at, bytes + n, &msg))

@@ -2,57 +2,32 @@
 /* Writes and reads the frames of guest.h. No I/O, no allocation; any bytes may be given to it. */
 #include "proto/guest.h"
 
-#include <errno.h>
-#include <string.h>
+#include "proto/wire_fields.h"
 
-#include "proto/wire.h"
+#define MAGIC    "OBGA"
+#define CHECK_AT (OB_GUEST_FRAME - 4)
 
-#define MAGIC     "OBGA"
-#define CHECK_AT  (OB_GUEST_FRAME - 4)
-#define ERRNO_MAX 4095
-
-/* Where the next field lies: frames have room for all of their fields, so nothing is compared. */
-struct cursor {
-	uint8_t *at;
-};
-
-static void put(struct cursor *c, uint64_t value, unsigned bytes)
+/* Unlike put_text(), of one size. */
+static void put_name(struct writer *w, const char *text)
 {
-	for (unsigned i = 0; i < bytes; i++)
-		*c->at++ = (uint8_t)(value >> (8 * i));
+	size_t length = strlen(text);
+
+	for (size_t i = 0; i <= OB_GUEST_NAME_MAX; i++)
+		put(w, i < length ? (uint8_t)text[i] : 0, 1);
 }
 
-static uint64_t get(struct cursor *c, unsigned bytes)
+static void get_name(struct reader *r, char *ret_text)
 {
-	uint64_t value = 0;
+	int has_ended = 0;
 
-	for (unsigned i = 0; i < bytes; i++)
-		value |= (uint64_t)*c->at++ << (8 * i);
-	return value;
-}
-
-static uint32_t get_u32(struct cursor *c)
-{
-	return (uint32_t)get(c, 4);
-}
-
-static void put_text(struct cursor *c, const char *text)
-{
-	memcpy(c->at, text, strlen(text));
-	c->at += OB_GUEST_NAME_MAX + 1;
-}
-
-/* The text must end, and have nothing but NUL behind its end. */
-static int get_text(struct cursor *c, char *ret_text)
-{
-	size_t length = strnlen((const char *)c->at, OB_GUEST_NAME_MAX + 1);
-
-	memcpy(ret_text, c->at, OB_GUEST_NAME_MAX + 1);
-	c->at += OB_GUEST_NAME_MAX + 1;
-	for (size_t i = length; i <= OB_GUEST_NAME_MAX; i++)
-		if (ret_text[i])
-			return 0;
-	return length <= OB_GUEST_NAME_MAX;
+	for (size_t i = 0; i <= OB_GUEST_NAME_MAX; i++) {
+		ret_text[i] = (char)get(r, 1);
+		if (has_ended && ret_text[i])
+			complain(r, "a text goes on behind its end");
+		has_ended |= !ret_text[i];
+	}
+	if (!has_ended)
+		complain(r, "a text has no end");
 }
 
 static uint32_t check_of(const uint8_t *buf)
@@ -116,127 +91,133 @@ static int is_valid(const struct ob_guest_msg *msg)
 	}
 }
 
-static void put_memory(struct cursor *c, const struct ob_guest_memory *memory)
+static void put_memory(struct writer *w, const struct ob_guest_memory *memory)
 {
-	put(c, memory->flags, 4);
-	put(c, memory->apps, 4);
-	put(c, memory->total_bytes, 8);
-	put(c, memory->free_bytes, 8);
-	put(c, memory->available_bytes, 8);
-	put(c, memory->caches_bytes, 8);
-	put(c, memory->swap_bytes, 8);
-	put(c, memory->swap_free_bytes, 8);
-	put(c, memory->some_us, 8);
-	put(c, memory->full_us, 8);
+	put(w, memory->flags, 4);
+	put(w, memory->apps, 4);
+	put(w, memory->total_bytes, 8);
+	put(w, memory->free_bytes, 8);
+	put(w, memory->available_bytes, 8);
+	put(w, memory->caches_bytes, 8);
+	put(w, memory->swap_bytes, 8);
+	put(w, memory->swap_free_bytes, 8);
+	put(w, memory->some_us, 8);
+	put(w, memory->full_us, 8);
 }
 
-static void get_memory(struct cursor *c, struct ob_guest_memory *memory)
+static void get_memory(struct reader *r, struct ob_guest_memory *memory)
 {
-	memory->flags = get_u32(c);
-	memory->apps = get_u32(c);
-	memory->total_bytes = get(c, 8);
-	memory->free_bytes = get(c, 8);
-	memory->available_bytes = get(c, 8);
-	memory->caches_bytes = get(c, 8);
-	memory->swap_bytes = get(c, 8);
-	memory->swap_free_bytes = get(c, 8);
-	memory->some_us = get(c, 8);
-	memory->full_us = get(c, 8);
+	memory->flags = (uint32_t)get(r, 4);
+	memory->apps = (uint32_t)get(r, 4);
+	memory->total_bytes = get(r, 8);
+	memory->free_bytes = get(r, 8);
+	memory->available_bytes = get(r, 8);
+	memory->caches_bytes = get(r, 8);
+	memory->swap_bytes = get(r, 8);
+	memory->swap_free_bytes = get(r, 8);
+	memory->some_us = get(r, 8);
+	memory->full_us = get(r, 8);
 }
 
-static void put_app(struct cursor *c, const struct ob_guest_app *app)
+static void put_app(struct writer *w, const struct ob_guest_app *app)
 {
-	put(c, app->app, 4);
-	put(c, app->kind, 4);
-	put(c, app->pain, 4);
-	put(c, app->flags, 4);
-	put(c, (uint32_t)app->status, 4);
-	put(c, app->answers, 4);
-	put(c, app->used_bytes, 8);
-	put(c, app->could_bytes, 8);
-	put(c, app->target_bytes, 8);
-	put(c, app->given_bytes, 8);
-	put(c, app->pid, 4);
-	put(c, 0, 4);
-	put_text(c, app->name);
+	put(w, app->app, 4);
+	put(w, app->kind, 4);
+	put(w, app->pain, 4);
+	put(w, app->flags, 4);
+	put(w, (uint32_t)app->status, 4);
+	put(w, app->answers, 4);
+	put(w, app->used_bytes, 8);
+	put(w, app->could_bytes, 8);
+	put(w, app->target_bytes, 8);
+	put(w, app->given_bytes, 8);
+	put(w, app->pid, 4);
+	put(w, 0, 4);
+	put_name(w, app->name);
 }
 
-/* Returns whether it is in one piece. */
-static int get_app(struct cursor *c, struct ob_guest_app *app)
+static void get_app(struct reader *r, struct ob_guest_app *app)
 {
-	uint32_t zero;
+	app->app = (uint32_t)get(r, 4);
+	app->kind = (uint32_t)get(r, 4);
+	app->pain = (uint32_t)get(r, 4);
+	app->flags = (uint32_t)get(r, 4);
+	app->status = (int32_t)get(r, 4);
+	app->answers = (uint32_t)get(r, 4);
+	app->used_bytes = get(r, 8);
+	app->could_bytes = get(r, 8);
+	app->target_bytes = get(r, 8);
+	app->given_bytes = get(r, 8);
+	app->pid = (uint32_t)get(r, 4);
+	get_zero(r);
+	get_name(r, app->name);
+}
 
-	app->app = get_u32(c);
-	app->kind = get_u32(c);
-	app->pain = get_u32(c);
-	app->flags = get_u32(c);
-	app->status = (int32_t)get_u32(c);
-	app->answers = get_u32(c);
-	app->used_bytes = get(c, 8);
-	app->could_bytes = get(c, 8);
-	app->target_bytes = get(c, 8);
-	app->given_bytes = get(c, 8);
-	app->pid = get_u32(c);
-	zero = get_u32(c);
-	return get_text(c, app->name) && !zero;
+static void put_check(uint8_t *buf)
+{
+	struct writer w = { .at = buf + CHECK_AT, .end = buf + OB_GUEST_FRAME };
+
+	put(&w, check_of(buf), 4);
 }
 
 int ob_guest_encode(const struct ob_guest_msg *msg, uint8_t *buf)
 {
-	struct cursor c = { .at = buf + 4 };
+	struct writer w = { .at = buf + 4, .end = buf + CHECK_AT };
 
 	if (!is_valid(msg))
 		return -EINVAL;
 	memset(buf, 0, OB_GUEST_FRAME);
 	memcpy(buf, MAGIC, 4);
-	put(&c, OB_GUEST_VERSION, 1);
-	put(&c, msg->type, 1);
-	put(&c, 0, 2);
-	put(&c, msg->session, 4);
-	put(&c, msg->sequence, 4);
+	put(&w, OB_GUEST_VERSION, 1);
+	put(&w, msg->type, 1);
+	put(&w, 0, 2);
+	put(&w, msg->session, 4);
+	put(&w, msg->sequence, 4);
 	switch (msg->type) {
 	case OB_GUEST_HELLO:
-		put_text(&c, msg->hello.program);
+		put_name(&w, msg->hello.program);
 		break;
 	case OB_GUEST_MEMORY:
-		put_memory(&c, &msg->memory);
+		put_memory(&w, &msg->memory);
 		break;
 	case OB_GUEST_APP:
-		put_app(&c, &msg->app);
+		put_app(&w, &msg->app);
 		break;
 	case OB_GUEST_WELCOME:
-		put(&c, msg->welcome.interval_ms, 4);
+		put(&w, msg->welcome.interval_ms, 4);
 		break;
 	default:
-		put(&c, msg->target.app, 4);
-		put(&c, msg->target.deadline_ms, 4);
-		put(&c, msg->target.give_bytes, 8);
+		put(&w, msg->target.app, 4);
+		put(&w, msg->target.deadline_ms, 4);
+		put(&w, msg->target.give_bytes, 8);
 	}
-	c.at = buf + CHECK_AT;
-	put(&c, check_of(buf), 4);
-	return 0;
+	put_check(buf);
+	return w.failed;
 }
 
-/* Returns whether the payload is in one piece; c is behind its last field then. */
-static int get_payload(struct cursor *c, struct ob_guest_msg *msg)
+static void get_payload(struct reader *r, struct ob_guest_msg *msg)
 {
 	switch (msg->type) {
 	case OB_GUEST_HELLO:
-		return get_text(c, msg->hello.program);
+		get_name(r, msg->hello.program);
+		break;
 	case OB_GUEST_MEMORY:
-		get_memory(c, &msg->memory);
-		return 1;
+		get_memory(r, &msg->memory);
+		break;
 	case OB_GUEST_APP:
-		return get_app(c, &msg->app);
+		get_app(r, &msg->app);
+		break;
 	case OB_GUEST_WELCOME:
-		msg->welcome.interval_ms = get_u32(c);
-		return 1;
+		msg->welcome.interval_ms = (uint32_t)get(r, 4);
+		break;
 	default:
-		msg->target.app = get_u32(c);
-		msg->target.deadline_ms = get_u32(c);
-		msg->target.give_bytes = get(c, 8);
-		return 1;
+		msg->target.app = (uint32_t)get(r, 4);
+		msg->target.deadline_ms = (uint32_t)get(r, 4);
+		msg->target.give_bytes = get(r, 8);
 	}
+	for (; r->at < r->end; r->at++)
+		if (*r->at)
+			complain(r, "something stands behind the last field");
 }
 
 static int is_known(uint8_t type)
@@ -246,29 +227,24 @@ static int is_known(uint8_t type)
 
 int ob_guest_decode(const uint8_t *buf, struct ob_guest_msg *ret_msg)
 {
-	uint8_t frame[OB_GUEST_FRAME];
-	struct cursor c = { .at = frame + CHECK_AT };
+	struct reader check = { .at = buf + CHECK_AT, .end = buf + OB_GUEST_FRAME }, r = { .at = buf + 4, .end = buf + CHECK_AT };
 	struct ob_guest_msg msg;
 
-	memcpy(frame, buf, sizeof(frame));
-	if (memcmp(frame, MAGIC, 4) || get_u32(&c) != check_of(frame))
+	if (memcmp(buf, MAGIC, 4) || get(&check, 4) != check_of(buf))
 		return -EBADMSG;
-	c.at = frame + 4;
 	memset(&msg, 0, sizeof(msg));
-	if (get(&c, 1) != OB_GUEST_VERSION)
+	if (get(&r, 1) != OB_GUEST_VERSION)
 		return -ENOTSUP;
-	msg.type = (uint8_t)get(&c, 1);
-	if (get(&c, 2))
+	msg.type = (uint8_t)get(&r, 1);
+	if (get(&r, 2))
 		return -EPROTO;
-	msg.session = get_u32(&c);
-	msg.sequence = get_u32(&c);
+	msg.session = (uint32_t)get(&r, 4);
+	msg.sequence = (uint32_t)get(&r, 4);
 	if (!is_known(msg.type))
 		return -ENOTSUP;
-	if (!get_payload(&c, &msg) || !is_valid(&msg))
+	get_payload(&r, &msg);
+	if (r.wrong || !is_valid(&msg))
 		return -EPROTO;
-	for (; c.at < frame + CHECK_AT; c.at++)
-		if (*c.at)
-			return -EPROTO;
 	*ret_msg = msg;
 	return 0;
 }

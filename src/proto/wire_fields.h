@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Two cursors, one that writes the fields of a message and one that reads them, and know the bounds: for wire.c and wire_share.c. A cursor that
- * has run over its end stays there and answers zeros, so that only the end result needs a check.
+ * Two cursors, one that writes the fields of a message and one that reads them, and know the bounds: for wire.c, wire_share.c and guest.c. A cursor
+ * that has run over its end stays there and answers zeros, so that only the end result needs a check.
  */
 #ifndef OB_PROTO_WIRE_FIELDS_H
 #define OB_PROTO_WIRE_FIELDS_H

@@ -7,31 +7,26 @@
  *     F HEX      the same with a head of the input's own
  *
  * The bytes that the steps make are one stream, which is read in pieces of another size each time. What is found is the same each
- * time, each frame that is taken comes back as the same bytes, and all bytes of a frame that can be read are found.
+ * time, each frame that is taken comes back as the same bytes, and each frame that can be read is found, whatever stands before it, when as many
+ * bytes as one has have come behind it, and nothing is looked for in one that is whole.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../guest_frame.h"
 #include "fuzz.h"
-#include "proto/guest.h"
 
 #define STREAM_MAX 16384
 
 static uint8_t stream[STREAM_MAX];
 static size_t length;
+static const uint8_t *frames[STREAM_MAX / OB_GUEST_FRAME]; /* in the stream, that can be read */
+static unsigned n_frames;
+static int is_whole; /* frames, and nothing else */
 
-static void finish_frame(uint8_t *frame)
-{
-	uint32_t hash = 2166136261u;
-
-	for (size_t i = 0; i < OB_GUEST_FRAME - 4; i++)
-		hash = (hash ^ frame[i]) * 16777619u;
-	for (unsigned i = 0; i < 4; i++)
-		frame[OB_GUEST_FRAME - 4 + i] = (uint8_t)(hash >> (8 * i));
-}
-
-static void check_frame(const uint8_t *frame)
+/* Returns whether it can be read. */
+static int check_frame(const uint8_t *frame)
 {
 	uint8_t again[OB_GUEST_FRAME];
 	struct ob_guest_msg msg;
@@ -39,24 +34,27 @@ static void check_frame(const uint8_t *frame)
 
 	FUZZ_CHECK(r == 0 || r == -EBADMSG || r == -EPROTO || r == -ENOTSUP, "%d", r);
 	if (r < 0)
-		return;
+		return 0;
 	FUZZ_CHECK(ob_guest_encode(&msg, again) == 0, "type %u is decoded but not encoded", msg.type);
 	FUZZ_CHECK(!memcmp(frame, again, sizeof(again)), "type %u has two forms", msg.type);
+	return 1;
 }
 
 static void add(const char *kind, const char *hex)
 {
 	uint8_t bytes[OB_GUEST_FRAME] = { 0 };
-	size_t n, head = *kind == 'f' ? 5 : 0;
+	size_t n, head = *kind == 'f' ? 5 : 0, room = sizeof(stream) - OB_GUEST_FRAME - length;
 
 	memcpy(bytes, "OBGA\1", head);
 	n = fuzz_hex(hex, bytes + head, sizeof(bytes) - head) + head;
 	if (*kind != 'h') {
-		finish_frame(bytes);
-		check_frame(bytes);
+		seal_guest_frame(bytes);
 		n = sizeof(bytes);
+		if (check_frame(bytes) && n <= room)
+			frames[n_frames++] = stream + length;
 	}
-	n = OB_MIN(n, sizeof(stream) - length);
+	is_whole &= *kind == 'f' && n <= room;
+	n = OB_MIN(n, room);
 	memcpy(stream + length, bytes, n);
 	length += n;
 }
@@ -65,20 +63,27 @@ static void add(const char *kind, const char *hex)
 static uint64_t read_stream(size_t piece, unsigned *ret_found)
 {
 	struct ob_guest_reader reader = { 0 };
+	unsigned next = 0;
 	uint64_t sum = 0;
 
 	*ret_found = 0;
 	for (size_t at = 0; at < length; at += piece) {
 		const uint8_t *from = stream + at, *end = stream + OB_MIN(at + piece, length);
+		uint8_t frame[OB_GUEST_FRAME];
 		struct ob_guest_msg msg;
 
 		while (ob_guest_read(&reader, &from, end, &msg)) {
-			sum = sum * 31 + msg.type + msg.sequence + msg.session;
+			FUZZ_CHECK(ob_guest_encode(&msg, frame) == 0, "type %u", msg.type);
+			for (size_t i = 0; i < sizeof(frame); i++)
+				sum = sum * 31 + frame[i];
+			next += next < n_frames && !memcmp(frame, frames[next], sizeof(frame));
 			++*ret_found;
 		}
 		FUZZ_CHECK(from == end, "bytes are left");
 		FUZZ_CHECK(reader.used < sizeof(reader.buf), "a full reader");
 	}
+	FUZZ_CHECK(next == n_frames, "%u of %u frames are found in pieces of %zu bytes", next, n_frames, piece);
+	FUZZ_CHECK(!is_whole || reader.skipped_bytes == OB_GUEST_FRAME, "%llu bytes are skipped", (unsigned long long)reader.skipped_bytes);
 	return sum * 31 + reader.skipped_bytes + reader.bad_frames;
 }
 
@@ -89,11 +94,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t sum;
 	int n;
 
-	length = 0;
+	length = n_frames = 0;
+	is_whole = 1;
 	while ((n = fuzz_step(&at, words, 2)) >= 0)
 		if (n && strchr("hfF", *words[0]))
 			add(words[0], fuzz_word(words, n, 1));
-	sum = read_stream(OB_MAX(length, (size_t)1), &found);
+	memset(stream + length, 0, OB_GUEST_FRAME);
+	length += OB_GUEST_FRAME;
+	sum = read_stream(length, &found);
 	for (size_t piece = 1; piece < 300; piece = piece * 3 + 1)
 		FUZZ_CHECK(read_stream(piece, &again) == sum && again == found, "pieces of %zu bytes: %u frames, not %u", piece, again, found);
 	free(text);

@@ -17,45 +17,9 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import cases
+from guest_frames import APP, FRAME, GONE, HELLO, MEMORY, TARGET, WELCOME, app_payload, frame, parse
 
 MIB = 1 << 20
-HELLO, MEMORY, APP, WELCOME, TARGET = 1, 2, 3, 16, 17
-FINAL, GONE = 1, 2
-FRAME = 128
-APP_FIELDS = ("app", "kind", "pain", "flags", "status", "answers", "used", "could", "target", "given", "pid", "zero")
-
-
-def check_of(body):
-    value = 2166136261
-    for byte in body:
-        value = (value ^ byte) * 16777619 % 2**32
-    return value
-
-
-def frame(kind, payload=b"", session=0, sequence=0, version=1, magic=b"OBGA"):
-    body = magic + struct.pack("<BBHII", version, kind, 0, session, sequence) + payload.ljust(108, b"\0")
-    return body + struct.pack("<I", check_of(body))
-
-
-def parse(data):
-    """A frame as a dict; it must be right."""
-    magic, version, kind, zero, session, sequence = struct.unpack("<4sBBHII", data[:16])
-    assert (magic, version, zero) == (b"OBGA", 1, 0) and struct.unpack("<I", data[124:])[0] == check_of(data[:124]), data
-    found = dict(type=kind, session=session, sequence=sequence)
-    if kind == APP:
-        found.update(zip(APP_FIELDS, struct.unpack("<IIIIiIQQQQII", data[16:80])), name=data[80:112].rstrip(b"\0").decode())
-    elif kind == MEMORY:
-        names = "flags", "apps", "total", "free", "available", "caches", "swap", "swap_free", "some", "full"
-        found.update(zip(names, struct.unpack("<II8Q", data[16:88])))
-    elif kind == HELLO:
-        found.update(program=data[16:48].rstrip(b"\0").decode())
-    elif kind == TARGET:
-        found.update(zip(("app", "deadline", "give"), struct.unpack("<IIQ", data[16:32])))
-    return found
-
-
-def app_payload(name, pain=20, flags=0, status=0, answers=0, used=0, could=0, target=0, given=0):
-    return struct.pack("<IIIIiIQQQQII", 0, 1, pain, flags, status, answers, used, could, target, given, 0, 0) + name.encode().ljust(32, b"\0")
 
 
 class Guest:
@@ -168,20 +132,26 @@ class Guest:
             assert self.process.poll() is None, "overbook-guest has ended with %s" % self.process.returncode
             self.serve()
 
-    def pass_time(self, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.serve()
+    def later(self, memories=5):
+        """So many MEMORYs later, which is a time that overbook-guest measures: for what is to stay as it is."""
+        end = self.memories + memories
+        self.until(lambda: self.memories >= end, what="MEMORY")
 
 
 class World:
-    """A server, or what looks like one, and an overbook-guest that knows of it."""
+    """A server, or what looks like one, and an overbook-guest that knows of it, and with wait has heard of it."""
 
-    def __init__(self, program, kind, server, *settings, words="", name=None, directory=None, **options):
-        self.name = name or kind
+    # MiB that are filled, and for a target of 60: that it gives at least, and is smaller than then.
+    FILL, ENOUGH, SMALL = 120, 55, 70
+
+    def __init__(self, program, kind, server, *settings, words="", name=None, directory=None, wait=True, **options):
+        self.kind, self.name, self.wait = kind, name or kind, wait
         self.guest = Guest(program, start=False, directory=directory)
         self.server = server(self.guest.dir, *settings, **options)
-        self.config("discover off", "%s socket=%s %s" % (kind, self.server.socket, words))
+        self.configure(words)
+
+    def configure(self, words):
+        self.config("discover off", "%s socket=%s %s" % (self.kind, self.server.socket, words))
 
     def config(self, *lines):
         path = self.guest.dir + "/config"
@@ -190,10 +160,22 @@ class World:
         os.chmod(path, 0o644)
         self.guest.args = ["--config", path]
 
+    def again(self, words):
+        """Another overbook-guest, with other words about the server."""
+        self.guest.end(signal.SIGTERM)
+        self.configure(words)
+        self.guest.apps = {}
+        self.guest.start()
+
+    def fill(self):
+        self.server.fill(self.FILL)
+        self.until(lambda: self.app["used"] > (self.FILL - 10) * MIB)
+
     def __enter__(self):
         try:
             self.guest.start()
-            self.guest.until(lambda: self.app, what=self.name)
+            if self.wait:
+                self.guest.until(lambda: self.app, what=self.name)
         except BaseException:
             self.__exit__(True)
             raise
@@ -214,7 +196,18 @@ class World:
 
 
 class Server:
-    """What real servers have in common: self.process."""
+    """What real servers have in common: self.process. A subclass has start(), fill(mib) and limit()."""
+
+    def launch(self, words, greet, seconds=20, **options):
+        """Starts it, and returns what greet() returns once it listens."""
+        self.process = subprocess.Popen(words, **options)
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return greet()
+            except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
+                assert time.monotonic() < end and self.process.poll() is None, "%s does not start" % words[0]
+                time.sleep(0.05)
 
     def resident(self):
         with open("/proc/%d/statm" % self.process.pid) as statm:
@@ -226,11 +219,96 @@ class Server:
         self.process.wait()
 
 
+# --- what happens to all kinds of servers ---
+
+def check_death(world):
+    """The server dies while it is asked, and comes again."""
+    limit = world.server.limit()
+    world.fill()
+    world.guest.target(world.name, 80 * MIB)
+    world.until(lambda: world.app["target"] == 80 * MIB)
+    world.server.end()
+    world.until(lambda: not world.app, what="its end")
+    # It comes again with its own settings, and nothing was asked of it.
+    world.server.start()
+    world.server.fill(60)
+    world.until(lambda: world.app and world.app["used"] > 50 * MIB)
+    assert world.app["target"] == world.app["given"] == 0 and world.server.limit() == limit, world.app
+    world.guest.target(world.name, 20 * MIB)
+    world.until(lambda: world.app["given"] > 15 * MIB)
+    world.guest.target(world.name, 0)
+    world.until(lambda: world.app["target"] == 0)
+    assert world.server.limit() == limit
+
+
+def check_hang(world):
+    """The server stands still when it is asked."""
+    limit = world.server.limit()
+    world.fill()
+    world.server.process.send_signal(signal.SIGSTOP)
+    world.guest.target(world.name, 60 * MIB)
+    # Others are served meanwhile, and nothing is said to be given.
+    world.guest.later(10)
+    assert world.app["given"] == 0, world.app
+    # When its time is over it is none any more; it is tried again.
+    world.until(lambda: not world.app, 40, what="its end")
+    world.server.process.send_signal(signal.SIGCONT)
+    world.until(lambda: world.app and world.app["used"] > 0)
+    world.guest.target(world.name, 60 * MIB)
+    world.until(lambda: world.app["given"] > world.ENOUGH * MIB)
+    world.guest.target(world.name, 0)
+    world.until(lambda: world.app["target"] == 0 and world.server.limit() == limit)
+
+
+def check_renewal(world):
+    """overbook-guest dies while the server is small."""
+    guest, limit = world.guest, world.server.limit()
+    world.fill()
+    guest.target(world.name, 60 * MIB)
+    world.until(lambda: world.app["given"] > world.ENOUGH * MIB)
+    for number in signal.SIGKILL, signal.SIGTERM:
+        guest.end(number)
+        assert world.server.limit() < world.SMALL * MIB
+        session = guest.session
+        guest.start()
+        guest.until(lambda: guest.session != session and world.app and world.app["target"] == 60 * MIB, 30, "what was asked before")
+        world.until(lambda: world.app["given"] > 50 * MIB)
+    guest.target(world.name, 0)
+    world.until(lambda: world.app["target"] == 0 and world.server.limit() == limit)
+
+
+def check_secret(world, secret):
+    """Neither the log nor what any user sees of overbook-guest and of its adaptor has it."""
+    pids = [world.guest.process.pid]
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/stat" % name) as stat:
+                if int(stat.read().rsplit(")")[1].split()[1]) == world.guest.process.pid:
+                    pids.append(int(name))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    assert len(pids) == 2, pids
+    for pid in pids:
+        for name in "cmdline", "comm", "environ":
+            with open("/proc/%d/%s" % (pid, name), "rb") as file:
+                assert secret.encode() not in file.read(), name
+    assert secret not in world.guest.logged()
+
+
+def check_nonsense(world):
+    """The server has answered, or not, what can be nothing."""
+    with world:
+        world.guest.until(lambda: world.server.connections, what="a connection")
+        world.guest.later()
+        assert not world.app or world.app["could"] == 0, world.app
+        assert "\x1b" not in world.guest.logged()
+
+
 class FakeServer:
     """Listens where a server would; a subclass has serve(sock), which may fail when the other end has gone."""
 
     def __init__(self, path):
-        self.socket, self.asked = path, []
+        self.socket, self.connections, self.asked = path, 0, []
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen()
@@ -245,6 +323,7 @@ class FakeServer:
             threading.Thread(target=self.serve_one, args=(sock,), daemon=True).start()
 
     def serve_one(self, sock):
+        self.connections += 1
         try:
             self.serve(sock)
         except (OSError, ValueError):
@@ -294,6 +373,14 @@ tests = []
 def test(function):
     tests.append(function)
     return function
+
+
+def needing(missing):
+    """A test that is skipped for a reason, if there is one."""
+    def wrap(function):
+        function.skip = missing
+        return test(function)
+    return wrap
 
 
 def with_guest(program, *args, **options):

@@ -76,6 +76,8 @@ static void given(void **state)
 	expect_edge(make_app(OB_APP_GIVEN, 50, 30), 50, 1, OB_APP_SHORT, 30);
 	expect_edge(make_app(OB_APP_GIVEN, 50, 30), 90, 1, OB_APP_SHORT, 30);
 	expect_edge(make_app(OB_APP_GIVEN, 50, 0), 50, 1, OB_APP_SHORT, 0);
+	expect_edge(make_app(OB_APP_GIVEN, 50, 30), 40, 1, OB_APP_SHORT, 30);
+	expect_edge(make_app(OB_APP_GIVEN, 50, 30), 30, 1, OB_APP_GIVEN, 30);
 	expect_edge(make_app(OB_APP_GIVEN, 50, 70), 50, 1, OB_APP_GIVEN, 50);
 }
 
@@ -88,6 +90,15 @@ static void short_of_it(void **state)
 	expect_edge(make_app(OB_APP_SHORT, 20, 20), 5, 1, OB_APP_RETURNING, 5);
 	expect_edge(make_app(OB_APP_SHORT, 20, 10), 20, 1, OB_APP_SHORT, 10);
 	expect_edge(make_app(OB_APP_SHORT, 20, 20), 90, 99, OB_APP_SHORT, 20);
+	expect_edge(make_app(OB_APP_SHORT, 20, 5), 10, 1, OB_APP_SHORT, 5);
+	expect_edge(make_app(OB_APP_SHORT, 20, 5), 5, 1, OB_APP_GIVEN, 5);
+	expect_edge(make_app(OB_APP_SHORT, 20, 0), 0, 1, OB_APP_RESTING, 0);
+	/* Its WAIT goes on: it is nothing new that it falls short of. */
+	struct ob_app app = make_app(OB_APP_SHORT, 20, 5);
+
+	ob_app_step(&app, 10 * M, 1 * SEC);
+	assert_int_equal(app.until_ns, 100 * SEC);
+	assert_int_equal(app.shorts, 0);
 }
 
 static void returning(void **state)
@@ -100,6 +111,7 @@ static void returning(void **state)
 	expect_edge(make_app(OB_APP_RETURNING, 20, 50), 40, 1, OB_APP_RETURNING, 20);
 	expect_edge(make_app(OB_APP_RETURNING, 20, 50), 5, 1, OB_APP_RETURNING, 5);
 	expect_edge(make_app(OB_APP_RETURNING, 20, 50), 0, 1, OB_APP_RETURNING, 0);
+	expect_edge(make_app(OB_APP_RETURNING, 20, 5), 10, 1, OB_APP_SHORT, 5);
 	expect_edge(final(make_app(OB_APP_RETURNING, 20, 50)), 20, 1, OB_APP_GIVEN, 20);
 	expect_edge(final(make_app(OB_APP_RETURNING, 0, 50)), 0, 1, OB_APP_RESTING, 0);
 }

@@ -11,25 +11,16 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, Agent, Daemon, ceiling, main, message, test, with_daemon
+from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STOPPED, Agent, Daemon, ceiling, main, message, test, text, with_daemon
+from guest_frames import APP, FINAL, FRAME, GONE, HELLO, MEMORY, TARGET, WELCOME, app_payload, frame, parse
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
 
-HELLO, MEMORY, APP, WELCOME, TARGET = 1, 2, 3, 16, 17
-FINAL, GONE = 1, 2
 OFF, FIXED, AUTO = 1, 2, 3
 WELL = 127  # of balloon_flags
 GIB = 1024 * MIB
 ANEW = 1
-
-
-def frame(kind, payload=b"", session=1, sequence=0, version=1, magic=b"OBGA"):
-    body = magic + struct.pack("<BBHII", version, kind, 0, session, sequence) + payload.ljust(108, b"\0")
-    check = 2166136261
-    for byte in body:
-        check = (check ^ byte) * 16777619 % 2**32
-    return body + struct.pack("<I", check)
 
 
 class App:
@@ -45,9 +36,8 @@ class App:
 
     def frame(self, number, session, flags=0):
         flags |= FINAL if self.final or self.target > self.full - self.floor == int(self.given) else 0
-        return frame(APP, struct.pack("<IIIIiIQQQQII", number, self.kind, self.pain, flags, self.status, self.answers,
-                                      self.full - int(self.given), self.full - self.floor, self.target, int(self.given), 0, 0) +
-                     self.name.encode().ljust(32, b"\0"), session)
+        return frame(APP, app_payload(self.name, number, self.kind, self.pain, flags, self.status, self.answers, self.full - int(self.given),
+                                      self.full - self.floor, self.target, int(self.given)), session)
 
 
 class Machine(Agent):
@@ -77,19 +67,17 @@ class Machine(Agent):
         if first:
             self.say(frame(HELLO, b"overbook-guest test", self.session), flags=ANEW)
             self.report_guest()
-        for at in range(0, len(data), 128):
-            magic, version, kind, zero, session, number = struct.unpack("<4sBBHII", data[at:at + 16])
-            assert (magic, version, zero) == (b"OBGA", 1, 0), data[at:at + 16]
-            assert frame(kind, data[at + 16:at + 124], session, number) == data[at:at + 128]
+        for at in range(0, len(data), FRAME):
+            found = parse(data[at:at + FRAME])
+            kind, session = found["type"], found["session"]
             self.calls += kind == WELCOME and session == 0
             if kind == WELCOME and session == 0 and not first:
                 self.say(frame(HELLO, b"overbook-guest test", self.session))
             if session:
                 self.heard.append((kind, session))
             if kind == TARGET and session == self.session:
-                app, deadline, give = struct.unpack("<IIQ", data[at + 16:at + 32])
-                assert deadline == 10000
-                self.tell(self.apps[app - 1], give, number)
+                assert found["deadline"] == 10000
+                self.tell(self.apps[found["app"] - 1], found["give"], found["sequence"])
 
     def tell(self, app, give, number):
         app.told.append(give)
@@ -291,10 +279,11 @@ def another_session_begins_anew(daemon):
     cache = App("cache", 500 * MIB, 100 * MIB)
     machine = Machine(daemon, use=100 * MIB, apps=[cache])
     daemon.until(lambda: len(apps(daemon)) == 1)
-    # What is said in another session without HELLO is not heard.
+    # What is said in another session without HELLO is not heard, and what is said after it is.
     machine.say(App("stranger", 100 * MIB).frame(9, session=77))
-    daemon.serve_for(0.5)
-    assert list(apps(daemon)) == ["cache"]
+    machine.apps.append(App("next", 100 * MIB))
+    daemon.until(lambda: "next" in apps(daemon))
+    assert list(apps(daemon)) == ["cache", "next"]
     machine.heard.clear()
     machine.session = 2
     machine.apps = []
@@ -309,10 +298,9 @@ def another_session_begins_anew(daemon):
     # One whose end was not heard, nor anything else of it.
     machine.apps.append(App("lost", 10 * MIB))
     daemon.until(lambda: len(apps(daemon)) == 2)
-    machine.apps[1].lost = True
-    daemon.serve_for(15)
-    assert len(apps(daemon)) == 2
-    daemon.until(lambda: list(apps(daemon)) == ["one"], 20)
+    machine.apps[1].lost, lost_at = True, time.monotonic()
+    daemon.until(lambda: list(apps(daemon)) == ["one"], 40)
+    assert time.monotonic() - lost_at > 15
     # A guest that says nothing any more has no applications; it is called once, and answers when it goes on.
     machine.mute, calls = True, machine.calls
     daemon.until(lambda: guest(daemon) is None, 40)
@@ -322,6 +310,16 @@ def another_session_begins_anew(daemon):
     machine.mute = False
     machine.say(frame(HELLO, b"again", 2))
     daemon.until(lambda: guest(daemon) and guest(daemon)["program"] == "again")
+
+
+@with_daemon()
+def a_guest_of_a_machine_that_is_stopped_falls_silent_too(daemon):
+    machine = Machine(daemon, apps=[App("cache", 300 * MIB, 100 * MIB)])
+    daemon.until(lambda: len(apps(daemon)) == 1)
+    machine.send(message(STOPPED, text("page 7 of region 0 cannot be read")))
+    daemon.until(lambda: daemon.state("web") == "stopped")
+    machine.mute = True
+    daemon.until(lambda: guest(daemon) is None, 40)
 
 
 @with_daemon("--budget", "4G")
@@ -367,12 +365,12 @@ def the_command_line_tool_shows_applications(daemon):
         with subprocess.Popen([OVERBOOK, *words], stdout=subprocess.PIPE, text=True, env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir)) as tool:
             daemon.until(lambda: tool.poll() is not None)
             return tool.stdout.read()
-    text = run("balloon", "web")
-    assert "its guest runs overbook-guest test" in text and "cache (library): resting, uses 300 MiB, could give 200 MiB" in text, text
+    shown = run("balloon", "web")
+    assert "its guest runs overbook-guest test" in shown and "cache (library): resting, uses 300 MiB, could give 200 MiB" in shown, shown
     shrink(daemon, 350 * MIB)
     daemon.until(lambda: state(daemon, "cache") == "given", 40)
-    text = run("balloon", "web")
-    assert "cache (library): given, " in text and "has given" in text, text
+    shown = run("balloon", "web")
+    assert "cache (library): given, " in shown and "has given" in shown, shown
 
 
 sys.exit(main(OVERBOOK))

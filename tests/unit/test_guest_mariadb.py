@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """overbook-guest with Debian's MariaDB, which is made, started and stopped here, and with servers that only look like one.
-test_guest_mariadb.py OVERBOOK-GUEST. Prints TAP; skipped where there is no MariaDB, or not for root (who is let in by who he is)."""
+test_guest_mariadb.py OVERBOOK-GUEST. Prints TAP."""
 import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 sys.dont_write_bytecode = True
 
 import guest_harness
 import mariadb_files
-from guest_harness import FINAL, MIB, FakeServer, Server, main, test
+from guest_frames import FINAL
+from guest_harness import MIB, FakeServer, Server, main, needing, test
 
 GUEST = os.path.abspath(sys.argv[1])
 EACCES, EPERM, EIO = 13, 1, 5
 POOL = 192 * MIB
+real = needing("needs root, whom MariaDB knows by unix_socket" if os.geteuid() else mariadb_files.missing())
 
 
 class Connection:
@@ -88,19 +88,12 @@ class MariaDB(Server):
     def start(self):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
-        self.process = subprocess.Popen([mariadb_files.SERVER, "--no-defaults", "--user=root", "--datadir=" + self.dir, "--socket=" + self.socket, "--skip-networking",
-                                         "--pid-file=" + self.dir + "/pid", "--innodb-log-file-size=32M", "--innodb-buffer-pool-size=%d" % POOL,
-                                         "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", *self.settings], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                self.sql = Connection(self.socket)
-                return
-            except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError):
-                assert time.monotonic() < end and self.process.poll() is None, "MariaDB does not start"
-                time.sleep(0.1)
+        words = [mariadb_files.SERVER, "--no-defaults", "--user=root", "--datadir=" + self.dir, "--socket=" + self.socket, "--skip-networking",
+                 "--pid-file=" + self.dir + "/pid", "--innodb-log-file-size=32M", "--innodb-buffer-pool-size=%d" % POOL,
+                 "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", *self.settings]
+        self.sql = self.launch(words, lambda: Connection(self.socket), 60, stderr=subprocess.DEVNULL)
 
-    def pool(self):
+    def limit(self):
         return int(self.sql("SELECT @@GLOBAL.innodb_buffer_pool_size"))
 
     def fill(self, mib):
@@ -115,12 +108,14 @@ class MariaDB(Server):
 
 
 class World(guest_harness.World):
+    FILL, ENOUGH, SMALL = 130, 50, 90
+
     def __init__(self, *settings, words="floor=32M", server=MariaDB, **options):
         super().__init__(GUEST, "mariadb", server, *settings, words=words, directory=tempfile.mkdtemp(prefix="overbook-guest-", dir="/var/tmp"), **options)
         self.db = self.server
 
 
-@test
+@real
 def it_gives_and_gets_its_pool_back():
     with World() as world:
         db = world.db
@@ -134,50 +129,42 @@ def it_gives_and_gets_its_pool_back():
         world.until(lambda: world.app["answers"] == number and world.app["given"] >= 74 * MIB)
         after, found = db.resident(), world.app
         assert before - after >= 70 * MIB, (before, after, found)
-        assert 32 * MIB <= db.pool() <= 80 * MIB and db.pool() % MIB == 0, db.pool()
+        assert 32 * MIB <= db.limit() <= 80 * MIB and db.limit() % MIB == 0, db.limit()
         assert db.count() == rows
         world.until(lambda: world.app["flags"] & FINAL)
         number = world.guest.target("mariadb", 30 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["target"] == 30 * MIB)
-        assert 90 * MIB < db.pool() < 130 * MIB, db.pool()
+        assert 90 * MIB < db.limit() < 130 * MIB, db.limit()
         number = world.guest.target("mariadb", 0)
         world.until(lambda: world.app["answers"] == number and world.app["target"] == world.app["given"] == 0)
-        assert db.pool() == POOL and db.count() == rows
+        assert db.limit() == POOL and db.count() == rows
         assert not [name for name in os.listdir(world.guest.dir + "/run") if name.endswith(".state")]
 
 
-@test
+@real
 def below_its_floor_it_is_not_asked():
     with World(words="floor=100M") as world:
         world.db.fill(130)
         world.until(lambda: world.app["used"] > 120 * MIB)
         # As it is now, and not as it was in the middle of that.
-        world.guest.pass_time(3)
+        world.guest.later(15)
         world.guest.target("mariadb", 120 * MIB)
         world.until(lambda: world.app["flags"] & FINAL and world.app["given"] > 10 * MIB)
-        assert world.db.pool() == 100 * MIB and world.app["given"] < 50 * MIB, world.app
+        assert world.db.limit() == 100 * MIB and world.app["given"] < 50 * MIB, world.app
 
 
-@test
+@real
 def one_that_does_not_let_us_in():
-    world = World()
-    try:
+    with World() as world:
         world.db.sql("CREATE USER other@localhost IDENTIFIED BY 'a-secret-of-the-test'")
-        world.db.sql("CREATE USER weak@localhost IDENTIFIED VIA unix_socket")
-        for user, status in ("other", -EACCES), ("nobody-known", -EACCES):
-            with open(world.guest.args[1], "w") as file:
-                file.write("discover off\nmariadb socket=%s user=%s\n" % (world.db.socket, user))
-            world.guest.start()
-            world.guest.apps = {}
-            world.until(lambda: world.app and world.app["status"] == status)
+        for user in "other", "nobody-known":
+            world.again("user=" + user)
+            world.until(lambda: world.app and world.app["status"] == -EACCES)
             assert world.app["could"] == 0
-            world.guest.end(signal.SIGTERM)
-        assert "secret" not in world.guest.logged() and world.guest.logged().count("MariaDB") >= 2, world.guest.logged()
-    finally:
-        world.__exit__(None)
+        assert world.guest.logged().count("MariaDB") >= 2, world.guest.logged()
 
 
-@test
+@real
 def one_that_refuses():
     with World() as world:
         world.db.fill(90)
@@ -193,60 +180,28 @@ def one_that_refuses():
         world.until(lambda: world.app and world.app["used"] > 80 * MIB)
         number = world.guest.target("mariadb", 30 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["status"] == -EPERM and world.app["flags"] & FINAL)
-        assert world.app["given"] == 0 and world.db.pool() == POOL, world.app
+        assert world.app["given"] == 0 and world.db.limit() == POOL, world.app
 
 
-@test
+@real
 def one_that_dies_in_the_middle():
     with World() as world:
-        world.db.fill(130)
-        world.until(lambda: world.app["used"] > 120 * MIB)
-        world.guest.target("mariadb", 80 * MIB)
-        world.until(lambda: world.app["target"] == 80 * MIB)
-        world.db.end()
-        world.until(lambda: not world.app, what="its end")
-        world.db.start()
-        world.until(lambda: world.app)
-        assert world.app["target"] == world.app["given"] == 0 and world.db.pool() == POOL, world.app
+        guest_harness.check_death(world)
 
 
-@test
+@real
 def one_that_hangs_in_the_middle():
     with World() as world:
-        world.db.fill(130)
-        world.until(lambda: world.app["used"] > 120 * MIB)
-        world.db.process.send_signal(signal.SIGSTOP)
-        world.guest.target("mariadb", 60 * MIB)
-        memories = world.guest.memories
-        world.guest.pass_time(3)
-        assert world.guest.memories >= memories + 10 and world.app["given"] == 0, world.app
-        world.until(lambda: not world.app, 40, what="its end")
-        world.db.process.send_signal(signal.SIGCONT)
-        world.until(lambda: world.app and world.app["used"] > 0, 60)
-        world.guest.target("mariadb", 60 * MIB)
-        world.until(lambda: world.app["given"] > 50 * MIB)
-        world.guest.target("mariadb", 0)
-        world.until(lambda: world.app["target"] == 0 and world.db.pool() == POOL)
+        guest_harness.check_hang(world)
 
 
-@test
+@real
 def an_overbook_guest_that_dies_while_it_is_small():
     with World() as world:
-        guest = world.guest
-        world.db.fill(130)
-        world.until(lambda: world.app["used"] > 120 * MIB)
-        guest.target("mariadb", 60 * MIB)
-        world.until(lambda: world.app["given"] > 50 * MIB)
-        guest.end()
-        assert world.db.pool() < 90 * MIB
-        session = guest.session
-        guest.start()
-        guest.until(lambda: guest.session != session and world.app and world.app["target"] == 60 * MIB, 30, "what was asked before")
-        guest.target("mariadb", 0)
-        world.until(lambda: world.app["target"] == 0 and world.db.pool() == POOL)
+        guest_harness.check_renewal(world)
 
 
-@test
+@real
 def one_that_is_used_all_the_time():
     with World() as world:
         world.db.fill(130)
@@ -271,7 +226,7 @@ def one_that_is_used_all_the_time():
             ending.set()
             for user in users:
                 user.join()
-        assert not wrong and world.db.pool() == POOL and world.db.count() == rows
+        assert not wrong and world.db.limit() == POOL and world.db.count() == rows
 
 
 class Fake(FakeServer):
@@ -337,30 +292,11 @@ def servers_that_answer_anything():
         [(b"\x05\0\0\1ab",)], [b"\0\0\0\2\0\0\0"],
     ]
     for greeting in b"", b"\x09old", b"\xff\x10\4Too many", b"\x0a" + bytes(70000):
-        world = World(server=Fake, answer=plausible, greeting=greeting)
-        world.guest.start()
-        try:
-            world.guest.until(lambda: world.guest.memories > 3)
-            assert not world.app or world.app["could"] == 0, (greeting, world.app)
-        finally:
-            world.__exit__(None)
+        guest_harness.check_nonsense(World(server=Fake, answer=plausible, greeting=greeting, wait=False))
     for answer in answers:
-        world = World(server=Fake, answer=lambda sql: answer)
-        world.guest.start()
-        try:
-            world.guest.until(lambda: world.db.asked and world.guest.memories > 2)
-            world.guest.pass_time(0.3)
-            assert not world.app or world.app["could"] == 0, (answer, world.app)
-            assert "\x1b" not in world.guest.logged()
-        finally:
-            world.__exit__(None)
+        guest_harness.check_nonsense(World(server=Fake, answer=lambda sql: answer, wait=False))
 
 
-for function in guest_harness.tests:
-    if os.geteuid():
-        function.skip = "needs root, whom MariaDB knows by unix_socket"
-    elif mariadb_files.missing():
-        function.skip = mariadb_files.missing()
 status = main()
 if MariaDB.template:
     shutil.rmtree(MariaDB.template)

@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """overbook-guest with Debian's memcached, which is started and stopped here, and with servers that only look like one.
-test_guest_memcached.py OVERBOOK-GUEST. Prints TAP; skipped where there is no memcached."""
+test_guest_memcached.py OVERBOOK-GUEST. Prints TAP."""
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 
 sys.dont_write_bytecode = True
 
 import guest_harness
-from guest_harness import FINAL, MIB, FakeServer, Server, main, test
+from guest_frames import FINAL
+from guest_harness import MIB, FakeServer, Server, main, needing, test
 
 GUEST = os.path.abspath(sys.argv[1])
 MEMCACHED = shutil.which("memcached")
-EACCES, EPERM, EIO = 13, 1, 5
+EACCES, EIO = 13, 5
+real = needing(None if MEMCACHED else "there is no memcached: install it")
 LIMIT = 256 * MIB
 PIECE = 15000
 
@@ -36,15 +37,8 @@ class Memcached(Server):
         if os.path.exists(self.socket):
             os.unlink(self.socket)
         user = ["-u", "root"] if os.geteuid() == 0 else []
-        self.process = subprocess.Popen([MEMCACHED, "-s", self.socket, "-m", str(LIMIT // MIB), *user, *self.settings], stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                assert self("version").startswith("VERSION")
-                return
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert time.monotonic() < end and self.process.poll() is None, "memcached does not start"
-                time.sleep(0.05)
+        words = [MEMCACHED, "-s", self.socket, "-m", str(LIMIT // MIB), *user, *self.settings]
+        assert self.launch(words, lambda: self("version"), stderr=subprocess.DEVNULL).startswith("VERSION")
 
     def talk(self, use):
         with socket.socket(socket.AF_UNIX) as sock:
@@ -105,7 +99,7 @@ class World(guest_harness.World):
         super().__init__(GUEST, "memcached", server, *settings, words=words, **options)
 
 
-@test
+@real
 def it_gives_and_gets_its_limit_back():
     with World() as world:
         server = world.server
@@ -132,20 +126,20 @@ def it_gives_and_gets_its_limit_back():
         assert not [name for name in os.listdir(world.guest.dir + "/run") if name.endswith(".state")]
 
 
-@test
+@real
 def below_its_floor_it_is_not_asked():
     with World(words="floor=100M pain=5 name=cache", name="cache") as world:
         world.server.fill(130)
         world.until(lambda: world.app["used"] > 120 * MIB)
         assert world.app["pain"] == 5 and world.app["could"] == world.app["used"] - 100 * MIB, world.app
         # As it is now, and not as it was in the middle of that.
-        world.guest.pass_time(3)
+        world.guest.later(15)
         world.guest.target("cache", 120 * MIB)
         world.until(lambda: world.app["flags"] & FINAL and world.app["given"] > 15 * MIB)
         assert world.server.limit() == 100 * MIB and world.app["given"] < 40 * MIB, world.app
 
 
-@test
+@real
 def one_that_cannot_shrink_is_left_alone():
     for settings in (["-M"], ["-o", "no_modern"], ["-m", "7"]):
         with World(*settings) as world:
@@ -158,85 +152,45 @@ def one_that_cannot_shrink_is_left_alone():
             assert world.server.limit() == limit and world.app["given"] == 0, world.app
 
 
-@test
+@real
 def passwords():
-    directory = guest_harness.tempfile.mkdtemp(prefix="overbook-guest-")
+    directory = tempfile.mkdtemp(prefix="overbook-guest-")
     for name, text in ("login", "me:a-secret-of-the-test\n"), ("right", "a-secret-of-the-test\n"), ("wrong", "another-secret\n"):
         with open(directory + "/" + name, "w") as file:
             file.write(text)
         os.chmod(directory + "/" + name, 0o600)
     # A server that asks for none is not told one.
-    world = World()
-    world.config("discover off", "memcached socket=%s user=me password-file=%s/right" % (world.server.socket, directory))
-    with world:
+    with World() as world:
+        world.again("user=me password-file=%s/right" % directory)
         world.server.fill(5)
-        world.until(lambda: world.app["used"] > 0)
+        world.until(lambda: world.app and world.app["used"] > 0)
         assert world.server("get overbook") == "END"
-    world = World("-Y", directory + "/login", directory=directory, login="me a-secret-of-the-test")
-    guest = world.guest
-    world.server.fill(5)
-    try:
+    with World("-Y", directory + "/login", directory=directory, login="me a-secret-of-the-test") as world:
+        world.server.fill(5)
         for words, status in ("", -EACCES), ("user=me password-file=%s/wrong" % directory, -EACCES), ("user=me password-file=%s/right" % directory, 0):
-            world.config("discover off", "memcached socket=%s %s" % (world.server.socket, words))
-            guest.start()
-            guest.apps = {}
-            guest.until(lambda: world.app and (world.app["status"] == status != 0 or world.app["used"] > 0), 20)
+            world.again(words)
+            world.until(lambda: world.app and (world.app["status"] == status != 0 or world.app["used"] > 0))
             assert world.app["status"] == status, world.app
-            guest.end(signal.SIGTERM)
-        assert "secret" not in guest.logged() and "refuses" in guest.logged(), guest.logged()
-    finally:
-        world.__exit__(None)
+            guest_harness.check_secret(world, "secret")
+        assert "refuses" in world.guest.logged(), world.guest.logged()
 
 
-@test
+@real
 def one_that_dies_in_the_middle():
     with World() as world:
-        world.server.fill(120)
-        world.until(lambda: world.app["used"] > 110 * MIB)
-        world.guest.target("memcached", 80 * MIB)
-        world.until(lambda: world.app["target"] == 80 * MIB)
-        world.server.end()
-        world.until(lambda: not world.app, what="its end")
-        world.server.start()
-        world.server.fill(5)
-        world.until(lambda: world.app and world.app["used"] > 0)
-        assert world.app["target"] == world.app["given"] == 0 and world.server.limit() == LIMIT, world.app
+        guest_harness.check_death(world)
 
 
-@test
+@real
 def one_that_hangs_in_the_middle():
     with World() as world:
-        world.server.fill(120)
-        world.until(lambda: world.app["used"] > 110 * MIB)
-        world.server.process.send_signal(signal.SIGSTOP)
-        world.guest.target("memcached", 60 * MIB)
-        memories = world.guest.memories
-        world.guest.pass_time(3)
-        assert world.guest.memories >= memories + 10 and world.app["given"] == 0, world.app
-        world.until(lambda: not world.app, 40, what="its end")
-        world.server.process.send_signal(signal.SIGCONT)
-        world.until(lambda: world.app and world.app["used"] > 0)
-        world.guest.target("memcached", 60 * MIB)
-        world.until(lambda: world.app["given"] > 55 * MIB)
-        world.guest.target("memcached", 0)
-        world.until(lambda: world.app["target"] == 0 and world.server.limit() == LIMIT)
+        guest_harness.check_hang(world)
 
 
-@test
+@real
 def an_overbook_guest_that_dies_while_it_is_small():
     with World() as world:
-        guest = world.guest
-        world.server.fill(120)
-        world.until(lambda: world.app["used"] > 110 * MIB)
-        guest.target("memcached", 60 * MIB)
-        world.until(lambda: world.app["given"] > 55 * MIB)
-        guest.end()
-        assert world.server.limit() < 70 * MIB
-        session = guest.session
-        guest.start()
-        guest.until(lambda: guest.session != session and world.app and world.app["target"] == 60 * MIB, 30, "what was asked before")
-        guest.target("memcached", 0)
-        world.until(lambda: world.app["target"] == 0 and world.server.limit() == LIMIT)
+        guest_harness.check_renewal(world)
 
 
 class Fake(FakeServer):
@@ -289,7 +243,7 @@ def one_whose_pages_do_not_move():
             world.until(lambda: world.app["used"] == 100 * MIB)
             number = world.guest.target("memcached", 10 * MIB)
             world.until(lambda: world.app["answers"] == number and "slabs reassign 7 0" in world.server.asked)
-            world.guest.pass_time(2)
+            world.guest.later(10)
             assert world.app["given"] == 0 and world.app["status"] == 0, world.app
             # It is heard meanwhile.
             number = world.guest.target("memcached", 0)
@@ -307,19 +261,8 @@ def servers_that_answer_anything():
     ]
     for answer in answers:
         for first in b"VERSION x\r\n", None:
-            world = World(server=Fake, answer=lambda line: (first if line == "version" and first else answer) or None)
-            world.guest.start()
-            try:
-                world.guest.until(lambda: world.server.asked and world.guest.memories > 2)
-                world.guest.pass_time(0.3)
-                assert world.guest.process.poll() is None
-                assert not world.app or world.app["could"] == 0, (answer, world.app)
-                assert "\x1b" not in world.guest.logged()
-            finally:
-                world.__exit__(None)
+            guest_harness.check_nonsense(
+                World(server=Fake, answer=lambda line: (first if line == "version" and first else answer) or None, wait=False))
 
 
-if not MEMCACHED:
-    for function in guest_harness.tests:
-        function.skip = "there is no memcached: install it"
 sys.exit(main())

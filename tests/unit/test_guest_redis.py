@@ -1,25 +1,25 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """overbook-guest with Debian's Redis, which is started and stopped here, and with servers that only look like one.
-test_guest_redis.py OVERBOOK-GUEST. Prints TAP; skipped where there is no Redis."""
+test_guest_redis.py OVERBOOK-GUEST. Prints TAP."""
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 
 sys.dont_write_bytecode = True
 
 import guest_harness
-from guest_harness import FINAL, MIB, FakeServer, Server, main, test
+from guest_frames import FINAL
+from guest_harness import MIB, FakeServer, Server, main, needing, test
 
 GUEST = os.path.abspath(sys.argv[1])
 # The package redis-tools has the server's program without the service.
 REDIS = shutil.which("redis-server") or shutil.which("redis-check-rdb")
-EACCES, EPERM, EIO, EOPNOTSUPP = 13, 1, 5, 95
+EACCES, EPERM, EIO = 13, 1, 5
+real = needing(None if REDIS else "there is no Redis: install redis-tools")
 
 
 class Redis(Server):
@@ -31,15 +31,7 @@ class Redis(Server):
     def start(self):
         words = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", self.dir,
                  "--logfile", self.dir + "/redis.log", *self.settings]
-        self.process = subprocess.Popen(words, executable=REDIS, stdout=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                assert self("PING") == "PONG"
-                return
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert time.monotonic() < end and self.process.poll() is None, "Redis does not start"
-                time.sleep(0.05)
+        assert self.launch(words, lambda: self("PING"), executable=REDIS, stdout=subprocess.DEVNULL) == "PONG"
 
     def __call__(self, *words):
         """A command. Errors come back as exceptions."""
@@ -67,7 +59,7 @@ class Redis(Server):
                 say("AUTH", self.password)
             return say(*words)
 
-    def maxmemory(self):
+    def limit(self):
         return int(self("CONFIG", "GET", "maxmemory")[1])
 
     def fill(self, mib):
@@ -83,7 +75,7 @@ class World(guest_harness.World):
 EVICTS = "--maxmemory-policy", "allkeys-lru"
 
 
-@test
+@real
 def it_gives_and_gets_its_limit_back():
     for limit in 0, 400 * MIB:
         with World(*EVICTS, "--maxmemory", str(limit)) as world:
@@ -97,19 +89,19 @@ def it_gives_and_gets_its_limit_back():
             world.until(lambda: world.app["answers"] == number and world.app["given"] >= 75 * MIB)
             found, after = world.app, redis.resident()
             assert before - after >= 70 * MIB, (before, after, found)
-            assert 0 < redis.maxmemory() < 85 * MIB and int(redis("DBSIZE")) < keys * 0.6
+            assert 0 < redis.limit() < 85 * MIB and int(redis("DBSIZE")) < keys * 0.6
             world.until(lambda: world.app["flags"] & FINAL)
             # Some of it back, then all.
             number = world.guest.target("redis", 30 * MIB)
             world.until(lambda: world.app["answers"] == number and world.app["target"] == 30 * MIB)
-            assert 125 * MIB < redis.maxmemory() < 135 * MIB and world.app["given"] == 30 * MIB, world.app
+            assert 125 * MIB < redis.limit() < 135 * MIB and world.app["given"] == 30 * MIB, world.app
             number = world.guest.target("redis", 0)
             world.until(lambda: world.app["answers"] == number and world.app["given"] == world.app["target"] == 0)
-            assert redis.maxmemory() == limit
+            assert redis.limit() == limit
             assert not [name for name in os.listdir(world.guest.dir + "/run") if name.endswith(".state")]
 
 
-@test
+@real
 def below_its_floor_it_is_not_asked():
     with World(*EVICTS, words="floor=100M pain=5 name=cache", name="cache") as world:
         world.redis.fill(130)
@@ -117,10 +109,10 @@ def below_its_floor_it_is_not_asked():
         assert world.app["pain"] == 5 and world.app["could"] == world.app["used"] - 100 * MIB, world.app
         world.guest.target("cache", 120 * MIB)
         world.until(lambda: world.app["flags"] & FINAL and world.app["given"] > 20 * MIB)
-        assert world.redis.maxmemory() >= 100 * MIB and world.app["given"] < 40 * MIB, world.app
+        assert world.redis.limit() >= 100 * MIB and world.app["given"] < 40 * MIB, world.app
 
 
-@test
+@real
 def one_that_may_not_evict_is_left_alone():
     for policy in "noeviction", "volatile-lru":
         with World("--maxmemory-policy", policy) as world:
@@ -130,52 +122,36 @@ def one_that_may_not_evict_is_left_alone():
             # Even if the host asks: it has offered nothing.
             number = world.guest.target("redis", 30 * MIB)
             world.until(lambda: world.app["answers"] == number)
-            assert world.redis.maxmemory() == 0 and world.app["given"] == world.app["target"] == 0, world.app
+            assert world.redis.limit() == 0 and world.app["given"] == world.app["target"] == 0, world.app
             # One of which the policy is changed afterwards.
             world.redis("CONFIG", "SET", "maxmemory-policy", "allkeys-random")
             world.until(lambda: world.app["could"] > 30 * MIB)
 
 
-@test
+@real
 def passwords():
     secret = "a-secret-of-the-test"
 
-    def password_file(guest, text, mode=0o600):
-        path = guest.dir + "/password"
+    def password_file(world, text, mode=0o600):
+        path = world.guest.dir + "/password"
         with open(path, "w") as file:
             file.write(text)
         os.chmod(path, mode)
-        return path
-    world = World(*EVICTS, "--requirepass", secret, password=secret)
-    guest = world.guest
-    try:
+        return " password-file=" + path
+    with World(*EVICTS, "--requirepass", secret, password=secret) as world:
         for text, status in (None, -EACCES), ("wrong-" + secret + "\n", -EACCES), (secret + "\n", 0):
-            words = "redis socket=%s" % world.redis.socket
-            if text:
-                words += " password-file=" + password_file(guest, text)
-            world.config("discover off", words)
-            guest.start()
-            guest.apps = {}
-            guest.until(lambda: world.app and (world.app["status"] == status != 0 or world.app["used"] > 0), 20)
+            world.again(password_file(world, text) if text else "")
+            world.until(lambda: world.app and (world.app["status"] == status != 0 or world.app["used"] > 0))
             assert world.app["status"] == status, world.app
-            guest.end(signal.SIGTERM)
-        assert secret not in guest.logged() and "refuses" in guest.logged(), guest.logged()
-        for number in os.listdir("/proc"):
-            if number.isdigit():
-                try:
-                    with open("/proc/%s/cmdline" % number, "rb") as file:
-                        assert b"overbook-guest" not in (text := file.read()) or secret.encode() not in text
-                except (FileNotFoundError, ProcessLookupError):
-                    pass
+            guest_harness.check_secret(world, secret)
+        assert "refuses" in world.guest.logged(), world.guest.logged()
         # A file that others may read is refused, at the start.
-        world.config("discover off", "redis password-file=" + password_file(guest, secret, 0o644))
-        done = subprocess.run([GUEST, *guest.args, "--socket", guest.socket], capture_output=True, text=True, timeout=20)
+        world.configure(password_file(world, secret, 0o644))
+        done = subprocess.run([GUEST, *world.guest.args, "--socket", world.guest.socket], capture_output=True, text=True, timeout=20)
         assert done.returncode == 2 and "can be read by others" in done.stderr and secret not in done.stderr, done
-    finally:
-        world.__exit__(None)
 
 
-@test
+@real
 def one_that_refuses():
     with World(*EVICTS, "--rename-command", "CONFIG", "") as world:
         world.until(lambda: world.app["status"] == -EPERM)
@@ -187,7 +163,7 @@ def one_that_refuses():
         world.redis("ACL", "SETUSER", "default", "-config|set")
         number = world.guest.target("redis", 30 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["status"] == -EPERM and world.app["flags"] & FINAL)
-        assert world.app["given"] == 0 and world.redis.maxmemory() == 0, world.app
+        assert world.app["given"] == 0 and world.redis.limit() == 0, world.app
         world.redis("ACL", "SETUSER", "default", "+@all")
         number = world.guest.target("redis", 30 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["given"] > 25 * MIB)
@@ -195,71 +171,28 @@ def one_that_refuses():
         world.redis("ACL", "SETUSER", "default", "-config|set")
         number = world.guest.target("redis", 0)
         world.until(lambda: world.app["answers"] == number and world.app["status"] == -EPERM)
-        assert 0 < world.redis.maxmemory() < 60 * MIB and world.app["given"] == 0, world.app
+        assert 0 < world.redis.limit() < 60 * MIB and world.app["given"] == 0, world.app
         world.redis("ACL", "SETUSER", "default", "+@all")
         world.until(lambda: world.app["status"] == 0)
-        assert world.redis.maxmemory() == 0 and world.app["target"] == 0, world.app
+        assert world.redis.limit() == 0 and world.app["target"] == 0, world.app
 
 
-@test
+@real
 def one_that_dies_in_the_middle():
     with World(*EVICTS) as world:
-        world.redis.fill(120)
-        world.until(lambda: world.app["used"] > 115 * MIB)
-        world.guest.target("redis", 80 * MIB)
-        world.until(lambda: world.app["target"] == 80 * MIB)
-        world.redis.end()
-        world.until(lambda: not world.app, what="its end")
-        # It comes again with its own settings, and nothing was asked of it.
-        world.redis.start()
-        world.redis.fill(50)
-        world.until(lambda: world.app and world.app["used"] > 45 * MIB)
-        assert world.app["target"] == world.app["given"] == 0 and world.redis.maxmemory() == 0, world.app
-        world.guest.target("redis", 20 * MIB)
-        world.until(lambda: world.app["given"] > 15 * MIB)
-        world.guest.target("redis", 0)
-        world.until(lambda: world.app["target"] == 0)
-        assert world.redis.maxmemory() == 0
+        guest_harness.check_death(world)
 
 
-@test
+@real
 def one_that_hangs_in_the_middle():
     with World(*EVICTS) as world:
-        world.redis.fill(120)
-        world.until(lambda: world.app["used"] > 115 * MIB)
-        world.redis.process.send_signal(signal.SIGSTOP)
-        world.guest.target("redis", 60 * MIB)
-        # Others are served meanwhile, and nothing is said to be given.
-        memories = world.guest.memories
-        world.guest.pass_time(3)
-        assert world.guest.memories >= memories + 10 and world.app["given"] == 0, world.app
-        # When its time is over it is none any more; it is tried again.
-        world.until(lambda: not world.app, 40, what="its end")
-        world.redis.process.send_signal(signal.SIGCONT)
-        world.until(lambda: world.app and world.app["used"] > 0, 60)
-        world.guest.target("redis", 60 * MIB)
-        world.until(lambda: world.app["given"] > 55 * MIB)
-        world.guest.target("redis", 0)
-        world.until(lambda: world.app["target"] == 0 and world.redis.maxmemory() == 0)
+        guest_harness.check_hang(world)
 
 
-@test
+@real
 def an_overbook_guest_that_dies_while_it_is_small():
     with World(*EVICTS, "--maxmemory", str(300 * MIB)) as world:
-        guest = world.guest
-        world.redis.fill(120)
-        world.until(lambda: world.app["used"] > 115 * MIB)
-        guest.target("redis", 60 * MIB)
-        world.until(lambda: world.app["given"] > 55 * MIB)
-        for number in signal.SIGKILL, signal.SIGTERM:
-            guest.end(number)
-            assert world.redis.maxmemory() < 70 * MIB
-            session = guest.session
-            guest.start()
-            guest.until(lambda: guest.session != session and world.app and world.app["target"] == 60 * MIB, what="what was asked before")
-            world.until(lambda: world.app["given"] > 50 * MIB)
-        guest.target("redis", 0)
-        world.until(lambda: world.app["target"] == 0 and world.redis.maxmemory() == 300 * MIB)
+        guest_harness.check_renewal(world)
 
 
 class Fake(FakeServer):
@@ -305,6 +238,21 @@ def one_that_ignores_what_it_is_told():
 
 
 @test
+def one_that_is_named_twice_is_asked_once():
+    """By the same path, and by another one; the first line counts."""
+    world = World(server=Fake, answer=plausible)
+    other = world.guest.dir + "/other.sock"
+    os.symlink(world.redis.socket, other)
+    lines = ["redis socket=%s pain=%d name=%s" % (path, pain, name) for path, pain, name in (
+        (world.redis.socket, 7, "redis"), (world.redis.socket, 8, "second"), (other, 9, "third"))]
+    world.config("discover off", *lines)
+    with world:
+        # Servers are looked for every second.
+        world.guest.later(15)
+        assert len(world.guest.apps) == world.redis.connections == 1 and world.app["pain"] == 7, world.guest.apps
+
+
+@test
 def servers_that_answer_anything():
     draw = random.Random(4)
     answers = [
@@ -313,41 +261,28 @@ def servers_that_answer_anything():
         b"-ERR no\x1b[31m\r\n", b"*0\r\n", bytes(draw.randrange(256) for _ in range(3000)),
     ]
     for answer in answers:
-        fake = lambda words: answer or None
-        world = World(server=Fake, answer=fake)
-        world.guest.start()
-        try:
-            world.guest.until(lambda: world.redis.asked and world.guest.memories > 2)
-            world.guest.pass_time(0.3)
-            assert world.guest.process.poll() is None
-            assert not world.app or world.app["could"] == 0, (answer, world.app)
-            assert "\x1b" not in world.guest.logged()
-        finally:
-            world.__exit__(None)
+        guest_harness.check_nonsense(World(server=Fake, answer=lambda words: answer or None, wait=False))
 
 
 @test
 def configurations_are_checked():
-    world = World(server=Fake, answer=plausible)
-    try:
+    with World(server=Fake, answer=plausible) as world:
+        def run(*words):
+            return subprocess.run([GUEST, *words], capture_output=True, text=True, timeout=20)
         for line, wrong in (
                 ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached and discover'), ("discover maybe", '"on" or "off"'),
                 ("redis floor", "not KEY=VALUE"), ("redis floor=x", 'floor="x" is not a size'), ("redis pain=101", "from 0 to 100"),
+                ("redis pain=", "from 0 to 100"), ("redis pain=1x", "from 0 to 100"),
                 ("redis name=a/b", "name="), ("redis socket=x", "absolute path"), ("redis user=a;b", "user="), ("redis colour=red", '"colour" is not known'),
                 ("redis password-file=/nonesuch", "/nonesuch"), ("\n".join(["redis"] * 9), "more than 8")):
             world.config(line)
-            done = subprocess.run([GUEST, *world.guest.args, "--socket", world.guest.socket], capture_output=True, text=True, timeout=20)
+            done = run(*world.guest.args, "--socket", world.guest.socket)
             assert done.returncode == 2 and wrong in done.stderr and done.stderr.count("\n") == 1, (line, done)
         os.chmod(world.guest.args[1], 0o666)
-        done = subprocess.run([GUEST, *world.guest.args], capture_output=True, text=True, timeout=20)
+        done = run(*world.guest.args)
         assert done.returncode == 2 and "can be written by others" in done.stderr, done
-        done = subprocess.run([GUEST, "--config", "/nonesuch"], capture_output=True, text=True, timeout=20)
+        done = run("--config", "/nonesuch")
         assert done.returncode == 2 and "/nonesuch" in done.stderr, done
-    finally:
-        world.__exit__(None)
 
 
-if not REDIS:
-    for function in guest_harness.tests:
-        function.skip = "there is no Redis: install redis-tools"
 sys.exit(main())
