@@ -359,7 +359,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	int64_t open = counted ? ob_load(&engine->open_pages) : ob_load(&engine->open_present_pages);
 	uint64_t open_bytes = (uint64_t)OB_MAX(open, 0) * OB_PAGE_SIZE, balloon = bytes_of(&engine->in_state[OB_PAGE_BALLOONED]);
 	uint64_t absent = bytes_of(&engine->in_state[OB_PAGE_ABSENT]);
-	int64_t cost = ob_load(&engine->cost_bytes);
+	int64_t cost = ob_load(&engine->cost_bytes) + ob_load(&engine->credit_bytes); /* what it may be */
 
 	s->ram_bytes = ob_load(&engine->ram_pages) * OB_PAGE_SIZE;
 	s->limit_bytes = ob_load(&engine->limit_bytes);

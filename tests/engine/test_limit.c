@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "account.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "engine/internal.h"
@@ -221,6 +222,68 @@ static void is_reached_soon_after_it_is_lowered_and_then_held(void **state)
 	end_scene(&scene);
 }
 
+/* Touches new pages, one after the other. */
+static struct {
+	pthread_t thread;
+	struct ram *ram;
+	uint32_t touched;
+	int stop;
+} toucher;
+
+static void *touch(void *context)
+{
+	for (uint32_t page = 0; page < toucher.ram->pages && !ob_load(&toucher.stop); page++) {
+		ram_write(toucher.ram, page, PATTERN_INCOMPRESSIBLE, 0);
+		ob_store(&toucher.touched, page + 1);
+	}
+	return NULL;
+}
+
+/*
+ * Far above a limit, on slow storage: who needs a page does not wait until all is below it, and it comes down all the same, and is never
+ * said to cost less than it may.
+ */
+static void a_guest_goes_on_while_it_comes_down(void **state)
+{
+	struct ram *old = ram_new(RAM_MIB * MIB_PAGES, 0x8d), *new = ram_new(RAM_MIB * MIB_PAGES, 0x8e);
+	struct bed *bed = bed_new(0, 1);
+	uint64_t cost, least, limit = 24 * OB_MIB;
+	uint32_t began;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, old->base, RAM_MIB * OB_MIB, &bed->err));
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, new->base, RAM_MIB * OB_MIB, &bed->err));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 4 * RAM_MIB * OB_MIB));
+	ram_write_all(old, PATTERN_INCOMPRESSIBLE);
+	assert_int_equal(ob_fault_configure("swap_write:1+:slow", NULL), 0);
+	cost = bed_stats(bed).cost_bytes;
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, limit));
+	toucher.ram = new;
+	toucher.touched = 0;
+	toucher.stop = 0;
+	assert_int_equal(pthread_create(&toucher.thread, NULL, touch, NULL), 0);
+	least = cost;
+	while (cost > limit + OB_MIB) {
+		uint64_t now = bed_stats(bed).cost_bytes;
+
+		assert_in_range(now, 0, least + 2 * OB_MIB); /* what reclaim itself needs for a moment */
+		least = OB_MIN(least, now);
+		cost = now;
+		began = ob_load(&toucher.touched);
+		nanosleep(&(struct timespec){ .tv_nsec = OB_NS_PER_MS }, NULL);
+	}
+	ob_store(&toucher.stop, 1);
+	print_message("# %u pages were touched meanwhile\n", began);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	pthread_join(toucher.thread, NULL);
+	assert_true(began >= MIB_PAGES);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, HANG_MS));
+	bed_assert_ok(bed, ram_check_all(old));
+	bed_assert_ok(bed, ram_check_all(new));
+	bed_free(bed);
+	ram_free(old);
+	ram_free(new);
+}
+
 static void compressible_memory_stays_out_of_the_store_where_it_fits(void **state)
 {
 	struct bed *bed = bed_new(48 * OB_MIB, 1);
@@ -390,6 +453,7 @@ int main(void)
 		cmocka_unit_test(holds_on_slow_storage_by_holding_players_back),
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
+		cmocka_unit_test(a_guest_goes_on_while_it_comes_down),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
