@@ -414,6 +414,23 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 	ram_free(ram);
 }
 
+/* Budgets are divided often: what has been learnt of the bench is not forgotten by that. */
+static void the_bench_keeps_its_part_of_the_limit(void **state)
+{
+	struct bed *bed = bed_new(96 * OB_MIB, 0);
+
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	ob_store(&bed->engine->bench_target_pages, 24 * MIB_PAGES);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 48 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 48 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 160 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 20 * OB_MIB);
+	bed_free(bed);
+}
+
 static void zero_pages_cost_nothing(void **state)
 {
 	struct bed *bed = bed_new(24 * OB_MIB, 0); /* no store: nowhere else to go */
@@ -458,6 +475,7 @@ int main(void)
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(what_it_asks_for_everywhere_comes_alone),
+		cmocka_unit_test(the_bench_keeps_its_part_of_the_limit),
 		cmocka_unit_test(zero_pages_cost_nothing),
 		cmocka_unit_test(tables_are_small),
 	};
