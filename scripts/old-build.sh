@@ -7,7 +7,8 @@
 #
 # Without COMMIT: $OVERBOOK_OLD_COMMIT, else the newest release (a tag v*) before what is checked out, else the commit that
 # tests/guest/old-commit names. The build is kept in ${OVERBOOK_CACHE:-${XDG_CACHE_HOME:-~/.cache}/overbook}/old. Where it
-# cannot be had (no git, a shallow clone, a tarball), the reason is printed and the exit status is 77.
+# cannot be had (no git, a shallow clone, a tarball), the reason is printed and the exit status is 77. What it could not live with is
+# repaired in it by tests/guest/old-fix.patch, where that applies.
 set -eu
 
 cannot() {
@@ -33,16 +34,19 @@ cache=${OVERBOOK_CACHE:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/overbook}/ol
 mkdir -p "$cache" || cannot "cannot make the directory $cache"
 exec 9>"$cache/lock"
 flock 9
-build=$cache/$commit/build
-if [ ! -e "$cache/$commit/built" ]; then
-	rm -rf "${cache:?}/$commit"
-	mkdir -p "$cache/$commit/source"
-	in_git archive "$commit" | tar -x -C "$cache/$commit/source" || cannot "cannot take $commit out of the repository"
+fix=$here/tests/guest/old-fix.patch
+kept=$cache/$commit-$(cksum <"$fix" | cut -d' ' -f1)
+build=$kept/build
+if [ ! -e "$kept/built" ]; then
+	rm -rf "${kept:?}"
+	mkdir -p "$kept/source"
+	in_git archive "$commit" | tar -x -C "$kept/source" || cannot "cannot take $commit out of the repository"
+	(cd "$kept/source" && GIT_CEILING_DIRECTORIES=$kept && export GIT_CEILING_DIRECTORIES && git apply "$fix" 2>/dev/null) || :
 	# What a newer compiler warns of is no matter here.
 	{
-		meson setup -Dwerror=false "$build" "$cache/$commit/source" &&
+		meson setup -Dwerror=false "$build" "$kept/source" &&
 			ninja -C "$build" src/cli/overbook src/daemon/overbookd src/agent/liboverbook-agent.so
-	} >"$cache/$commit/log" 2>&1 || cannot "$wanted does not build here: see $cache/$commit/log"
-	touch "$cache/$commit/built"
+	} >"$kept/log" 2>&1 || cannot "$wanted does not build here: see $kept/log"
+	touch "$kept/built"
 fi
 echo "$build"

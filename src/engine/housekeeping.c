@@ -60,7 +60,7 @@ static void adapt_around(struct ob_engine *engine, uint64_t now)
 		around = OB_MAX(around / 2, 1u);
 	ob_store(&engine->around, around);
 	house->last_around_ns = now;
-	house->last_lifted += lifted;
+	ob_store(&house->last_lifted, house->last_lifted + lifted);
 	house->last_back += back;
 }
 

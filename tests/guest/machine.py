@@ -308,9 +308,8 @@ class Console:
         with self.changed:
             if any(bad in line for bad in self.BAD):
                 self.trouble.append(line)
-            at = line.find("WITNESS ")
-            if at >= 0:
-                text = line[at + len("WITNESS "):]
+            # A reset may cut a line off: the next one stands on it then.
+            for text in line.split("WITNESS ")[1:]:
                 name, *pairs = text.split(" ")
                 word = Word(name, dict(pair.split("=", 1) for pair in pairs if "=" in pair), text)
                 self.words.append(word)
