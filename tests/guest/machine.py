@@ -35,6 +35,7 @@ import time
 
 import kernel
 import qmp
+import servers
 
 MIB = 1 << 20
 PATIENCE = 300 * float(os.environ.get("OVERBOOK_TEST_PATIENCE", "1"))
@@ -395,12 +396,7 @@ class Machine:
         if not more:
             return path
         whole = self.host.path(self.name + ".initrd")
-        with open(whole, "wb") as out:
-            for part in path, more:
-                with open(part, "rb") as source:
-                    shutil.copyfileobj(source, out)
-                # The kernel looks for the next archive at a multiple of four bytes.
-                out.write(bytes(-out.tell() % 4))
+        servers.join(whole, path, more)
         return whole
 
     def _own_devices(self):

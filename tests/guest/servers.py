@@ -67,17 +67,41 @@ def write(path, text, mode=0o644):
     os.chmod(path, mode)
 
 
+def copy(root, programs):
+    """Programs, by the name that each has in /servers, and the libraries that they need."""
+    os.makedirs(root + "/servers", exist_ok=True)
+    for name, program in programs.items():
+        shutil.copy(program, f"{root}/servers/{name}")
+        for path in libraries(program):
+            os.makedirs(root + os.path.dirname(path), exist_ok=True)
+            shutil.copy(path, root + path)
+
+
+def archive(root, path):
+    """Puts all of root into an archive, and removes it."""
+    names = "".join(os.path.relpath(os.path.join(top, name), root) + "\n" for top, dirs, files in os.walk(root) for name in sorted(dirs + files))
+    with open(path, "wb") as out:
+        subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], input=names.encode(), stdout=out, cwd=root, check=True)
+    shutil.rmtree(root)
+
+
+def join(path, *archives):
+    """One initrd of several."""
+    with open(path, "wb") as out:
+        for part in archives:
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, out)
+            # The kernel looks for the next archive at a multiple of four bytes.
+            out.write(bytes(-out.tell() % 4))
+
+
 def make(directory):
     """The archive, in directory. Returns its path."""
     root = directory + "/servers-root"
     own = root + "/servers"
+    copy(root, {"redis-server": REDIS, "redis-cli": CLI, "mariadbd": mariadb_files.SERVER})
     os.makedirs(own + "/data")
     os.makedirs(root + "/etc")
-    for name, program in ("redis-server", REDIS), ("redis-cli", CLI), ("mariadbd", mariadb_files.SERVER):
-        shutil.copy(program, f"{own}/{name}")
-        for path in libraries(program):
-            os.makedirs(root + os.path.dirname(path), exist_ok=True)
-            shutil.copy(path, root + path)
     share = os.path.dirname(mariadb_files.SQL[0])
     for name in "english", "charsets":
         shutil.copytree(f"{share}/{name}", f"{own}/share/{name}")
@@ -86,9 +110,5 @@ def make(directory):
     write(own + "/start", START, 0o755)
     write(root + "/etc/overbook-guest.conf", CONFIG)
     write(root + "/etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
-    archive = directory + "/servers.cpio"
-    names = "".join(os.path.relpath(os.path.join(top, name), root) + "\n" for top, dirs, files in os.walk(root) for name in sorted(dirs + files))
-    with open(archive, "wb") as out:
-        subprocess.run(["cpio", "--quiet", "-o", "-H", "newc", "-R", "0:0"], input=names.encode(), stdout=out, cwd=root, check=True)
-    shutil.rmtree(root)
-    return archive
+    archive(root, directory + "/servers.cpio")
+    return directory + "/servers.cpio"
