@@ -57,6 +57,8 @@ struct ob_server_sizes {
 struct ob_server {
 	const struct ob_service *service;
 	int fd;
+	pid_t pid; /* of its process; 0: not known */
+	int pidfd; /* -1: not known */
 	size_t used; /* of in */
 	uint8_t in[65536];
 	uint64_t grain_bytes; /* of a limit */
@@ -67,7 +69,7 @@ struct ob_server {
 
 /*
  * A kind of server. All return 0 or -errno with the reason: -EACCES (it does not let us in), -EPERM (nor do that), -ETIMEDOUT, -ECONNRESET,
- * -EPROTO (it says what cannot be understood), -EAGAIN (later).
+ * -EPROTO (it says what cannot be understood), -EAGAIN (later), -EOPNOTSUPP (from look: it can give nothing; what it uses is told all the same).
  */
 struct ob_adaptor {
 	const char *name;
@@ -80,7 +82,7 @@ struct ob_adaptor {
 	int (*set_limit)(struct ob_server *server, uint64_t bytes, struct ob_error *err);
 	int (*let_go)(struct ob_server *server, struct ob_error *err); /* what is free, to the kernel; may be NULL */
 };
-extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached;
+extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached, ob_postgresql;
 
 /* --- config.c --- */
 
@@ -116,6 +118,8 @@ int ob_adaptor_serve(const struct ob_service *service, int fd, const char *state
 int ob_server_send(struct ob_server *server, const void *data, size_t size, struct ob_error *err) OB_MUST_CHECK;
 /* Reads more; the caller has looked at what is in server->in. */
 int ob_server_more(struct ob_server *server, struct ob_error *err) OB_MUST_CHECK;
+/* Whether its process has, where that is known. */
+bool ob_server_has_ended(const struct ob_server *server);
 /* Drops the first bytes of what has come. */
 void ob_server_drop(struct ob_server *server, size_t bytes);
 /* A number of bytes in decimal, and nothing else: 0 or -EPROTO. In parse.c. */

@@ -19,7 +19,7 @@
 
 #define FILE_MAX 16384
 
-const struct ob_adaptor *const ob_adaptor_kinds[] = { &ob_redis, &ob_mariadb, &ob_memcached, NULL };
+const struct ob_adaptor *const ob_adaptor_kinds[] = { &ob_redis, &ob_mariadb, &ob_memcached, &ob_postgresql, NULL };
 
 void ob_service_init(struct ob_service *service, const struct ob_adaptor *adaptor)
 {
@@ -124,7 +124,7 @@ static int read_line(struct ob_guest_config *config, char *line, struct ob_error
 		config->discover = !strcmp(word, "on");
 		return 0;
 	}
-	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached and discover", word);
+	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached, postgresql and discover", word);
 }
 
 int ob_guest_config_read(const char *path, bool may_miss, struct ob_guest_config *ret_config, struct ob_error *err)

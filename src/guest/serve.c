@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -81,6 +82,13 @@ int ob_server_secret(const struct ob_server *server, char *ret_secret, struct ob
 	return strlen(ret_secret) == (size_t)r && !strpbrk(ret_secret, "\r\n") ? 0 : ob_error_set(err, EINVAL, "\"%s\" is not a line", path);
 }
 
+bool ob_server_has_ended(const struct ob_server *server)
+{
+	struct pollfd fd = { .fd = server->pidfd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
 static int connect_server(struct ob_error *err)
 {
 	const struct timeval patience = { .tv_sec = PATIENCE_MS / 1000 };
@@ -95,7 +103,9 @@ static int connect_server(struct ob_error *err)
 	    setsockopt(server->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
 	    connect(server->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || getsockopt(server->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
 		return ob_error_sys(err, errno, "cannot connect to \"%s\"", server->service->socket);
-	self.app.pid = peer.pid > 0 ? (uint32_t)peer.pid : 0;
+	server->pid = OB_MAX(peer.pid, 0);
+	server->pidfd = server->pid ? (int)syscall(SYS_pidfd_open, server->pid, 0) : -1;
+	self.app.pid = (uint32_t)server->pid;
 	return server->service->adaptor->greet(server, err);
 }
 
@@ -257,11 +267,11 @@ static int look(void)
 		r = adaptor->let_go(&self.server, &err);
 	if (r < 0 || !self.app.target_bytes || !(self.app.flags & OB_GUEST_APP_FINAL) || !self.app.status)
 		note(r, &err);
-	if (r < 0)
+	if (r < 0 && r != -EOPNOTSUPP)
 		return has_ended(r) ? r : 0;
 	self.app.used_bytes = sizes.used_bytes;
 	self.app.could_bytes = sizes.can_shrink ? ob_less(self.app.target_bytes ? self.base_bytes : sizes.used_bytes, floor) : 0;
-	if (!self.app.target_bytes)
+	if (!self.app.target_bytes || r < 0)
 		return 0;
 	self.app.given_bytes = ob_less(self.base_bytes, sizes.used_bytes);
 	/* Once it is down to its limit, and has let go of it, it will not come nearer. */

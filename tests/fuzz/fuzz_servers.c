@@ -49,6 +49,11 @@ void ob_server_drop(struct ob_server *server, size_t bytes)
 	memmove(server->in, server->in + bytes, server->used);
 }
 
+bool ob_server_has_ended(const struct ob_server *server)
+{
+	return world.at == world.end;
+}
+
 int ob_server_secret(const struct ob_server *server, char *ret_secret, struct ob_error *err)
 {
 	strcpy(ret_secret, "se-cr-et");

@@ -331,7 +331,7 @@ def configurations_are_checked():
     world = World(server=Fake, answer=plausible)
     try:
         for line, wrong in (
-                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached and discover'), ("discover maybe", '"on" or "off"'),
+                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached, postgresql and discover'), ("discover maybe", '"on" or "off"'),
                 ("redis floor", "not KEY=VALUE"), ("redis floor=x", 'floor="x" is not a size'), ("redis pain=101", "from 0 to 100"),
                 ("redis name=a/b", "name="), ("redis socket=x", "absolute path"), ("redis user=a;b", "user="), ("redis colour=red", '"colour" is not known'),
                 ("redis password-file=/nonesuch", "/nonesuch"), ("\n".join(["redis"] * 9), "more than 8")):
