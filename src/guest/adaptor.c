@@ -151,18 +151,25 @@ uint64_t ob_adaptors_due_ns(void)
 	return adaptors.n ? adaptors.look_ns : UINT64_MAX;
 }
 
+static bool is_there(const struct ob_service *service)
+{
+	struct stat st;
+
+	if (service->adaptor->find)
+		return service->adaptor->find(service) > 0;
+	return stat(service->socket, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 void ob_adaptors_turn(void)
 {
 	uint64_t now_ns = ob_now_ns();
-	struct stat st;
 
 	if (now_ns < adaptors.look_ns)
 		return;
 	adaptors.look_ns = now_ns + LOOK_NS;
 	reap();
 	for (unsigned i = 0; i < adaptors.n; i++)
-		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && stat(adaptors.item[i].service.socket, &st) == 0 &&
-		    S_ISSOCK(st.st_mode))
+		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && is_there(&adaptors.item[i].service))
 			start(i);
 }
 

@@ -40,6 +40,7 @@ struct ob_service {
 	char name[OB_GUEST_NAME_MAX + 1];
 	const struct ob_adaptor *adaptor;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char process[128];    /* an argument of its process, for those that are known by that */
 	uint64_t floor_bytes; /* of what it uses, is left to it */
 	uint32_t pain;
 	char user[64];          /* "": the usual one */
@@ -50,6 +51,7 @@ struct ob_service {
 struct ob_server_sizes {
 	uint64_t limit_bytes; /* 0: it has none */
 	uint64_t used_bytes;  /* of what the limit bounds */
+	uint64_t least_bytes; /* no smaller limit does anything */
 	bool can_shrink;      /* what is above a smaller limit goes, and nothing else happens */
 };
 
@@ -75,14 +77,15 @@ struct ob_adaptor {
 	const char *name;
 	enum ob_guest_kind kind;
 	const char *sockets[4]; /* where to look for it; NULL at the end */
+	pid_t (*find)(const struct ob_service *service); /* its process, where it has no such socket; may be NULL */
 	uint64_t floor_bytes;
 	uint32_t pain;
-	int (*greet)(struct ob_server *server, struct ob_error *err); /* after connect() */
+	int (*greet)(struct ob_server *server, struct ob_error *err); /* after connect(), if it has a socket */
 	int (*look)(struct ob_server *server, struct ob_server_sizes *ret_sizes, struct ob_error *err);
 	int (*set_limit)(struct ob_server *server, uint64_t bytes, struct ob_error *err);
 	int (*let_go)(struct ob_server *server, struct ob_error *err); /* what is free, to the kernel; may be NULL */
 };
-extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached, ob_postgresql;
+extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached, ob_postgresql, ob_jvm;
 
 /* --- config.c --- */
 
@@ -118,7 +121,9 @@ int ob_adaptor_serve(const struct ob_service *service, int fd, const char *state
 int ob_server_send(struct ob_server *server, const void *data, size_t size, struct ob_error *err) OB_MUST_CHECK;
 /* Reads more; the caller has looked at what is in server->in. */
 int ob_server_more(struct ob_server *server, struct ob_error *err) OB_MUST_CHECK;
-/* Whether its process has, where that is known. */
+/* Connects to a socket: server->fd. */
+int ob_server_connect(struct ob_server *server, const char *path, struct ob_error *err) OB_MUST_CHECK;
+/* Whether its process has ended, as far as that is known. */
 bool ob_server_has_ended(const struct ob_server *server);
 /* Drops the first bytes of what has come. */
 void ob_server_drop(struct ob_server *server, size_t bytes);

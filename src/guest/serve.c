@@ -89,24 +89,42 @@ bool ob_server_has_ended(const struct ob_server *server)
 	return poll(&fd, 1, 0) == 1;
 }
 
-static int connect_server(struct ob_error *err)
+int ob_server_connect(struct ob_server *server, const char *path, struct ob_error *err)
 {
 	const struct timeval patience = { .tv_sec = PATIENCE_MS / 1000 };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct ob_server *server = &self.server;
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
 
-	memcpy(addr.sun_path, server->service->socket, sizeof(addr.sun_path));
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (server->fd < 0 || setsockopt(server->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 ||
 	    setsockopt(server->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
-	    connect(server->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || getsockopt(server->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return ob_error_sys(err, errno, "cannot connect to \"%s\"", server->service->socket);
+	    connect(server->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return ob_error_sys(err, errno, "cannot connect to \"%s\"", path);
+	return 0;
+}
+
+/* Finds its process, and connects to it if it has a socket for that. */
+static int connect_server(struct ob_error *err)
+{
+	struct ob_server *server = &self.server;
+	const struct ob_service *service = server->service;
+	struct ucred peer = { 0 };
+	socklen_t size = sizeof(peer);
+	int r = 0;
+
+	server->fd = -1;
+	if (service->adaptor->find)
+		peer.pid = service->adaptor->find(service);
+	else
+		r = ob_server_connect(server, service->socket, err);
+	if (r == 0 && server->fd >= 0 && getsockopt(server->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		r = ob_error_sys(err, errno, "cannot see who listens on \"%s\"", service->socket);
+	if (r < 0)
+		return r;
 	server->pid = OB_MAX(peer.pid, 0);
 	server->pidfd = server->pid ? (int)syscall(SYS_pidfd_open, server->pid, 0) : -1;
 	self.app.pid = (uint32_t)server->pid;
-	return server->service->adaptor->greet(server, err);
+	return service->adaptor->greet(server, err);
 }
 
 /* --- the file about the limit --- */
@@ -204,6 +222,7 @@ static int shrink(uint64_t give_bytes, struct ob_error *err)
 		return r;
 	limit = ob_less(self.base_bytes, give_bytes);
 	limit = OB_MAX(limit, floor);
+	limit = OB_MAX(limit, sizes.least_bytes);
 	if (self.original_bytes)
 		limit = OB_MIN(limit, self.original_bytes);
 	self.has_come = false;
@@ -258,9 +277,9 @@ static bool has_refused(const struct ob_guest_msg *msg)
 static int look(void)
 {
 	const struct ob_adaptor *adaptor = self.server.service->adaptor;
-	uint64_t floor = self.server.service->floor_bytes;
 	struct ob_server_sizes sizes = { 0 };
 	struct ob_error err = { 0 };
+	uint64_t floor;
 	int r = adaptor->look(&self.server, &sizes, &err);
 
 	if (r == 0 && self.app.target_bytes && adaptor->let_go && !self.has_come)
@@ -269,6 +288,7 @@ static int look(void)
 		note(r, &err);
 	if (r < 0 && r != -EOPNOTSUPP)
 		return has_ended(r) ? r : 0;
+	floor = OB_MAX(self.server.service->floor_bytes, sizes.least_bytes);
 	self.app.used_bytes = sizes.used_bytes;
 	self.app.could_bytes = sizes.can_shrink ? ob_less(self.app.target_bytes ? self.base_bytes : sizes.used_bytes, floor) : 0;
 	if (!self.app.target_bytes || r < 0)

@@ -63,6 +63,7 @@ enum ob_guest_kind {
 	OB_GUEST_KIND_MARIADB = 3,
 	OB_GUEST_KIND_MEMCACHED = 4,
 	OB_GUEST_KIND_POSTGRESQL = 5,
+	OB_GUEST_KIND_JVM = 6,
 };
 
 #define OB_GUEST_HAS_PRESSURE 1u /* of memory.flags */
