@@ -8,7 +8,7 @@
 set -eu
 
 packages="gcc libc6-dev make meson ninja-build pkg-config python3
-libcmocka-dev libjansson-dev libsystemd-dev liblz4-dev liburing-dev libxxhash-dev libcap-ng-dev
+libcmocka-dev libjansson-dev libmicrohttpd-dev libncurses-dev libsystemd-dev liblz4-dev liburing-dev libxxhash-dev libcap-ng-dev
 qemu-system-x86 qemu-utils redis-tools mariadb-server-core cpio gzip xz-utils util-linux"
 [ "${1:-}" != libvirt ] || packages="$packages libvirt-daemon-system libvirt-clients"
 

@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps stats limit balloon release plan share doctor demo version --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps top stats limit balloon release plan share doctor demo version --help --version' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -59,6 +59,11 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -W 'auto off' -- "$cur")
 		return
 		;;
+	--sort)
+		mapfile -t COMPREPLY < <(compgen -W 'name state cost limit target faults swap swap-out swapped ram wset resident shared compressed
+			ballooned stalled touch bench zero decompress swap-read copy' -- "$cur")
+		return
+		;;
 	--like)
 		mapfile -t COMPREPLY < <(compgen -W "$(_overbook_machines)" -- "$cur")
 		return
@@ -67,11 +72,12 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -W 'tcg kvm' -- "$cur")
 		return
 		;;
-	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds) return ;;
+	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds | --interval) return ;;
 	esac
 	case $command in
 	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --force --require --dry-run --json --help --' ;;
 	ps | version) words='--json --help' ;;
+	top) words='--once --json --interval --sort --reverse --help' ;;
 	stats) words="--faults --json --help $(_overbook_machines)" ;;
 	limit) words="--wait --json --help $(_overbook_machines)" ;;
 	balloon) words="auto off --json --help $(_overbook_machines)" ;;

@@ -42,6 +42,11 @@ void ob_log_set_level(enum ob_log_level level)
 	log_level = level;
 }
 
+int ob_log_is_wanted(enum ob_log_level level)
+{
+	return level <= (log_level ? log_level : OB_LOG_INFO);
+}
+
 void ob_log_never_wait(void)
 {
 	log_never_waits = 1;
@@ -49,13 +54,12 @@ void ob_log_never_wait(void)
 
 void ob_log(enum ob_log_level level, const char *fmt, ...)
 {
-	enum ob_log_level most = log_level ? log_level : OB_LOG_INFO;
 	char line[1024];
 	int saved = errno;
 	size_t used = 0;
 	va_list ap;
 
-	if (level > most)
+	if (!ob_log_is_wanted(level))
 		return;
 	if (log_prefix_priority > 0)
 		used = (size_t)snprintf(line, sizeof(line), "<%d>", (int)level);

@@ -20,6 +20,9 @@ void ob_log_set_subject(const char *subject);
 /* Lines less urgent than level are dropped; the default is OB_LOG_INFO, or what OVERBOOK_LOG (error, warning, info, debug) says. */
 void ob_log_set_level(enum ob_log_level level);
 
+/* Whether a line of that level is written. */
+int ob_log_is_wanted(enum ob_log_level level);
+
 /* From now on a line that stderr (a full pipe) would not take at once is dropped: for threads that must never wait. */
 void ob_log_never_wait(void);
 

@@ -15,3 +15,12 @@ char *ob_text_trim(char *text)
 		text[--length] = '\0';
 	return text;
 }
+
+void ob_text_clean(char *to, size_t size, const char *text)
+{
+	size_t i;
+
+	for (i = 0; i + 1 < size && text[i]; i++)
+		to[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
+	to[i] = '\0';
+}

@@ -31,6 +31,7 @@ int ob_cmd_plan(int argc, char **argv);
 int ob_cmd_share(int argc, char **argv);
 int ob_cmd_doctor(int argc, char **argv);
 int ob_cmd_demo(int argc, char **argv);
+int ob_cmd_top(int argc, char **argv);
 int ob_cmd_version(int argc, char **argv);
 
 /* The program under another name: whether it is one of QEMU's place, and what it is then; argv is QEMU's. */

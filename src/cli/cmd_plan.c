@@ -36,19 +36,11 @@ static const char usage[] =
 	"  --shares N          weight of each; default: 1000\n"
 	"  --uses SIZE         what each would use; without it, and without --like: all of its RAM\n";
 
-static void cell_size_or_all(char cell[OB_CELL_MAX], const json_t *row, const char *key)
-{
-	if (json_is_null(json_object_get(row, key)))
-		snprintf(cell, OB_CELL_MAX, "?");
-	else
-		ob_cell_size(cell, row, key);
-}
-
 static const struct ob_column columns[] = {
 	{ "NAME", "name", ob_cell_text },
-	{ "USES", "uses_bytes", cell_size_or_all },
-	{ "NOW", "now_bytes", cell_size_or_all },
-	{ "THEN", "then_bytes", cell_size_or_all },
+	{ "USES", "uses_bytes", ob_cell_known_size },
+	{ "NOW", "now_bytes", ob_cell_known_size },
+	{ "THEN", "then_bytes", ob_cell_known_size },
 	{ "LACKS", "lacks_bytes", ob_cell_size },
 };
 

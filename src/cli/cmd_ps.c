@@ -29,6 +29,7 @@ static const struct ob_column columns[] = {
 	{ "STATE", "state", ob_cell_text },
 	{ "RAM", "ram_bytes", ob_cell_size },
 	{ "LIMIT", "limit_bytes", cell_limit },
+	{ "USES", "working_set_bytes", ob_cell_known_size },
 	{ "COST", "cost_bytes", ob_cell_size },
 	{ "RESIDENT", "resident_bytes", ob_cell_size },
 	{ "BENCH", "benched_bytes", ob_cell_size },

@@ -10,6 +10,7 @@
 static const struct ob_command commands[] = {
 	{ "run", "start a machine with its memory in Overbook's care", ob_cmd_run },
 	{ "ps", "list the machines that run", ob_cmd_ps },
+	{ "top", "watch what machines cost and wait for", ob_cmd_top },
 	{ "stats", "show what a machine's memory is made of", ob_cmd_stats },
 	{ "limit", "change what a machine may cost", ob_cmd_limit },
 	{ "balloon", "drive a machine's balloon, or leave it alone", ob_cmd_balloon },

@@ -24,6 +24,14 @@ void ob_cell_size(char cell[OB_CELL_MAX], const json_t *row, const char *key)
 	ob_size_format(cell, OB_CELL_MAX, ob_client_number(row, key));
 }
 
+void ob_cell_known_size(char cell[OB_CELL_MAX], const json_t *row, const char *key)
+{
+	if (!json_is_integer(json_object_get(row, key)))
+		snprintf(cell, OB_CELL_MAX, "?");
+	else
+		ob_cell_size(cell, row, key);
+}
+
 static int width_of(const struct ob_column *column, const json_t *rows)
 {
 	int width = (int)strlen(column->title);

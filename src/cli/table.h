@@ -18,6 +18,8 @@ struct ob_column {
 void ob_cell_text(char cell[OB_CELL_MAX], const json_t *row, const char *key);
 void ob_cell_number(char cell[OB_CELL_MAX], const json_t *row, const char *key);
 void ob_cell_size(char cell[OB_CELL_MAX], const json_t *row, const char *key);
+/* The same; "?" where it is null or missing: not known. */
+void ob_cell_known_size(char cell[OB_CELL_MAX], const json_t *row, const char *key);
 
 /* Prints titles and rows to stdout: the first column stands left, as what ob_cell_text() formats, the others right. */
 void ob_table_print(const struct ob_column *columns, size_t n, const json_t *rows);

@@ -55,8 +55,9 @@ void ob_command_run(struct ob_client *client, const char *line, size_t len);
 /* The client has gone: what it waited for is called off. */
 void ob_wait_cancel(struct ob_client *client);
 
-/* How a machine looks: a row of `ps`, and everything for `stats`; the host's large pages. New references, NULL when memory is short. */
+/* How a machine looks: a row of `ps`, what of it is counted there, and everything for `stats`; the host's large pages. New references, NULL when memory is short. */
 json_t *ob_render_row(const struct ob_machine *machine);
+json_t *ob_render_counts(const struct ob_machine *machine);
 json_t *ob_render_stats(const struct ob_machine *machine);
 json_t *ob_render_large(const struct ob_daemon *daemon);
 

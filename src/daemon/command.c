@@ -125,20 +125,42 @@ static void run_version(struct request *request)
 						    (json_int_t)getpid()));
 }
 
+/* NULL when memory is short. */
+static json_t *list_machines(const struct ob_daemon *daemon, bool counts)
+{
+	json_t *list = json_array();
+
+	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
+		json_t *row = ob_render_row(machine);
+
+		if (json_array_append_new(list, row) < 0 || (counts && json_object_set_new(row, "counts", ob_render_counts(machine)) < 0)) {
+			json_decref(list);
+			return NULL;
+		}
+	}
+	return list;
+}
+
 static void run_ps(struct request *request)
 {
 	struct ob_daemon *daemon = ob_client_daemon(request->client);
 	json_int_t budget = daemon->budget_bytes == OB_BUDGET_NONE ? 0 : (json_int_t)daemon->budget_bytes;
-	json_t *list = json_array();
+	bool counts = get_bool(request, "counts");
+	json_t *list, *answer, *more = NULL;
 
-	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
-		if (json_array_append_new(list, ob_render_row(machine)) < 0) {
-			json_decref(list);
-			list = NULL;
-			break;
-		}
-	ob_client_answer(request->client, list ? json_pack("{s:I, s:o, s:o}", "budget_bytes", budget, "machines", list, "large_pages",
-							   ob_render_large(daemon)) : NULL);
+	if (refused_as_bad(request))
+		return;
+	list = list_machines(daemon, counts);
+	answer = list ? json_pack("{s:I, s:o, s:o}", "budget_bytes", budget, "machines", list, "large_pages", ob_render_large(daemon)) : NULL;
+	if (counts)
+		more = json_pack("{s:s, s:I, s:I, s:o}", "program_version", OB_VERSION, "pid", (json_int_t)getpid(), "now_ms",
+				 (json_int_t)(ob_now_ns() / OB_NS_PER_MS), "stores", ob_share_render_stores(daemon));
+	if (counts && (!more || json_object_update(answer, more) < 0)) {
+		json_decref(answer);
+		answer = NULL;
+	}
+	json_decref(more);
+	ob_client_answer(request->client, answer);
 }
 
 static void run_stats(struct request *request)
@@ -434,6 +456,7 @@ static void run_admit(struct request *request)
 		ob_registry_remove(earlier, "it asks to be admitted anew");
 	r = ob_registry_add(daemon, admission.name, admission.pid, &machine, &request->err);
 	if (r < 0) {
+		ob_event(OB_EVENT_MACHINE_REFUSED, admission.name, admission.pid, "not admitted: %s", request->err.text);
 		ob_client_refuse(request->client, r == -EEXIST || r == -ENOSPC ? "refused" : "failed", "%s", request->err.text);
 		return;
 	}
@@ -443,10 +466,11 @@ static void run_admit(struct request *request)
 	machine->reservation_bytes = admission.reservation_bytes;
 	machine->maximum_bytes = machine->ordered_maximum_bytes = admission.maximum_bytes;
 	if (ob_arbiter_check_guarantees(machine, &request->err) < 0 && admission.force) {
-		ob_log(OB_LOG_WARNING, "admitted by force: %s", request->err.text);
+		ob_event(OB_EVENT_MACHINE_FORCED, machine->name, machine->pid, "admitted by force: %s", request->err.text);
 		request->err = (struct ob_error){ 0 };
 	}
 	if (request->err.code) {
+		ob_event(OB_EVENT_MACHINE_REFUSED, machine->name, machine->pid, "not admitted: %s", request->err.text);
 		ob_client_refuse(request->client, "refused", "%s", request->err.text);
 		ob_registry_remove(machine, "it does not fit");
 		return;
@@ -464,7 +488,7 @@ static const struct command {
 	const char *members[MEMBERS_MAX];
 } commands[] = {
 	{ "version", run_version },
-	{ "ps", run_ps },
+	{ "ps", run_ps, { "counts" } },
 	{ "stats", run_stats, { "name" } },
 	{ "limit", run_limit, { "name", "maximum_bytes", "wait" } },
 	{ "release", run_release, { "name", "force" } },

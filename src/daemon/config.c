@@ -182,6 +182,11 @@ static int set_idle_tax(struct ob_config *config, const char *value, struct ob_e
 	return ob_config_parse_idle_tax("IDLE_TAX", value, &config->idle_tax_percent, err);
 }
 
+static int set_metrics(struct ob_config *config, const char *value, struct ob_error *err)
+{
+	return ob_metrics_parse("METRICS", value, &config->metrics_address, err);
+}
+
 static int set_log(struct ob_config *config, const char *value, struct ob_error *err)
 {
 	static const struct {
@@ -209,6 +214,7 @@ static const struct {
 	{ "IDLE_TAX", set_idle_tax },
 	{ "LARGE_PAGES", set_large_pages },
 	{ "LOG", set_log },
+	{ "METRICS", set_metrics },
 	{ "MIN_FREE", set_min_free },
 	{ "SHARE", set_share },
 	{ "SHARE_CPU", set_share_cpu },
@@ -242,7 +248,7 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))
 			return settings[i].set(config, unquote(ob_text_trim(value)), err);
-	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, IDLE_TAX, LARGE_PAGES, LOG, "
+	return ob_error_set(err, EINVAL, "there is no setting \"%.64s\": BALLOON, BALLOON_FLOOR, BUDGET, IDLE_TAX, LARGE_PAGES, LOG, METRICS, "
 			    "MIN_FREE, SHARE, SHARE_CPU and SHARE_INDEX are known", line);
 }
 

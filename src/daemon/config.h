@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "daemon/balloon.h"
+#include "daemon/metrics_server.h"
 #include "largepages/host.h"
 
 #define OB_CONFIG_MAX 16384 /* bytes of the file */
@@ -24,6 +25,7 @@ struct ob_config {
 	bool balloon_auto;
 	struct ob_balloon_floor balloon_floor;
 	unsigned idle_tax_percent;
+	struct ob_metrics_address metrics_address;
 };
 
 /* A budget as people write it, "none" included; what names where it was written. 0 or -EINVAL. */

@@ -12,9 +12,11 @@
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
  *     working_set.c  what a machine needs for what it uses
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
+ *     events.c     what happens, in the log and the journal
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
  *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
+ *     metrics_server.c  metrics over HTTP, by libmicrohttpd; metrics.c: their text
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
  * There is no state on disk: a new overbookd learns everything from the agents, which come back by themselves. systemd may keep what they
@@ -33,6 +35,7 @@
 #include "daemon/balloon.h"
 #include "daemon/budget.h"
 #include "daemon/large.h"
+#include "daemon/metrics_server.h"
 
 #define OB_DAEMON_MACHINES_MAX 1024
 #define OB_DAEMON_CLIENTS_MAX  128
@@ -40,6 +43,7 @@
 struct ob_machine;
 struct ob_client;
 struct ob_link;
+struct ob_metrics_server;
 struct ob_share;
 
 struct ob_daemon {
@@ -71,6 +75,10 @@ struct ob_daemon {
 	bool balloon_auto; /* the balloons of machines that say nothing of it */
 	struct ob_balloon_floor balloon_floor;
 	unsigned idle_tax_percent; /* budget.h */
+
+	struct ob_metrics_address metrics_address;
+	int metrics_passed_fd; /* a listening socket that systemd has passed; 0: none */
+	struct ob_metrics_server *metrics;
 
 	sd_event_source *agents_source, *clients_source;
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */

@@ -27,7 +27,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/units.h"
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
@@ -161,11 +160,13 @@ static void log_change(const struct ob_daemon *daemon, enum ob_large_state befor
 	if (host->state == before)
 		return;
 	if (!host->budget_bytes)
-		ob_log(OB_LOG_INFO, "memory: %s -> %s, since there is no budget", ob_large_state_name(before), ob_large_state_name(host->state));
+		ob_event(OB_EVENT_MEMORY_STATE, NULL, 0, "memory: %s -> %s, since there is no budget", ob_large_state_name(before),
+			 ob_large_state_name(host->state));
 	else
-		ob_log(OB_LOG_INFO, "memory: %s -> %s, %s of the budget of %s free; large pages: %s", ob_large_state_name(before),
-		       ob_large_state_name(host->state), ob_size_format(free_text, sizeof(free_text), host->free_bytes),
-		       ob_size_format(budget, sizeof(budget), host->budget_bytes), ob_large_policy_name(daemon->large_policy));
+		ob_event(OB_EVENT_MEMORY_STATE, NULL, 0, "memory: %s -> %s, %s of the budget of %s free; large pages: %s",
+			 ob_large_state_name(before), ob_large_state_name(host->state),
+			 ob_size_format(free_text, sizeof(free_text), host->free_bytes),
+			 ob_size_format(budget, sizeof(budget), host->budget_bytes), ob_large_policy_name(daemon->large_policy));
 }
 
 /* A budget where there was none, or none any more: the state is what it would be at a start, at once. */

@@ -27,6 +27,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/runtime.h"
@@ -46,15 +47,6 @@ struct ob_link {
 	bool limit_wanted, release_wanted, poll_wanted, blocked;
 	uint32_t poll_ms; /* ordered last; 0: never */
 };
-
-void ob_text_clean(char *to, size_t size, const char *text)
-{
-	size_t i;
-
-	for (i = 0; i + 1 < size && text[i]; i++)
-		to[i] = text[i] >= 0x20 && text[i] <= 0x7e ? text[i] : '?';
-	to[i] = '\0';
-}
 
 static const char *link_name(const struct ob_link *link)
 {
@@ -313,7 +305,7 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 	machine->cause[0] = '\0'; /* the agent says STOPPED again if that is so */
 	ob_text_clean(machine->program, sizeof(machine->program), msg->hello.program);
 	ob_registry_connected(machine, link);
-	ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
+	ob_event(OB_EVENT_MACHINE_HERE, machine->name, machine->pid, "machine \"%s\" (pid %u) is here", machine->name, machine->pid);
 	ob_large_connected(machine);
 	ob_balloon_connected(machine);
 	ob_guest_connected(machine);
@@ -324,14 +316,9 @@ static int on_hello(struct ob_link *link, const struct ob_wire_msg *msg, struct 
 
 static void on_stopped(struct ob_machine *machine, const struct ob_wire_msg *msg)
 {
-	bool was_stopped = machine->state == OB_MACHINE_STOPPED;
-
 	ob_text_clean(machine->cause, sizeof(machine->cause), msg->stopped.cause);
 	machine->state = *machine->cause ? OB_MACHINE_STOPPED : OB_MACHINE_RUNNING;
-	if (*machine->cause)
-		ob_log_limited(OB_LOG_ERROR, "machine \"%s\" is stopped: %s", machine->name, machine->cause);
-	else if (was_stopped)
-		ob_log_limited(OB_LOG_INFO, "machine \"%s\" goes on: its page could be read", machine->name);
+	ob_events_look(machine);
 }
 
 /* "DONE TOTAL" in bytes; anything else is no progress. */
@@ -352,7 +339,7 @@ static void on_release_end(struct ob_machine *machine, int status, const char *t
 	if (status)
 		ob_log(OB_LOG_WARNING, "machine \"%s\" could not be released: %s", machine->name, *text ? text : strerror(-status));
 	else
-		ob_log(OB_LOG_INFO, "machine \"%s\" is released", machine->name);
+		ob_event(OB_EVENT_MACHINE_RELEASED, machine->name, machine->pid, "machine \"%s\" is released", machine->name);
 	ob_api_release_ended(machine, status, text);
 	ob_arbiter_stir(machine->daemon);
 }
@@ -388,6 +375,7 @@ static int handle(struct ob_link *link, const struct ob_wire_msg *msg, struct ob
 		machine->stats = msg->stats.stats;
 		machine->hists = msg->stats.hists;
 		ob_arbiter_stats_came(machine);
+		ob_events_look(machine);
 		return 0;
 	case OB_WIRE_RANGES:
 		machine->range_count = msg->ranges.n;

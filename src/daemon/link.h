@@ -30,7 +30,4 @@ void ob_link_forget_machine(struct ob_link *link);
 
 void ob_link_close_all(struct ob_daemon *daemon);
 
-/* Copies what somebody else wrote, with everything but printable ASCII replaced: fit for a log, a terminal and JSON. */
-void ob_text_clean(char *to, size_t size, const char *text);
-
 #endif

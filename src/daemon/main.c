@@ -29,12 +29,12 @@
 #include "daemon/share.h"
 
 #define SUBJECT   "overbookd"
-#define FILES_MAX 8192 /* descriptors: three a machine (socket, pidfd, staging), one an extent (4096), one a client */
+#define FILES_MAX 8192 /* descriptors: three a machine (socket, pidfd, staging), one an extent (4096), one a client, and those of metrics */
 
 enum {
 	EXIT_USAGE = 2, OPTION_BUDGET = 256, OPTION_CONFIG, OPTION_SOCKET_DIR, OPTION_FOREGROUND, OPTION_SHARE, OPTION_SHARE_CPU,
 	OPTION_SHARE_INDEX, OPTION_LARGE_PAGES, OPTION_MIN_FREE, OPTION_BALLOON, OPTION_BALLOON_FLOOR,
-	OPTION_IDLE_TAX,
+	OPTION_IDLE_TAX, OPTION_METRICS,
 };
 
 static const struct option options[] = {
@@ -49,6 +49,7 @@ static const struct option options[] = {
 	{ "balloon", required_argument, NULL, OPTION_BALLOON },
 	{ "balloon-floor", required_argument, NULL, OPTION_BALLOON_FLOOR },
 	{ "idle-tax", required_argument, NULL, OPTION_IDLE_TAX },
+	{ "metrics", required_argument, NULL, OPTION_METRICS },
 	{ "foreground", no_argument, NULL, OPTION_FOREGROUND },
 	{ "help", no_argument, NULL, 'h' },
 	{ "version", no_argument, NULL, 'V' },
@@ -58,7 +59,7 @@ static const struct option options[] = {
 static const char usage[] =
 	"usage: overbookd [--budget SIZE] [--share on|off] [--share-cpu PERMILLE] [--share-index INDEX] [--large-pages POLICY]\n"
 	"                 [--min-free SIZE] [--balloon auto|off] [--balloon-floor SIZE|N%] [--idle-tax N%]\n"
-	"                 [--socket-dir DIR] [--foreground]\n"
+	"                 [--metrics ADDRESS] [--socket-dir DIR] [--foreground]\n"
 	"       overbookd --config FILE [--socket-dir DIR] [--foreground]\n"
 	"\n"
 	"Divides the host's memory among the machines that `overbook run` starts.\n"
@@ -78,8 +79,10 @@ static const char usage[] =
 	"  --balloon-floor F  what balloons leave to a guest at least: a size, or a part of its machine; default: 25%\n"
 	"  --idle-tax N%      how much dearer memory is to a machine that does not use it, 0% (no dearer) to 99%: where the budget\n"
 	"                     is short, idle machines give theirs to busy ones; default: 75% (four times as dear)\n"
+	"  --metrics ADDRESS  serves metrics for Prometheus over HTTP at 127.0.0.1:9273, [::1]:9273 or unix:/path, to whoever can connect\n"
+	"                     there; default: none\n"
 	"  --config FILE      lines BALLOON=auto|off, BALLOON_FLOOR=F, BUDGET=SIZE, IDLE_TAX=N%, LARGE_PAGES=P, LOG=LEVEL,\n"
-	"                     MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
+	"                     METRICS=ADDRESS, MIN_FREE=SIZE, SHARE=on|off, SHARE_CPU=N and SHARE_INDEX=I; read at the start and at each SIGHUP\n"
 	"  --socket-dir DIR   where its sockets are; default: $OVERBOOK_RUNDIR, /run/overbook for root,\n"
 	"                     $XDG_RUNTIME_DIR/overbook\n"
 	"  --foreground       stay in the foreground: it always does\n"
@@ -138,6 +141,11 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			if (ob_config_parse_idle_tax("--idle-tax", optarg, &daemon->idle_tax_percent, err) < 0)
 				return -EINVAL;
 			given = "--idle-tax";
+			break;
+		case OPTION_METRICS:
+			if (ob_metrics_parse("--metrics", optarg, &daemon->metrics_address, err) < 0)
+				return -EINVAL;
+			given = "--metrics";
 			break;
 		case OPTION_CONFIG:
 			daemon->config_path = optarg;
@@ -198,6 +206,7 @@ static int apply_config(struct ob_daemon *daemon, struct ob_error *err)
 	daemon->balloon_auto = config.balloon_auto;
 	daemon->balloon_floor = config.balloon_floor;
 	daemon->idle_tax_percent = config.idle_tax_percent;
+	daemon->metrics_address = config.metrics_address;
 	if (daemon->share && is_other)
 		ob_share_reconfigure(daemon);
 	/* Without LOG= in the file the environment's level counts, again if it had been another one. */
@@ -214,6 +223,8 @@ static void reload(struct ob_daemon *daemon)
 	ob_notify_reloading();
 	if (apply_config(daemon, &err) < 0)
 		ob_log(OB_LOG_ERROR, "goes on with what it had: %s", err.text);
+	else if (ob_metrics_listen(daemon, &err) < 0)
+		ob_log(OB_LOG_ERROR, "metrics stay where they were: %s", err.text);
 	else
 		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
 	ob_notify_ready(daemon, err.text);
@@ -280,12 +291,15 @@ static int set_up(struct ob_daemon *daemon, const char *dir, struct ob_error *er
 		r = ob_link_listen(daemon, err);
 	if (r >= 0)
 		r = ob_api_listen(daemon, err);
+	if (r >= 0)
+		r = ob_metrics_listen(daemon, err);
 	return r < 0 ? r : ob_privilege_drop(err);
 }
 
 static void tear_down(struct ob_daemon *daemon)
 {
 	ob_api_close_all(daemon);
+	ob_metrics_close(daemon);
 	ob_share_outlive(daemon);
 	ob_registry_clear(daemon);
 	ob_link_close_all(daemon);

@@ -160,7 +160,7 @@ void ob_registry_remove(struct ob_machine *machine, const char *why)
 	*at = machine->next;
 	daemon->machine_count--;
 	if (machine->state != OB_MACHINE_WAITING)
-		ob_log(OB_LOG_INFO, "machine \"%s\" (pid %u) is gone: %s", machine->name, machine->pid, why);
+		ob_event(OB_EVENT_MACHINE_GONE, machine->name, machine->pid, "machine \"%s\" (pid %u) is gone: %s", machine->name, machine->pid, why);
 	ob_api_machine_gone(machine, why);
 	ob_share_machine_gone(machine);
 	if (machine->link)

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 #include "daemon/guest.h"
 #include "daemon/working_set.h"
 #include "proto/wire.h"
@@ -76,6 +77,7 @@ struct ob_machine {
 	struct ob_working_set working_set;
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
+	struct ob_machine_events events;
 	struct ob_guest guest;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */
 	struct ob_link *link; /* NULL unless running or stopped */

@@ -53,6 +53,7 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	add_number(&row, "compressed_bytes", stats->compressed_bytes);
 	add_number(&row, "pool_bytes", stats->pool_bytes);
 	add_number(&row, "swapped_bytes", stats->swapped_bytes);
+	add_number(&row, "shared_bytes", stats->shared_bytes);
 	add_number(&row, "ballooned_bytes", stats->ballooned_bytes);
 	add_number(&row, "over_limit_bytes", stats->over_limit_bytes);
 	add_number(&row, "degraded", stats->degraded);
@@ -60,6 +61,27 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	if (*machine->cause)
 		add(&row, "cause", json_string(machine->cause));
 	return row;
+}
+
+static uint64_t age_ms(const struct ob_machine *machine)
+{
+	return machine->stats_ns ? (ob_now_ns() - machine->stats_ns) / OB_NS_PER_MS : 0;
+}
+
+json_t *ob_render_counts(const struct ob_machine *machine)
+{
+	const struct ob_stats *stats = &machine->stats;
+	json_t *faults = json_object(), *object = json_object();
+
+#define X(name) add_number(&faults, #name, stats->faults_##name);
+	OB_HISTS(X)
+#undef X
+	add_number(&object, "age_ms", age_ms(machine));
+	add(&object, "faults", faults);
+	add_number(&object, "stall_ns", stats->stall_ns);
+	add_number(&object, "swap_in_pages", stats->swap_in_pages);
+	add_number(&object, "swap_out_pages", stats->swap_out_pages);
+	return object;
 }
 
 static json_t *render_fields(const struct ob_stats *stats)
@@ -135,7 +157,7 @@ json_t *ob_render_stats(const struct ob_machine *machine)
 	json_t *object = ob_render_row(machine);
 
 	add(&object, "program", json_string(machine->program));
-	add_number(&object, "age_ms", machine->stats_ns ? (ob_now_ns() - machine->stats_ns) / OB_NS_PER_MS : 0);
+	add_number(&object, "age_ms", age_ms(machine));
 	add(&object, "stats", render_fields(&machine->stats));
 	add(&object, "fault_latency", render_hists(&machine->hists));
 	add(&object, "ranges", render_ranges(machine));

@@ -11,7 +11,8 @@
  *
  * systemd may have made the sockets (overbookd.socket). They are told apart by their type, which is what the two protocols
  * differ in: all sockets of one unit carry one FileDescriptorName. One that was not passed is made here. A passed one is
- * neither made nor removed here, so that machines that connect while no overbookd runs wait in it for the next one. Among the sockets
+ * neither made nor removed here, so that machines that connect while no overbookd runs wait in it for the next one. A listening socket of
+ * an internet address is for metrics (metrics_server.c). Among the sockets
  * there may be what systemd has kept of an earlier overbookd: share_keep.c.
  */
 #include "daemon/runtime.h"
@@ -152,15 +153,30 @@ static int find_path(int fd, char *ret_path, size_t size, struct ob_error *err)
 	return 0;
 }
 
+/* One of internet addresses is for metrics. */
+static int adopt_metrics(struct ob_daemon *daemon, int fd, struct ob_error *err)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	if (daemon->metrics_passed_fd)
+		return ob_error_set(err, EINVAL, "two listening sockets of internet addresses were passed: one is wanted, for metrics");
+	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return ob_error_sys(err, errno, "cannot use the passed descriptor %d", fd);
+	daemon->metrics_passed_fd = fd;
+	return 0;
+}
+
 static int adopt(struct ob_daemon *daemon, int fd, struct ob_error *err)
 {
 	bool agents = sd_is_socket_unix(fd, SOCK_SEQPACKET, 1, NULL, 0) > 0;
 	int *own = agents ? &daemon->agents_fd : &daemon->clients_fd;
 	int flags = fcntl(fd, F_GETFL), r;
 
+	if (sd_is_socket_inet(fd, AF_UNSPEC, SOCK_STREAM, 1, 0) > 0)
+		return adopt_metrics(daemon, fd, err);
 	if (!agents && sd_is_socket_unix(fd, SOCK_STREAM, 1, NULL, 0) <= 0)
 		return ob_error_set(err, EINVAL, "the passed descriptor %d is no listening unix socket of type seqpacket (agents) or stream "
-				    "(clients)", fd);
+				    "(clients), nor one of an internet address (metrics)", fd);
 	if (*own >= 0)
 		return ob_error_set(err, EINVAL, "two listening sockets of type %s were passed: one is wanted", agents ? "seqpacket" : "stream");
 	if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)

@@ -74,4 +74,10 @@ void ob_share_progress(const struct ob_machine *machine, uint64_t *ret_done_byte
 json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine *only);
 json_t *ob_share_render_machine(const struct ob_machine *machine);
 
+/* What the stores hold in all: pages of machines, and how much more that is than the stores take, domain by domain. */
+void ob_share_count(const struct ob_daemon *daemon, uint64_t *ret_shared_bytes, uint64_t *ret_saved_bytes);
+/* What they may take now; OB_BUDGET_NONE without a budget. */
+uint64_t ob_share_allowed_bytes(const struct ob_daemon *daemon);
+json_t *ob_share_render_stores(const struct ob_daemon *daemon);
+
 #endif

@@ -93,9 +93,39 @@ static json_t *render_domain(const struct ob_domain *domain, const struct ob_mac
 	return object;
 }
 
+void ob_share_count(const struct ob_daemon *daemon, uint64_t *ret_shared_bytes, uint64_t *ret_saved_bytes)
+{
+	*ret_shared_bytes = *ret_saved_bytes = 0;
+	for (const struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next) {
+		uint64_t store = ob_store_memory_pages(domain->store) * OB_STORE_PAGE, pages = shared_pages(domain) * OB_STORE_PAGE;
+
+		*ret_shared_bytes += pages;
+		*ret_saved_bytes += pages > store ? pages - store : 0;
+	}
+}
+
+uint64_t ob_share_allowed_bytes(const struct ob_daemon *daemon)
+{
+	return daemon->share->allowed_bytes;
+}
+
+json_t *ob_share_render_stores(const struct ob_daemon *daemon)
+{
+	uint64_t shared, saved;
+	json_t *object = json_object();
+
+	ob_share_count(daemon, &shared, &saved);
+	if (!object)
+		return NULL;
+	add_number(object, "store_bytes", ob_share_store_bytes(daemon));
+	add_number(object, "shared_bytes", shared);
+	add_number(object, "saved_bytes", saved);
+	return object;
+}
+
 json_t *ob_share_render(const struct ob_daemon *daemon, const struct ob_machine *only)
 {
-	uint64_t allowed = daemon->share->allowed_bytes;
+	uint64_t allowed = ob_share_allowed_bytes(daemon);
 	json_t *domains = json_array();
 	json_t *object = json_pack("{s:b, s:i, s:s, s:o}", "sharing", daemon->sharing, "cpu_permille", (int)daemon->share_cpu_permille,
 				   "index", daemon->share_subpages ? ob_index_cmd_subpage.name : ob_index_hash.name, "domains", domains);

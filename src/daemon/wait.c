@@ -51,6 +51,10 @@ static void on_admission(struct ob_client *client, struct ob_wait *wait)
 	char have[16], need[16];
 
 	if (ob_now_ns() >= wait->start_ns + ADMIT_NS) {
+		ob_event(OB_EVENT_MACHINE_REFUSED, machine->name, machine->pid,
+			 "not admitted: machine \"%s\" needs %s to start and only %s became free", machine->name,
+			 ob_size_format(need, sizeof(need), machine->need_bytes),
+			 ob_size_format(have, sizeof(have), machine->free_bytes));
 		ob_client_refuse(client, "refused",
 				 "machine \"%s\" needs %s to start and only %s became free within %llu s: machines above their limits "
 				 "are slow to give memory back (overbook ps shows them); try again, or give it less", machine->name,

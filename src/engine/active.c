@@ -24,7 +24,7 @@
  * if they need it. What may be seen as touched and was not: neighbours that a fault brings along.
  *
  * A chunk that the scanner watches is not drawn from, and a sample in one that it takes up is dropped: what the scanner puts back nobody has
- * touched. Regions may go at any time: a sample names its chunk by number, and one that is not there any more is dropped. If there is another one
+ * touched. One that was lifted as a large page it leaves alone meanwhile, or it would take it for cold and leave it on the bench. Regions may go at any time: a sample names its chunk by number, and one that is not there any more is dropped. If there is another one
  * by then, it is right or wrong by chance, once.
  */
 #include <errno.h>
@@ -106,7 +106,7 @@ static unsigned lift(struct ob_engine *engine, struct ob_place *place)
 	    ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1) {
 		ob_lift_clear_bench(engine, place);
 		n = ob_lift_chunk(engine, place);
-		chunk->whole = chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
+		chunk->whole = chunk->sampled = chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;
 	} else {
 		for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
 			left[i] = UINT64_MAX;
@@ -127,7 +127,7 @@ static int take_sample(struct ob_engine *engine, struct ob_place *place, uint64_
 	struct ob_chunk *chunk = place->chunk;
 	enum ob_page_state state;
 
-	if (chunk->watched || chunk->evicting || ob_lift_io_inflight(chunk) || (chunk->open && ob_chunk_track(engine, place) < 0))
+	if (chunk->watched || chunk->evicting || chunk->sampled || ob_lift_io_inflight(chunk) || (chunk->open && ob_chunk_track(engine, place) < 0))
 		return 0;
 	state = ob_page_state(*ob_place_word(place, place->page));
 	if (state == OB_PAGE_ABSENT || state == OB_PAGE_BALLOONED || state == OB_PAGE_PINNED || state == OB_PAGE_MAPPED)
@@ -178,6 +178,13 @@ static void put_back(struct ob_engine *engine, const struct ob_active_sample *sa
 		(void)!ob_lift_return(engine, place, place->page, 1);
 }
 
+/* What was lifted for the sample is the scanner's again. */
+static void let_go(const struct ob_active_sample *sample, struct ob_chunk *chunk)
+{
+	if (sample->lifted > 1)
+		chunk->sampled = 0;
+}
+
 /* Where the sample lies; regions_lock is held. 0, or -ENOENT when its region has gone. */
 static int find_sample(struct ob_engine *engine, const struct ob_active_sample *sample, struct ob_place *ret_place)
 {
@@ -210,6 +217,8 @@ static int look_at(struct ob_engine *engine, const struct ob_active_sample *samp
 		put_back(engine, sample, &place);
 		judged(engine, 0);
 	}
+	if (is_over)
+		let_go(sample, place.chunk);
 	ob_chunk_unlock(place.chunk);
 	return is_over;
 }
@@ -240,6 +249,7 @@ static void drop_all(struct ob_engine *engine)
 			continue;
 		ob_chunk_lock_background(place.chunk);
 		put_back(engine, &active->sample[i], &place);
+		let_go(&active->sample[i], place.chunk);
 		ob_chunk_unlock(place.chunk);
 	}
 	active->n = 0;

@@ -73,6 +73,7 @@ struct ob_chunk {
 	uint8_t map_breaks;    /* how often that happened */
 	uint8_t has_sums;      /* its page of region.sums is used, and paid for: subpage.c */
 	uint8_t whole;         /* lies on the bench as a large page, and goes back as one: large.c, as all up to large_found */
+	uint8_t sampled;       /* it was lifted as a large page for a sample, whose time is not over: active.c */
 	uint8_t is_large;      /* it was a large page when the kernel was asked last, and has not been broken since */
 	uint8_t large_hot;     /* it was one, and came back while it was watched */
 	uint8_t large_broken;  /* it has been broken for what is shareable in it, and is not settled yet */

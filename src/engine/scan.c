@@ -41,7 +41,8 @@
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
- * A chunk that is hot (clock.c), being evicted, or that a system call of the host is working on, is left for the next round.
+ * A chunk that is hot (clock.c), being evicted, lifted as a large page for a sample (active.c), or that a system call of the host is working
+ * on, is left for the next round.
  * While nobody takes the offers there are, nothing more is lifted.
  *
  * Watched and judged chunks wait in two rings, in the order in which their time comes; a chunk that has gone meanwhile is
@@ -355,7 +356,7 @@ static int is_left_alone(struct ob_engine *engine, const struct ob_place *place)
 	/* While there is nothing to reclaim the clock does not come round. */
 	if (!ob_cost_over(engine, ob_cost_high(engine)))
 		chunk->heat /= 2;
-	return hot || chunk->evicting || chunk->watched || ob_lift_io_inflight(chunk) || ob_large_is_due(engine, place);
+	return hot || chunk->evicting || chunk->watched || chunk->sampled || ob_lift_io_inflight(chunk) || ob_large_is_due(engine, place);
 }
 
 /* Whether the chunk has something that is worth judging. */
@@ -452,7 +453,7 @@ static void visit_noted(struct ob_engine *engine, struct ob_scan *scan, struct o
 	uint64_t noted[OB_CHUNK_PAGES / 64];
 
 	ob_chunk_lock_background(chunk);
-	if (chunk->watched || chunk->evicting || ob_lift_io_inflight(chunk)) {
+	if (chunk->watched || chunk->evicting || chunk->sampled || ob_lift_io_inflight(chunk)) {
 		__atomic_store_n(&chunk->is_noted, 0, __ATOMIC_SEQ_CST);
 		ob_notes_queue(engine, place);
 	} else if (ob_notes_take(chunk, noted) && !ob_chunk_is_hot(chunk) && !ob_large_is_due(engine, place)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The CLI and a hostile overbookd: what the input says is the answer to one request of each subcommand that asks, printed as
- * text and as JSON, of `run` and of the demo. A thread plays overbookd on the real socket: it reads nothing before it has answered.
+ * text and as JSON, of `run`, `top` and of the demo. A thread plays overbookd on the real socket: it reads nothing before it has answered.
  *
  * What must hold: the subcommand comes back with an exit code of cli.h; an admission gives an absolute path that fits and
  * a limit, or a reason of one line. What is printed goes nowhere.
@@ -20,6 +20,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/demo.h"
+#include "cli/top_page.h"
 #include "fuzz.h"
 
 static struct {
@@ -105,11 +106,43 @@ static void fetch(void)
 	demo.machines = 1;
 	strcpy(demo.machine[0].name, "web");
 	demo.machine[0].pid = getpid();
+	/* It asks about the machine, and about what is shared. */
 	demo_fetch_figures(&demo);
+	wait_for_daemon();
 	wait_for_daemon();
 	demo_sum_figures(&demo);
 	for (unsigned i = 0; i < demo.failures; i++)
 		FUZZ_CHECK(fuzz_is_one_line(demo.failure[i]), "\"%s\"", demo.failure[i]);
+}
+
+/* What `top` makes of it, twice: rows, rates, and pages of printable letters. */
+static void watch(void)
+{
+	struct ob_top top = { 0 };
+	struct ob_top_detail detail = { 0 };
+	struct ob_top_canvas canvas = { 0 };
+	struct ob_top_view view = { .key = OB_TOP_FAULTS, .seconds = 2 };
+	struct ob_error err = { 0 };
+	json_t *answer;
+	int r = ob_client_call("ps", NULL, NULL, NULL, &answer, &err);
+
+	wait_for_daemon();
+	if (r < 0)
+		return;
+	for (unsigned i = 0; i < 2; i++) {
+		r = ob_top_take(&top, answer, &err);
+		FUZZ_CHECK(r == 0 || fuzz_is_one_line(err.text), "\"%s\"", err.text);
+		ob_top_take_detail(&detail, answer);
+		ob_top_sort(&top, view.key, i);
+		FUZZ_CHECK(ob_top_canvas_reset(&canvas, 100, 30) == 0, "memory");
+		memcpy(view.shown, i ? detail.name : "", i ? sizeof(view.shown) : 1);
+		ob_top_draw(&canvas, &top, &view, &detail);
+		for (size_t at = 0; at < (size_t)canvas.width * canvas.height; at++)
+			FUZZ_CHECK(canvas.cells[at] >= ' ' && canvas.cells[at] <= '~', "letter %d", canvas.cells[at]);
+	}
+	json_decref(answer);
+	ob_top_canvas_free(&canvas);
+	ob_top_clear(&top);
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
@@ -136,5 +169,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	run(ob_cmd_share, "--off", "web", NULL);
 	admit();
 	fetch();
+	watch();
 	return 0;
 }

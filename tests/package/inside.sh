@@ -29,7 +29,7 @@ overbook version >"$dir/out" 2>&1 && grep -q 'agent protocol' "$dir/out" && over
 result $? 'the programs start'
 
 : >"$dir/out"
-for page in 1:overbook 1:overbook-run 1:overbook-ps 1:overbook-stats 1:overbook-limit 1:overbook-release 1:overbook-doctor 1:overbook-demo \
+for page in 1:overbook 1:overbook-run 1:overbook-ps 1:overbook-top 1:overbook-stats 1:overbook-limit 1:overbook-release 1:overbook-doctor 1:overbook-demo \
 	8:overbookd; do
 	man -w "${page%%:*}" "${page#*:}" >/dev/null 2>>"$dir/out" && man "${page%%:*}" "${page#*:}" 2>>"$dir/out" | grep -qi "${page#*:}" ||
 		echo "no page $page" >>"$dir/out"

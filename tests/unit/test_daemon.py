@@ -16,7 +16,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import (EINPROGRESS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
+from daemon_harness import (EINPROGRESS, FIELDS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
                             Client, Daemon, ceiling, main, message, refused, rewrite, test, text, with_daemon)
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -283,6 +283,25 @@ def it_ends_cleanly_among_machines_and_clients(daemon):
     daemon.kill(signal.SIGTERM)
     assert daemon.process.returncode == 0
     daemon.start()
+
+
+@with_daemon()
+def what_is_counted_comes_with_the_list_for_who_asks(daemon):
+    agent = Agent(daemon, "web")
+    daemon.until(lambda: daemon.machine("web"))
+    assert "counts" not in daemon.machine("web")
+    values = dict(ram_bytes=512 * MIB, faults_touch=1, faults_bench=2, faults_zero=3, faults_compressed=4, faults_swapped=5, faults_shared=6,
+                  stall_ns=7, swap_in_pages=8, swap_out_pages=2 ** 64 - 1, shared_bytes=4096)
+    agent.statistics = lambda: [values.get(name, 0) for name in FIELDS]
+    daemon.until(lambda: daemon.machine("web")["shared_bytes"] == 4096)
+    answer = daemon.call("ps", counts=True)
+    counts = answer["machines"][0]["counts"]
+    assert 0 <= counts.pop("age_ms") < 5000
+    assert counts == {"faults": {"touch": 1, "bench": 2, "zero": 3, "compressed": 4, "swapped": 5, "shared": 6}, "stall_ns": 7,
+                      "swap_in_pages": 8, "swap_out_pages": 2 ** 63 - 1}, counts
+    assert answer["pid"] == daemon.process.pid and answer["now_ms"] > 0 and answer["program_version"]
+    assert answer["stores"] == {"store_bytes": 0, "shared_bytes": 0, "saved_bytes": 0}
+    assert daemon.call("ps", counts=1)["code"] == "bad-request"
 
 
 @with_daemon()

@@ -201,7 +201,7 @@ def settings_can_be_changed_by_sighup():
             for line, why in (("LARGE_PAGES=sometimes", 'LARGE_PAGES "sometimes" is none of "proactive", "late", "never" and "off"'),
                               ("LARGE_PAGES=", 'LARGE_PAGES ""'), ("MIN_FREE=0", 'MIN_FREE "0" is not a size of at least 1M'),
                               ("MIN_FREE=lots", 'MIN_FREE "lots"'), ("MIN_FREE=-1M", 'MIN_FREE "-1M"'), ("MIN_FREE=9999999999G", "MIN_FREE"),
-                              ("LARGE=off", "LARGE_PAGES, LOG, MIN_FREE")):
+                              ("LARGE=off", "LARGE_PAGES, LOG, METRICS, MIN_FREE")):
                 rewrite(config, line + "\n")
                 before = len(daemon.told)
                 daemon.reload()

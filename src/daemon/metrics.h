@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What overbookd shows to Prometheus, as text (the text-based exposition format, version 0.0.4). Pure: from numbers that
+ * metrics_server.c has copied, so that the text can be written piece by piece while the daemon goes on.
+ *
+ * What is counted of machines is not listed here again: names, kinds and help are those of proto/stats.h, of which
+ * conventions make another name:
+ *
+ *     stall_ns, a counter     overbook_machine_stall_seconds_total     base units; counters end in _total
+ *     cost_bytes, a gauge     overbook_machine_cost_bytes
+ *
+ * Latencies of faults are one histogram, by machine and kind. Its boundaries are powers of two in nanoseconds, as those of
+ * the engine's buckets are, every octave from a microsecond to 17 seconds. A machine whose agent has told nothing yet is left out but for
+ * what overbookd itself knows. Numbers that stand for "none" are 0, as in the JSON protocol.
+ */
+#ifndef OB_DAEMON_METRICS_H
+#define OB_DAEMON_METRICS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "largepages/host.h"
+#include "proto/stats.h"
+#include "proto/wire.h"
+
+/* Of the host: overbook_NAME. */
+#define OB_METRICS_HOST(X)                                                                                        \
+	X(budget_bytes, gauge, "what all machines together may cost; 0 without a budget")                         \
+	X(free_bytes, gauge, "of the budget, what machines do not cost and the stores of shared pages do not take")\
+	X(min_free_bytes, gauge, "memory is low when less of the budget is free")                                 \
+	X(boundary_bytes, gauge, "memory is clear, and not high, when less of the budget is free")                \
+	X(memory_changes, counter, "changes of the state of memory")                                              \
+	X(boundary_resets, counter, "times that a fast fall of free memory has moved the boundary back")          \
+	X(large_pages_allowed, gauge, "1 while new large pages may come about")                                   \
+	X(store_bytes, gauge, "what the stores of shared pages take")                                             \
+	X(store_allowed_bytes, gauge, "what they may take; 0 without a budget")                                   \
+	X(store_orphan_bytes, gauge, "of what they take, extents of a former overbookd")                          \
+	X(store_shared_bytes, gauge, "pages of machines that are in the stores")                                  \
+	X(store_saved_bytes, gauge, "how much more that is than the stores take, domain by domain")               \
+	X(machines, gauge, "machines that are known")                                                             \
+	X(machines_expected, gauge, "machines that lived when overbookd started and are not back yet")
+
+/* Of a machine, by overbookd: overbook_machine_NAME. */
+#define OB_METRICS_MACHINE(X)                                                                                     \
+	X(shares, gauge, "its weight in the division of the budget")                                              \
+	X(reservation_bytes, gauge, "what is guaranteed to it")                                                   \
+	X(maximum_bytes, gauge, "what its user allows it to cost; 0 for no maximum")                              \
+	X(target_bytes, gauge, "what it is entitled to; 0 without a budget")                                      \
+	X(working_set_bytes, gauge, "what it is believed to use; 0 while that is not known")                      \
+	X(report_age_ns, gauge, "how old what its agent has told is")
+
+struct ob_metrics_machine {
+	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
+	const char *state;
+#define X(name, kind, help) uint64_t name;
+	OB_METRICS_MACHINE(X)
+#undef X
+	bool is_reported; /* what follows counts */
+	struct ob_stats stats;
+	struct ob_hists hists;
+};
+
+struct ob_metrics {
+	const char *version, *memory_state; /* the latter NULL while it is not known */
+#define X(name, kind, help) uint64_t name;
+	OB_METRICS_HOST(X)
+#undef X
+	size_t count;
+	struct ob_metrics_machine *machine;
+};
+
+/* Where the text is; everything 0: at its beginning. */
+struct ob_metrics_cursor {
+	unsigned family;
+	size_t line;     /* of the family */
+	char text[1024]; /* the line that is being taken out */
+	size_t length, taken;
+};
+
+/* Writes the next piece of at most size bytes, of any size but 0. Returns its length, 0 at the end. */
+size_t ob_metrics_write(const struct ob_metrics *metrics, struct ob_metrics_cursor *cursor, char *buf, size_t size);
+
+#endif
