@@ -26,7 +26,7 @@ _overbook() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]:-} words='' program
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
-		mapfile -t COMPREPLY < <(compgen -W 'run ps top stats limit balloon release plan share doctor demo version --help --version' -- "$cur")
+		mapfile -t COMPREPLY < <(compgen -W 'run ps top stats limit balloon release plan record simulate share doctor demo version --help --version' -- "$cur")
 		return
 	fi
 	if [ "$command" = run ]; then
@@ -46,7 +46,7 @@ _overbook() {
 		return
 		;;
 	--json)
-		if [ "$command" = demo ]; then
+		if [ "$command" = demo ] || [ "$command" = simulate ]; then
 			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 			return
 		fi
@@ -68,11 +68,19 @@ _overbook() {
 		mapfile -t COMPREPLY < <(compgen -W "$(_overbook_machines)" -- "$cur")
 		return
 		;;
+	--synthetic)
+		mapfile -t COMPREPLY < <(compgen -W 'steady diurnal stampede ramp mixed liar churn' -- "$cur")
+		return
+		;;
+	--rule)
+		mapfile -t COMPREPLY < <(compgen -W 'overbook static proxmox mom esxi' -- "$cur")
+		return
+		;;
 	--accel)
 		mapfile -t COMPREPLY < <(compgen -W 'tcg kvm' -- "$cur")
 		return
 		;;
-	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds | --interval) return ;;
+	--name | --limit | --reservation | --shares | --domain | --machines | --memory | --uses | --count | --budget | --seconds | --hosts | --seed | --interval) return ;;
 	esac
 	case $command in
 	run) words='--name --limit --reservation --shares --domain --swap --no-swap --share-mapped --keep-affinity --balloon --force --require --dry-run --json --help --' ;;
@@ -83,6 +91,17 @@ _overbook() {
 	balloon) words="auto off --json --help $(_overbook_machines)" ;;
 	release) words="--force --json --help $(_overbook_machines)" ;;
 	plan) words='--memory --like --count --reservation --limit --shares --uses --json --help' ;;
+	record | simulate)
+		words='--seconds --interval --help'
+		[ "$command" = record ] || words='--synthetic --machines --hosts --budget --seconds --seed --rule --json --help'
+		case $cur in
+		-*) ;;
+		*)
+			mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+			return
+			;;
+		esac
+		;;
 	share) words="--on --off --json --help $(_overbook_machines)" ;;
 	doctor) words='--json --swap --qemu --help' ;;
 	demo) words='--machines --memory --budget --seconds --json --guest --directory --accel --qemu --help' ;;

@@ -3,6 +3,8 @@
 #ifndef OB_CLI_CLI_H
 #define OB_CLI_CLI_H
 
+#include <stdint.h>
+
 #include "base/error.h"
 
 /* Exit codes of every subcommand, as its man page lists them. `run` ends with QEMU's own status instead, once it is QEMU. */
@@ -28,6 +30,8 @@ int ob_cmd_balloon(int argc, char **argv);
 int ob_cmd_limit(int argc, char **argv);
 int ob_cmd_release(int argc, char **argv);
 int ob_cmd_plan(int argc, char **argv);
+int ob_cmd_record(int argc, char **argv);
+int ob_cmd_simulate(int argc, char **argv);
 int ob_cmd_share(int argc, char **argv);
 int ob_cmd_doctor(int argc, char **argv);
 int ob_cmd_demo(int argc, char **argv);
@@ -40,6 +44,9 @@ int ob_cmd_qemu(int argc, char **argv);
 
 /* Prints "overbook: SUBCOMMAND: text" to stderr and returns code. */
 int ob_cli_fail(int code, const char *fmt, ...) OB_PRINTF(2, 3);
+
+/* A number that an option, named without its dashes, was given. Returns 0; or what ob_cli_fail() does, and *ret is left alone. */
+int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret);
 
 /*
  * The directory for sockets and machines: $OVERBOOK_RUNDIR, or /run/overbook for root, or $XDG_RUNTIME_DIR/overbook,

@@ -60,15 +60,12 @@ static const struct option long_options[] = {
 
 static int parse_count(const char *option, const char *text, unsigned least, unsigned most, unsigned *ret)
 {
-	char *end;
-	unsigned long n;
+	uint64_t number = 0;
+	int r = ob_cli_take_count(option, text, least, most, &number);
 
-	errno = 0;
-	n = strtoul(text, &end, 10);
-	if (errno || end == text || *end || *text == '-' || n < least || n > most)
-		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a number from %u to %u", option, text, least, most);
-	*ret = (unsigned)n;
-	return 0;
+	if (!r)
+		*ret = (unsigned)number;
+	return r;
 }
 
 static int parse_size(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret)

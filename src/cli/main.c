@@ -16,6 +16,8 @@ static const struct ob_command commands[] = {
 	{ "balloon", "drive a machine's balloon, or leave it alone", ob_cmd_balloon },
 	{ "release", "bring a machine's memory back and let it go", ob_cmd_release },
 	{ "plan", "say what would become of everybody if machines were added", ob_cmd_plan },
+	{ "record", "write what machines do, for a simulation", ob_cmd_record },
+	{ "simulate", "say how machines would fare under different rules", ob_cmd_simulate },
 	{ "share", "show what machines have in common, or switch that off", ob_cmd_share },
 	{ "doctor", "check whether this host is fit for it", ob_cmd_doctor },
 	{ "demo", "show it with real guests", ob_cmd_demo },

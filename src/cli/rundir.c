@@ -35,6 +35,20 @@ int ob_cli_fail(int code, const char *fmt, ...)
 	return code;
 }
 
+int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret)
+{
+	char *end;
+	unsigned long long number;
+
+	errno = 0;
+	number = strtoull(text, &end, 10);
+	if (errno || *text < '0' || *text > '9' || *end || number < least || number > most)
+		return ob_cli_fail(OB_EXIT_USAGE, "--%s %s: must be a number from %llu to %llu", option, text, (unsigned long long)least,
+				   (unsigned long long)most);
+	*ret = number;
+	return 0;
+}
+
 void ob_cli_warn(const char *fmt, ...)
 {
 	va_list ap;

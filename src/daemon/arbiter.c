@@ -50,7 +50,6 @@
 #define RETRY_NS      OB_NS_PER_SEC
 #define POLL_BUSY_MS  50
 #define POLL_IDLE_MS  1000
-#define GROW_STEP     (4 * OB_MIB)  /* a machine grows by at least so much, or to its target */
 #define FREE_STEP     (16 * OB_MIB) /* what released machines cost is rounded up to this, lest every report moves everybody */
 #define HEADWAY       OB_MIB        /* a machine above its limit that comes down by so much is getting somewhere */
 #define BYTES_SANE    (1ull << 56)  /* more than any host has */
@@ -73,15 +72,9 @@ static bool is_orderable(const struct ob_machine *machine)
 	return machine->link && machine->release == OB_RELEASE_NO;
 }
 
-/* RAM, the engine's tables (0.4%) and its buffers: more than that a machine cannot cost. */
-static uint64_t ceiling_of(uint64_t ram)
-{
-	return ram ? ram + ram / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
-}
-
 static uint64_t machine_ceiling(const struct ob_machine *machine)
 {
-	return ceiling_of(ob_arbiter_ram(machine));
+	return ob_budget_ceiling(ob_arbiter_ram(machine));
 }
 
 static void describe(const struct ob_machine *machine, struct ob_budget_machine *ret)
@@ -198,16 +191,11 @@ static void order(struct ob_machine *machine, uint64_t limit_bytes)
 static void apply(struct ob_machine *machine, uint64_t grant_bytes)
 {
 	bool told = machine->ordered_maximum_bytes == machine->maximum_bytes;
-	uint64_t step;
 
 	if (machine->order == OB_ORDER_FAILED && ob_now_ns() < machine->retry_ns)
 		return;
-	if (machine->order == OB_ORDER_FAILED || !told || grant_bytes < machine->limit_bytes) {
-		order(machine, grant_bytes);
-		return;
-	}
-	step = grant_bytes - machine->limit_bytes;
-	if (step >= GROW_STEP || (step && grant_bytes == machine->target_bytes))
+	if (machine->order == OB_ORDER_FAILED || !told ||
+	    ob_budget_is_worth_an_order(machine->limit_bytes, machine->target_bytes, grant_bytes))
 		order(machine, grant_bytes);
 }
 
@@ -406,7 +394,7 @@ const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const 
 		.count = count, .most = OB_DAEMON_MACHINES_MAX - n, .scratch = scratch,
 		.newcomer = {
 			.role = OB_BUDGET_ORDERED, .shares = newcomer->shares, .reservation_bytes = newcomer->reservation_bytes,
-			.maximum_bytes = newcomer->maximum_bytes, .ceiling_bytes = ceiling_of(newcomer->ram_bytes),
+			.maximum_bytes = newcomer->maximum_bytes, .ceiling_bytes = ob_budget_ceiling(newcomer->ram_bytes),
 			.wanted_bytes = OB_BUDGET_NONE, .active_bytes = newcomer->uses_bytes,
 		},
 	};

@@ -38,6 +38,11 @@ uint64_t ob_budget_charge(const struct ob_budget_machine *machine)
 	return OB_MAX(OB_MIN(exposed, machine->ceiling_bytes), machine->cost_bytes);
 }
 
+uint64_t ob_budget_ceiling(uint64_t ram_bytes)
+{
+	return ram_bytes ? ram_bytes + ram_bytes / 64 + 4 * OB_MIB : OB_BUDGET_NONE;
+}
+
 uint64_t ob_budget_need(uint64_t target_bytes)
 {
 	return OB_MIN(target_bytes, OB_MAX(OB_BUDGET_URGENT, target_bytes / 4));
@@ -263,6 +268,13 @@ uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machin
 	free_bytes = budget_bytes - charged;
 	free_bytes = deal_by_lack(free_bytes, machines, n, 1);
 	return deal_by_lack(free_bytes, machines, n, 0);
+}
+
+bool ob_budget_is_worth_an_order(uint64_t limit_bytes, uint64_t target_bytes, uint64_t grant_bytes)
+{
+	uint64_t step = ob_less(grant_bytes, limit_bytes);
+
+	return grant_bytes < limit_bytes || step >= OB_BUDGET_GROW_STEP || (step && grant_bytes == target_bytes);
 }
 
 uint64_t ob_budget_store_want(uint64_t used_bytes, bool hungry)

@@ -39,6 +39,7 @@
 #define OB_BUDGET_TAX_MAX     99u
 #define OB_BUDGET_TAX_DEFAULT 75u
 #define OB_BUDGET_URGENT    (64ull << 20) /* bytes that a newcomer needs at least to start, if its target is not less */
+#define OB_BUDGET_GROW_STEP (4ull << 20)  /* bytes by which a machine grows at least, or to its target */
 
 enum ob_budget_role {
 	OB_BUDGET_ORDERED, /* obeys orders; a newcomer is one whose limit, exposure and cost are 0 */
@@ -87,6 +88,12 @@ uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint6
 
 /* What must be set aside for a machine; saturates at OB_BUDGET_NONE. */
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine);
+
+/* What a machine of so much RAM could cost at most: RAM, the engine's tables (0.4%) and its buffers. OB_BUDGET_NONE while its RAM is not known (0). */
+uint64_t ob_budget_ceiling(uint64_t ram_bytes);
+
+/* Whether a grant differs enough from the limit that was ordered last to be worth an order: a cut always does. */
+bool ob_budget_is_worth_an_order(uint64_t limit_bytes, uint64_t target_bytes, uint64_t grant_bytes);
 
 /* What is guaranteed to a machine: its reservation within its own bounds, and never less than OB_LIMIT_MIN. */
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The CLI and a hostile overbookd: what the input says is the answer to one request of each subcommand that asks, printed as
- * text and as JSON, of `run`, `top` and of the demo. A thread plays overbookd on the real socket: it reads nothing before it has answered.
+ * text and as JSON, of `run`, `top`, of the demo and of `record`. A thread plays overbookd on the real socket: it reads nothing before it has answered.
  *
  * What must hold: the subcommand comes back with an exit code of cli.h; an admission gives an absolute path that fits and
  * a limit, or a reason of one line. What is printed goes nowhere.
@@ -20,6 +20,7 @@
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/demo.h"
+#include "cli/record_load.h"
 #include "cli/top_page.h"
 #include "fuzz.h"
 
@@ -115,6 +116,19 @@ static void fetch(void)
 		FUZZ_CHECK(fuzz_is_one_line(demo.failure[i]), "\"%s\"", demo.failure[i]);
 }
 
+/* What is recorded of a machine. */
+static void record(const uint8_t *data, size_t size)
+{
+	json_t *answer = json_loadb((const char *)data, size, JSON_DISABLE_EOF_CHECK, NULL);
+	uint64_t faults = 1;
+	struct ob_sim_load load;
+
+	for (int look = 0; look < 2 && answer; look++)
+		if (ob_record_load(answer, (uint64_t)look, &faults, &load) == 0)
+			FUZZ_CHECK(ob_sim_load_check(&load, NULL) == 0 && load.ram_bytes <= OB_SIM_RAM_MAX && load.touches <= OB_SIM_TOUCHES_MAX, "a load");
+	json_decref(answer);
+}
+
 /* What `top` makes of it, twice: rows, rates, and pages of printable letters. */
 static void watch(void)
 {
@@ -170,5 +184,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	admit();
 	fetch();
 	watch();
+	record(data, size);
 	return 0;
 }

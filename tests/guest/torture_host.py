@@ -121,7 +121,8 @@ class TortureHost(harness.Host):
     # --- asking it ---
 
     @contextlib.contextmanager
-    def _wanted(self):
+    def wanted(self):
+        """Who is inside waits for overbookd: one that was stopped for a while goes on."""
         with self.changed:
             self.waiting += 1
             self.changed.notify_all()
@@ -134,7 +135,7 @@ class TortureHost(harness.Host):
     def _wait_up(self, deadline):
         if self.up:
             return
-        with self._wanted(), self.changed:
+        with self.wanted(), self.changed:
             while not self.up:
                 self.changed.wait(0.5)
                 if time.monotonic() > deadline:
@@ -175,7 +176,7 @@ class TortureHost(harness.Host):
                         return None
                     if not self.up:
                         # It is stopped, perhaps until somebody wants it.
-                        with self._wanted():
+                        with self.wanted():
                             self._wait_up(deadline)
         finally:
             if process.poll() is None:

@@ -103,14 +103,21 @@ class Slot:
             machine.line, machine.overbook = harness.plain_line(harness.dry_run(machine)), False
         return machine
 
-    @staticmethod
-    def try_to_start(machine):
+    def try_to_start(self, machine):
         """Why it does not run, or None."""
+        def begun():
+            return not machine.alive() or machine.listens()
         try:
-            machine.start()
+            with self.host.wanted() if machine.daemonize else contextlib.nullcontext():
+                machine.start()
         except AssertionError as problem:
             return str(problem)
-        harness.wait_until(lambda: not machine.alive() or machine.listens(), f"{machine.name} starts")
+        try:
+            harness.wait_until(begun, f"{machine.name} starts", timeout=5)
+        except TimeoutError:
+            # Overbookd may have been stopped, perhaps until somebody wants it, and all the others may wait for it too.
+            with self.host.wanted():
+                harness.wait_until(begun, f"{machine.name} starts")
         return None if machine.alive() else machine.said()
 
     def drop_process(self):

@@ -30,6 +30,7 @@ result $? 'the programs start'
 
 : >"$dir/out"
 for page in 1:overbook 1:overbook-run 1:overbook-ps 1:overbook-top 1:overbook-stats 1:overbook-limit 1:overbook-release 1:overbook-doctor 1:overbook-demo \
+	1:overbook-record 1:overbook-simulate \
 	8:overbookd; do
 	man -w "${page%%:*}" "${page#*:}" >/dev/null 2>>"$dir/out" && man "${page%%:*}" "${page#*:}" 2>>"$dir/out" | grep -qi "${page#*:}" ||
 		echo "no page $page" >>"$dir/out"

@@ -114,6 +114,16 @@ static void a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk(vo
 	assert_int_equal(m[1].grant_bytes, 384 * OB_MIB);
 }
 
+static void small_growth_is_no_order_and_every_cut_is(void **state)
+{
+	assert_true(ob_budget_is_worth_an_order(100 * OB_MIB, 200 * OB_MIB, 100 * OB_MIB - 1));
+	assert_false(ob_budget_is_worth_an_order(100 * OB_MIB, 200 * OB_MIB, 100 * OB_MIB));
+	assert_false(ob_budget_is_worth_an_order(100 * OB_MIB, 200 * OB_MIB, 104 * OB_MIB - 1));
+	assert_true(ob_budget_is_worth_an_order(100 * OB_MIB, 200 * OB_MIB, 104 * OB_MIB));
+	assert_true(ob_budget_is_worth_an_order(100 * OB_MIB, 101 * OB_MIB, 101 * OB_MIB));
+	assert_true(ob_budget_is_worth_an_order(0, 200 * OB_MIB, OB_BUDGET_NONE));
+}
+
 static void what_is_urgent_comes_first(void **state)
 {
 	struct ob_budget_machine m[3] = { machine(1024, 400, 400), machine(1024, 100, 100), machine(1024, 0, 0) };
@@ -470,6 +480,7 @@ int main(void)
 		cmocka_unit_test(more_shares_and_more_use_never_give_less),
 		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),
 		cmocka_unit_test(a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk),
+		cmocka_unit_test(small_growth_is_no_order_and_every_cut_is),
 		cmocka_unit_test(what_is_urgent_comes_first),
 		cmocka_unit_test(an_unknown_machine_stops_all_growth),
 		cmocka_unit_test(needs_and_guarantees),

@@ -713,7 +713,7 @@ def the_command_line_tool_shows_and_sets(daemon):
     daemon.until(lambda: daemon.machine("web")["cost_bytes"] > 0)
     code, out, err = overbook(daemon, "ps")
     lines = out.splitlines()
-    assert code == 0 and not err and lines[0].split()[:6] == ["NAME", "PID", "STATE", "RAM", "LIMIT", "COST"], (out, err)
+    assert code == 0 and not err and lines[0].split()[:7] == ["NAME", "PID", "STATE", "RAM", "LIMIT", "USES", "COST"], (out, err)
     assert lines[1].split()[:3] == ["web", str(agent.pid), "running"] and "budget of 1 GiB" in lines[2]
     code, out, _ = overbook(daemon, "ps", "--json")
     assert code == 0 and json.loads(out)["machines"][0]["name"] == "web" and "ok" not in json.loads(out)
