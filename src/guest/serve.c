@@ -294,9 +294,14 @@ static int look(void)
 	struct ob_error err = { 0 };
 	uint64_t floor;
 	int r = adaptor->look(&self.server, &sizes, &err);
+	bool is_down = sizes.used_bytes <= self.limit_bytes + self.server.grain_bytes;
 
-	if (r == 0 && self.app.target_bytes && adaptor->let_go && !self.has_come)
+	if (r == 0 && self.app.target_bytes && adaptor->let_go && !self.has_come) {
 		r = adaptor->let_go(&self.server, &err);
+		/* What has gone is said at once: clients.c measures an adaptor that is new from what it says then. */
+		if (r == 0)
+			r = adaptor->look(&self.server, &sizes, &err);
+	}
 	if (r < 0 || !self.app.target_bytes || !(self.app.flags & OB_GUEST_APP_FINAL) || !self.app.status)
 		note(r, &err);
 	if (r < 0 && r != -EOPNOTSUPP)
@@ -310,7 +315,7 @@ static int look(void)
 	/* Once it is down to its limit, and has let go of it, it will not come nearer. */
 	if (self.has_come)
 		self.app.flags |= OB_GUEST_APP_FINAL;
-	self.has_come = sizes.used_bytes <= self.limit_bytes + self.server.grain_bytes;
+	self.has_come = is_down;
 	return 0;
 }
 
