@@ -64,11 +64,11 @@ public class Holder {
 class JVM(Server):
     def __init__(self, directory, *settings):
         self.output, self.said = directory + "/java.log", 0
-        self.word = "-Dservice=" + os.path.basename(directory)
+        self.word, self.other = "-Dservice=" + os.path.basename(directory), "-Dbesides=" + os.path.basename(directory)
         with open(directory + "/Holder.java", "w") as file:
             file.write(SOURCE)
         subprocess.run([JAVAC, "-d", directory, directory + "/Holder.java"], check=True)
-        self.command = ["java", self.word, "-Xms16m", f"-Xmx{LIMIT // MIB}m", *settings, "-cp", directory, "Holder"]
+        self.command = ["java", self.word, self.other, "-Xms16m", f"-Xmx{LIMIT // MIB}m", *settings, "-cp", directory, "Holder"]
         self.start()
 
     def start(self):
@@ -250,7 +250,7 @@ def an_overbook_guest_that_dies_while_it_is_small():
 def one_that_two_lines_name_has_one_adaptor():
     with World(*SHENANDOAH) as world:
         world.guest.end(signal.SIGTERM)
-        world.config("discover off", "jvm process=Holder name=jvm user=%d" % (65534 if ROOT else os.getuid()), "jvm process=%s name=other" % world.server.word)
+        world.config("discover off", "jvm process=%s name=jvm" % world.server.other, "jvm process=%s name=other" % world.server.word)
         world.guest.apps = {}
         world.guest.start()
         world.guest.until(lambda: world.guest.apps, what="one of them")
@@ -263,7 +263,7 @@ class Other(Server):
     socket = "none"
 
     def __init__(self, directory):
-        self.word = "1000"
+        self.word = "1000.%09d" % os.getpid()
         self.process = subprocess.Popen(["java", self.word], executable=shutil.which("sleep"))
 
 
