@@ -8,6 +8,7 @@
 
 #include "base/compiler.h"
 #include "base/text.h"
+#include "base/units.h"
 #include "cli/client.h"
 
 #define PAGE_BYTES  4096
@@ -173,7 +174,29 @@ static bool is_running(const struct ob_top_row *row)
 	return !strcmp(row->state, "running") || !strcmp(row->state, "releasing") || !strcmp(row->state, "released");
 }
 
-static void take_host(struct ob_top_host *host, const json_t *answer, const struct ob_top_row *rows, size_t count)
+/* The part of the time that something on the host waited for memory; after a moment too short to tell, as before. */
+static void take_pressure(struct ob_top_host *host, const struct ob_top_host *before, const json_t *object)
+{
+	uint64_t elapsed_ms = ob_less(host->now_ms, before->pressure_ms);
+
+	host->total_bytes = ob_client_number(object, "total_bytes");
+	host->available_bytes = ob_client_number(object, "available_bytes");
+	host->pressure_us = number_or_unknown(object, "pressure_some_us");
+	host->pressure_ms = host->now_ms;
+	host->waits = -1;
+	if (host->pressure_us == OB_TOP_UNKNOWN || !before->pressure_ms || before->pressure_us == OB_TOP_UNKNOWN ||
+	    host->pressure_us < before->pressure_us)
+		return;
+	if (elapsed_ms >= RATE_MIN_MS) {
+		host->waits = OB_MIN((double)(host->pressure_us - before->pressure_us) / 1000 / (double)elapsed_ms, 1.0);
+		return;
+	}
+	host->pressure_us = before->pressure_us;
+	host->pressure_ms = before->pressure_ms;
+	host->waits = before->waits;
+}
+
+static void take_host(struct ob_top_host *host, const struct ob_top_host *before, const json_t *answer, const struct ob_top_row *rows, size_t count)
 {
 	const json_t *large = json_object_get(answer, "large_pages"), *stores = json_object_get(answer, "stores");
 
@@ -192,6 +215,7 @@ static void take_host(struct ob_top_host *host, const json_t *answer, const stru
 	host->store_bytes = ob_client_number(stores, "store_bytes");
 	host->shared_bytes = ob_client_number(stores, "shared_bytes");
 	host->saved_bytes = ob_client_number(stores, "saved_bytes");
+	take_pressure(host, before, json_object_get(answer, "host"));
 	host->rates = rates_unknown;
 	for (size_t i = 0; i < count; i++) {
 		host->cost_bytes += rows[i].cost_bytes;
@@ -227,6 +251,7 @@ int ob_top_take(struct ob_top *top, const json_t *answer, struct ob_error *err)
 	const json_t *machines = json_object_get(answer, "machines"), *machine;
 	size_t count = json_array_size(machines), i;
 	uint64_t now_ms = ob_client_number(answer, "now_ms");
+	struct ob_top_host host_before = top->host;
 	struct ob_top_row *rows;
 
 	if (!json_is_array(machines) || count > OB_TOP_ROWS_MAX)
@@ -254,7 +279,7 @@ int ob_top_take(struct ob_top *top, const json_t *answer, struct ob_error *err)
 	}
 	free_rows(top->rows, top->count);
 	*top = (struct ob_top){ .rows = rows, .count = count };
-	take_host(&top->host, answer, rows, count);
+	take_host(&top->host, &host_before, answer, rows, count);
 	return 0;
 }
 

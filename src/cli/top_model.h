@@ -69,6 +69,9 @@ struct ob_top_host {
 	uint64_t store_bytes, shared_bytes, saved_bytes;
 	uint64_t cost_bytes, ram_bytes; /* of all machines */
 	unsigned not_running, over_limit;
+	uint64_t total_bytes, available_bytes; /* of the host; 0: not known */
+	uint64_t pressure_us, pressure_ms;     /* how long it had waited for memory, at that time; OB_TOP_UNKNOWN */
+	double waits;                          /* the part of the time that it waits; negative: not known */
 	struct ob_top_rates rates; /* of all machines whose rates are known */
 };
 

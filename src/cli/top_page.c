@@ -19,6 +19,7 @@
 #define BAR_MAX     100
 #define OCTAVES     24 /* of latencies, from FIRST_OCTAVE on: 1 us to 17 s */
 #define FIRST_OCTAVE 10
+#define MUCH_WAITING 0.1 /* of the time: the host itself is short */
 #define SHADES      " .:-=+*#%@"
 
 char *ob_top_size(char buf[OB_TOP_SHORT], double bytes)
@@ -248,6 +249,19 @@ unsigned ob_top_plain_height(const struct ob_top *top)
 	return HEAD_LINES + 1 + (unsigned)OB_MAX(top->count, (size_t)SHORT_HEIGHT) + FOOT_LINES;
 }
 
+static unsigned put_host(struct ob_top_canvas *canvas, unsigned y, unsigned x, const struct ob_top_host *host)
+{
+	char available[OB_TOP_SHORT], total[OB_TOP_SHORT];
+
+	if (!host->total_bytes)
+		return x;
+	x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, "; host: %s of %s available", ob_top_size(available, (double)host->available_bytes),
+		       ob_top_size(total, (double)host->total_bytes));
+	if (host->waits >= 0)
+		x = ob_top_put(canvas, y, x, host->waits >= MUCH_WAITING ? OB_TOP_ALARM : OB_TOP_PLAIN, ", waits %.1f%%", host->waits * 100);
+	return x;
+}
+
 static void put_head(struct ob_top_canvas *canvas, const struct ob_top *top, const struct ob_top_view *view)
 {
 	const struct ob_top_host *host = &top->host;
@@ -258,6 +272,7 @@ static void put_head(struct ob_top_canvas *canvas, const struct ob_top *top, con
 		x = ob_top_put(canvas, 0, x, OB_TOP_ALARM, ", %u not running", host->not_running);
 	if (host->over_limit)
 		x = ob_top_put(canvas, 0, x, OB_TOP_ALARM, ", %u above the limit", host->over_limit);
+	x = put_host(canvas, 0, x, host);
 	put_right(canvas, 0, x, host);
 	put_budget(canvas, 1, host);
 	if (last + 1 == HEAD_LINES) {

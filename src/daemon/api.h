@@ -63,6 +63,8 @@ json_t *ob_render_row(const struct ob_machine *machine);
 json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then);
 json_t *ob_render_counts(const struct ob_machine *machine);
 json_t *ob_render_stats(const struct ob_machine *machine);
+/* What the host has of memory, and how long it has waited for it. */
+json_t *ob_render_host(void);
 json_t *ob_render_large(const struct ob_daemon *daemon);
 
 #endif

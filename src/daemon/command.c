@@ -154,8 +154,8 @@ static void run_ps(struct request *request)
 	list = list_machines(daemon, counts);
 	answer = list ? json_pack("{s:I, s:o, s:o}", "budget_bytes", budget, "machines", list, "large_pages", ob_render_large(daemon)) : NULL;
 	if (counts)
-		more = json_pack("{s:s, s:I, s:I, s:o}", "program_version", OB_VERSION, "pid", (json_int_t)getpid(), "now_ms",
-				 (json_int_t)(ob_now_ns() / OB_NS_PER_MS), "stores", ob_share_render_stores(daemon));
+		more = json_pack("{s:s, s:I, s:I, s:o, s:o}", "program_version", OB_VERSION, "pid", (json_int_t)getpid(), "now_ms",
+				 (json_int_t)(ob_now_ns() / OB_NS_PER_MS), "stores", ob_share_render_stores(daemon), "host", ob_render_host());
 	if (counts && (!more || json_object_update(answer, more) < 0)) {
 		json_decref(answer);
 		answer = NULL;

@@ -39,6 +39,9 @@
 	X(store_shared_bytes, gauge, "pages of machines that are in the stores")                                  \
 	X(store_saved_bytes, gauge, "how much more that is than the stores take, domain by domain")               \
 	X(machines, gauge, "machines that are known")                                                             \
+	X(pressure_some_ns, counter, "time in which something on this host waited for memory; 0 where the kernel does not tell")\
+	X(pressure_full_ns, counter, "time in which all that was to run waited for memory; 0 where the kernel does not tell")\
+	X(available_bytes, gauge, "what the kernel says that the host has available; 0 where it does not")  \
 	X(machines_expected, gauge, "machines that lived when overbookd started and are not back yet")
 
 /* Of a machine, by overbookd: overbook_machine_NAME. */

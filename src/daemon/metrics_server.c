@@ -36,6 +36,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/meminfo.h"
 #include "daemon/daemon.h"
 #include "daemon/metrics.h"
 #include "daemon/registry.h"
@@ -111,6 +112,11 @@ static void copy_host(const struct ob_daemon *daemon, struct ob_metrics *to)
 	to->store_allowed_bytes = or_zero(ob_share_allowed_bytes(daemon));
 	to->store_orphan_bytes = ob_share_orphan_bytes(daemon);
 	ob_share_count(daemon, &to->store_shared_bytes, &to->store_saved_bytes);
+	if (ob_memory_pressure(&to->pressure_some_ns, &to->pressure_full_ns) < 0)
+		to->pressure_some_ns = to->pressure_full_ns = 0;
+	to->pressure_some_ns *= OB_NS_PER_US;
+	to->pressure_full_ns *= OB_NS_PER_US;
+	to->available_bytes = ob_meminfo("MemAvailable");
 	to->machines = daemon->machine_count;
 	to->machines_expected = daemon->expected;
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/meminfo.h"
 #include "daemon/api.h"
 
 /* What an agent says may be above what JSON integers hold. */
@@ -166,6 +167,19 @@ json_t *ob_render_stats(const struct ob_machine *machine)
 	add(&object, "fault_latency", render_hists(&machine->hists));
 	add(&object, "ranges", render_ranges(machine));
 	add(&object, "guest", ob_guest_render(machine));
+	return object;
+}
+
+json_t *ob_render_host(void)
+{
+	json_t *object = json_object();
+	uint64_t some_us, full_us;
+	bool has_pressure = ob_memory_pressure(&some_us, &full_us) == 0;
+
+	add_number(&object, "total_bytes", ob_meminfo("MemTotal"));
+	add_number(&object, "available_bytes", ob_meminfo("MemAvailable"));
+	add(&object, "pressure_some_us", has_pressure ? json_integer((json_int_t)some_us) : json_null());
+	add(&object, "pressure_full_us", has_pressure ? json_integer((json_int_t)full_us) : json_null());
 	return object;
 }
 

@@ -8,12 +8,17 @@
  * can be reclaimed at all (stuck): then the limit gives way, visibly, and the guest goes on. The ceiling is below the limit
  * by what reclaim itself may need for a moment: what the pool takes of pages that are still on the bench (evict.c), and a step
  * of compressed pages may open a span each.
+ *
+ * A limit that was lowered below the cost would make everybody who needs a page wait until all that is above it has been reclaimed: a second
+ * for each GiB, and much longer on slow storage. So, while the cost is above the limit, a quarter of what a round of reclaim has freed may be taken
+ * again. That counts as told cost from the moment on when it may be: whoever divides memory never counts on what is not free to stay.
  */
 #include "engine/internal.h"
 
 #define STEP_NEEDS (16 * 32768) /* of a reclaimer: pages of a step, bytes of a span */
 #define MARGIN_MIN (1ull << 20)
 #define MARGIN_MAX (24ull << 20)
+#define GUESTS_PART 4 /* of what is freed above the limit, for those who wait */
 
 static int64_t margin(const struct ob_engine *engine)
 {
@@ -50,6 +55,30 @@ static int try_below(struct ob_engine *engine, uint64_t pages, int64_t ceiling)
 	return 1;
 }
 
+void ob_cost_round(struct ob_engine *engine, int64_t *before)
+{
+	int64_t cost = ob_load(&engine->cost_bytes), taken = ob_load(&engine->credit_given) - ob_load(&engine->credit_bytes);
+	int64_t freed = *before - cost + taken;
+	int64_t credit = cost > (int64_t)ob_load(&engine->limit_bytes) ? OB_MAX(freed, (int64_t)0) / GUESTS_PART : 0;
+
+	ob_store(&engine->credit_given, credit);
+	ob_store(&engine->credit_bytes, credit);
+	*before = cost;
+}
+
+/* Takes what was freed above the limit, if that is where the cost is. */
+static int try_credit(struct ob_engine *engine, uint64_t pages)
+{
+	int64_t bytes = (int64_t)(pages * OB_PAGE_SIZE), credit = ob_load(&engine->credit_bytes);
+
+	do {
+		if (credit < bytes || !ob_cost_over(engine, (int64_t)ob_load(&engine->limit_bytes)))
+			return 0;
+	} while (!__atomic_compare_exchange_n(&engine->credit_bytes, &credit, credit - bytes, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+	__atomic_fetch_add(&engine->cost_bytes, bytes, __ATOMIC_RELAXED);
+	return 1;
+}
+
 int ob_cost_try(struct ob_engine *engine, uint64_t pages)
 {
 	uint64_t limit = ob_load(&engine->limit_bytes);
@@ -58,7 +87,7 @@ int ob_cost_try(struct ob_engine *engine, uint64_t pages)
 		ob_cost_add(engine, (int64_t)pages);
 		return 1;
 	}
-	if (!try_below(engine, pages, (int64_t)limit - reclaim_needs(engine))) {
+	if (!try_below(engine, pages, (int64_t)limit - reclaim_needs(engine)) && !try_credit(engine, pages)) {
 		ob_reclaim_kick(engine);
 		return 0;
 	}

@@ -307,6 +307,15 @@ int ob_engine_engage(struct ob_engine *engine)
 	return r;
 }
 
+/* An eighth of the first limit; of another one, as much as it has become of that one before: limits that are divided change often. */
+static uint64_t bench_target(const struct ob_engine *engine, uint64_t limit)
+{
+	uint64_t had = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
+	double part = had && target ? (double)target / (double)had : 1.0 / 8;
+
+	return OB_MAX((uint64_t)((double)(limit / OB_PAGE_SIZE) * part), OB_CHUNK_PAGES / 2);
+}
+
 int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 {
 	if (bytes && bytes < OB_LIMIT_MIN)
@@ -316,8 +325,8 @@ int ob_engine_set_limit(struct ob_engine *engine, uint64_t bytes)
 		pthread_mutex_unlock(&engine->limit_lock);
 		return -EBUSY;
 	}
-	if (bytes && bytes != ob_load(&engine->limit_bytes))
-		ob_store(&engine->bench_target_pages, OB_MAX(bytes / OB_PAGE_SIZE / 8, OB_CHUNK_PAGES / 2));
+	if (bytes)
+		ob_store(&engine->bench_target_pages, bench_target(engine, bytes));
 	ob_store(&engine->limit_bytes, bytes);
 	ob_store(&engine->window_max, window_max(bytes));
 	if (bytes) {
@@ -359,7 +368,7 @@ static void fill_levels(struct ob_engine *engine, struct ob_stats *s)
 	int64_t open = counted ? ob_load(&engine->open_pages) : ob_load(&engine->open_present_pages);
 	uint64_t open_bytes = (uint64_t)OB_MAX(open, 0) * OB_PAGE_SIZE, balloon = bytes_of(&engine->in_state[OB_PAGE_BALLOONED]);
 	uint64_t absent = bytes_of(&engine->in_state[OB_PAGE_ABSENT]);
-	int64_t cost = ob_load(&engine->cost_bytes);
+	int64_t cost = ob_load(&engine->cost_bytes) + ob_load(&engine->credit_bytes); /* what it may be */
 
 	s->ram_bytes = ob_load(&engine->ram_pages) * OB_PAGE_SIZE;
 	s->limit_bytes = ob_load(&engine->limit_bytes);

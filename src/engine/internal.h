@@ -277,6 +277,8 @@ struct ob_engine {
 
 	/* All atomic. */
 	uint64_t limit_bytes;
+	int64_t credit_bytes;         /* of what a round of reclaim has freed above the limit, what may be taken still, */
+	int64_t credit_given;         /* and what that was at first (the reclaimer's own) */
 	int64_t cost_bytes;
 	int64_t tables_bytes;
 	int64_t open_pages;           /* granted to open chunks */
@@ -475,6 +477,11 @@ void ob_large_advise(const struct ob_region *region, int may_make);
 int ob_cost_try(struct ob_engine *engine, uint64_t pages);
 /* The same, only if a reserve of an eighth of the limit stays free after it. */
 int ob_cost_try_plenty(struct ob_engine *engine, uint64_t pages);
+/*
+ * A round of reclaim has ended, which began at a cost of *before bytes: some of what it has freed may be taken, if the cost is above the
+ * limit. *before becomes the cost now.
+ */
+void ob_cost_round(struct ob_engine *engine, int64_t *before);
 /* Adds or takes away without asking. */
 void ob_cost_add(struct ob_engine *engine, int64_t pages);
 /* Bytes of pool spans and tables; in the form that pool and store call back. */

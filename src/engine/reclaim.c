@@ -149,6 +149,7 @@ static void call_for_help(struct ob_engine *engine)
 static void reclaim(struct ob_reclaimer *re)
 {
 	struct ob_engine *engine = re->engine;
+	int64_t before = ob_load(&engine->cost_bytes);
 	unsigned idle = 0;
 	int stuck = 0;
 
@@ -165,6 +166,7 @@ static void reclaim(struct ob_reclaimer *re)
 		if (wants_help(engine))
 			call_for_help(engine);
 		freed = locked_round(re);
+		ob_cost_round(engine, &before);
 		idle = freed ? 0 : idle + 1;
 		if (freed)
 			re->refused = 0;
@@ -173,6 +175,8 @@ static void reclaim(struct ob_reclaimer *re)
 			break;
 	}
 	ob_store(&engine->stuck, stuck);
+	ob_store(&engine->credit_given, 0);
+	ob_store(&engine->credit_bytes, 0);
 	ob_fault_room(engine);
 }
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/meminfo.h"
 #include "base/units.h"
 #include "guest/guest.h"
 
@@ -29,18 +30,6 @@ static int find_bytes(const char *text, const char *key, uint64_t *ret_bytes)
 	return -ENOENT;
 }
 
-/* The microseconds in all of a line "some ..." or "full ..." of a file about pressure. */
-static int find_total(const char *text, const char *word, uint64_t *ret_us)
-{
-	const char *line = strstr(text, word), *total = line ? strstr(line, "total=") : NULL;
-	unsigned long long us;
-
-	if (!total || sscanf(total, "total=%20llu", &us) != 1)
-		return -ENOENT;
-	*ret_us = us;
-	return 0;
-}
-
 int ob_memory_read(struct ob_guest_memory *ret_memory)
 {
 	struct ob_guest_memory memory = { 0 };
@@ -56,9 +45,7 @@ int ob_memory_read(struct ob_guest_memory *ret_memory)
 	    find_bytes(text, "SwapFree", &memory.swap_free_bytes) < 0)
 		return -EPROTO;
 	memory.caches_bytes = buffers + cached;
-	/* A kernel without it, or with psi=0, has no such file, or one that cannot be read. */
-	if (ob_read_text("/proc/pressure/memory", text, sizeof(text)) > 0 && find_total(text, "some", &memory.some_us) == 0 &&
-	    find_total(text, "full", &memory.full_us) == 0)
+	if (ob_memory_pressure(&memory.some_us, &memory.full_us) == 0)
 		memory.flags = OB_GUEST_HAS_PRESSURE;
 	*ret_memory = memory;
 	return 0;

@@ -25,6 +25,7 @@ static struct ram *ram;
 static struct {
 	pthread_t thread;
 	uint32_t pages;
+	uint64_t touches; /* atomic */
 	int is_running, stop;
 } user;
 
@@ -40,6 +41,7 @@ static void *use(void *context)
 		ram_lock_range(ram, page, 1);
 		ram_check(ram, page);
 		ram_unlock_range(ram, page, 1);
+		ob_store(&user.touches, user.touches + 1);
 	}
 	return NULL;
 }
@@ -135,12 +137,21 @@ static void it_wakes_up(void **state)
 	assert_in_range(permille_after(96), 700, 1000);
 }
 
-/* Most of it is not in place at any time. */
+/* Most of it is not in place at any time. How much of it is touched while a page is watched is a matter of how fast the host is. */
 static void what_is_evicted_is_used_too(void **state)
 {
+	uint64_t start, permille;
+	double a_watch, expected;
+
 	make(16 * OB_MIB, PAGES, 0);
+	start = ob_now_ns();
+	user.touches = 0;
 	begin_use(PAGES);
-	assert_in_range(permille_after(ENOUGH), 600, 1000);
+	permille = permille_after(ENOUGH);
+	a_watch = (double)ob_load(&user.touches) * WATCH_MS * OB_NS_PER_MS / (double)(ob_now_ns() - start);
+	expected = 1000 * a_watch / (a_watch + PAGES); /* at least */
+	print_message("# %.0f touches while a page is watched: %.0f of 1000 are to be seen\n", a_watch, expected);
+	assert_in_range(permille, (uint64_t)(expected / 2), 1000);
 }
 
 static void what_the_guest_does_not_have_is_not_used(void **state)

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "account.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "engine/internal.h"
@@ -221,6 +222,68 @@ static void is_reached_soon_after_it_is_lowered_and_then_held(void **state)
 	end_scene(&scene);
 }
 
+/* Touches new pages, one after the other. */
+static struct {
+	pthread_t thread;
+	struct ram *ram;
+	uint32_t touched;
+	int stop;
+} toucher;
+
+static void *touch(void *context)
+{
+	for (uint32_t page = 0; page < toucher.ram->pages && !ob_load(&toucher.stop); page++) {
+		ram_write(toucher.ram, page, PATTERN_INCOMPRESSIBLE, 0);
+		ob_store(&toucher.touched, page + 1);
+	}
+	return NULL;
+}
+
+/*
+ * Far above a limit, on slow storage: who needs a page does not wait until all is below it, and it comes down all the same, and is never
+ * said to cost less than it may.
+ */
+static void a_guest_goes_on_while_it_comes_down(void **state)
+{
+	struct ram *old = ram_new(RAM_MIB * MIB_PAGES, 0x8d), *new = ram_new(RAM_MIB * MIB_PAGES, 0x8e);
+	struct bed *bed = bed_new(0, 1);
+	uint64_t cost, least, limit = 24 * OB_MIB;
+	uint32_t began;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, old->base, RAM_MIB * OB_MIB, &bed->err));
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, new->base, RAM_MIB * OB_MIB, &bed->err));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 4 * RAM_MIB * OB_MIB));
+	ram_write_all(old, PATTERN_INCOMPRESSIBLE);
+	assert_int_equal(ob_fault_configure("swap_write:1+:slow", NULL), 0);
+	cost = bed_stats(bed).cost_bytes;
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, limit));
+	toucher.ram = new;
+	toucher.touched = 0;
+	toucher.stop = 0;
+	assert_int_equal(pthread_create(&toucher.thread, NULL, touch, NULL), 0);
+	least = cost;
+	while (cost > limit + OB_MIB) {
+		uint64_t now = bed_stats(bed).cost_bytes;
+
+		assert_in_range(now, 0, least + 2 * OB_MIB); /* what reclaim itself needs for a moment */
+		least = OB_MIN(least, now);
+		cost = now;
+		began = ob_load(&toucher.touched);
+		nanosleep(&(struct timespec){ .tv_nsec = OB_NS_PER_MS }, NULL);
+	}
+	ob_store(&toucher.stop, 1);
+	print_message("# %u pages were touched meanwhile\n", began);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	pthread_join(toucher.thread, NULL);
+	assert_true(began >= MIB_PAGES);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, HANG_MS));
+	bed_assert_ok(bed, ram_check_all(old));
+	bed_assert_ok(bed, ram_check_all(new));
+	bed_free(bed);
+	ram_free(old);
+	ram_free(new);
+}
+
 static void compressible_memory_stays_out_of_the_store_where_it_fits(void **state)
 {
 	struct bed *bed = bed_new(48 * OB_MIB, 1);
@@ -238,6 +301,22 @@ static void compressible_memory_stays_out_of_the_store_where_it_fits(void **stat
 	bed_assert_ok(bed, ram_check_all(ram));
 	bed_free(bed);
 	ram_free(ram);
+}
+
+/* Housekeeping has judged all that was lifted: it will not judge it later. */
+static int all_was_judged(void *context)
+{
+	struct ob_engine *engine = context;
+
+	ob_reclaim_kick(engine);
+	return ob_load(&engine->counters.lifted_pages) - ob_load(&engine->house.last_lifted) < 1024;
+}
+
+/* What comes along because it costs nothing hides what comes along for other reasons. */
+static void bring_none_along(struct bed *bed)
+{
+	bed_assert_ok(bed, account_wait(all_was_judged, bed->engine, HANG_MS));
+	ob_store(&bed->engine->around, 1);
 }
 
 /* Looks at a page of the region. */
@@ -273,7 +352,7 @@ static uint64_t faults_to_come_back(uint32_t pages)
 	ram_write_all(ram, PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 160 * OB_MIB));
-	ob_store(&bed->engine->around, 1);
+	bring_none_along(bed);
 	before = bed_stats(bed);
 	for (uint32_t i = 0; i < pages; i++)
 		look_at(bed, ram, order[i]);
@@ -306,10 +385,13 @@ static void what_it_asks_for_everywhere_comes_alone(void **state)
 static unsigned in_place(const struct bed *bed, unsigned chunk)
 {
 	const uint64_t *words = &bed->engine->region[0].words[(size_t)chunk * OB_CHUNK_PAGES];
+	pthread_mutex_t *lock = &bed->engine->region[0].chunks[chunk].lock;
 	unsigned n = 0;
 
+	pthread_mutex_lock(lock);
 	for (unsigned i = 0; i < OB_CHUNK_PAGES; i++)
-		n += ob_page_state(ob_load(&words[i])) == OB_PAGE_RESIDENT;
+		n += ob_page_state(words[i]) == OB_PAGE_RESIDENT;
+	pthread_mutex_unlock(lock);
 	return n;
 }
 
@@ -331,7 +413,7 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 16 * OB_MIB));
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
 	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 2 * MIB * OB_MIB));
-	ob_store(&bed->engine->around, 1);
+	bring_none_along(bed);
 	for (unsigned c = 0; c + 1 < CHUNKS; c += 2) {
 		uint64_t first = (uint64_t)c * OB_CHUNK_PAGES;
 
@@ -340,6 +422,8 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 		for (unsigned i = 0; i < LEAST + c / 2; i++)
 			look_at(bed, ram, first + i * STEP);
 		look_at(bed, ram, first + OB_CHUNK_PAGES - BEFORE_END);
+		/* Who faulted goes on before the worker is done with its chunk. */
+		assert_true(in_place(bed, c) > 0);
 		assert_int_equal(in_place(bed, c + 1), 0);
 		judged++;
 	}
@@ -349,6 +433,23 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 	assert_int_equal(bed_stats(bed).internal_errors, 0);
 	bed_free(bed);
 	ram_free(ram);
+}
+
+/* Budgets are divided often: what has been learnt of the bench is not forgotten by that. */
+static void the_bench_keeps_its_part_of_the_limit(void **state)
+{
+	struct bed *bed = bed_new(96 * OB_MIB, 0);
+
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	ob_store(&bed->engine->bench_target_pages, 24 * MIB_PAGES);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 48 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 48 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 12 * OB_MIB);
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 0));
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 160 * OB_MIB));
+	assert_int_equal(bed_stats(bed).bench_target_bytes, 20 * OB_MIB);
+	bed_free(bed);
 }
 
 static void zero_pages_cost_nothing(void **state)
@@ -390,10 +491,12 @@ int main(void)
 		cmocka_unit_test(holds_on_slow_storage_by_holding_players_back),
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
+		cmocka_unit_test(a_guest_goes_on_while_it_comes_down),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(what_it_asks_for_everywhere_comes_alone),
+		cmocka_unit_test(the_bench_keeps_its_part_of_the_limit),
 		cmocka_unit_test(zero_pages_cost_nothing),
 		cmocka_unit_test(tables_are_small),
 	};

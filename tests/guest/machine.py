@@ -535,6 +535,15 @@ class Machine:
     def stats(self):
         return self.host.json("stats", self.name)
 
+    def fresh_stats(self):
+        """By a report of the machine's agent, of which there is one a second, that is not older than this call."""
+        asked = time.monotonic()
+
+        def look():
+            stats = self.stats()
+            return stats if stats["age_ms"] / 1000 < time.monotonic() - asked else None
+        return wait_until(look, f"{self.name} reports")
+
     def wait_stats(self, condition, what, timeout=PATIENCE):
         """Polls `overbook stats` until condition(stats) holds for its "stats" object."""
         def look():
@@ -574,7 +583,7 @@ class Machine:
 
     def expect_evicted(self):
         """Pages were really away, and really came back."""
-        s = self.stats()["stats"]
+        s = self.fresh_stats()["stats"]
         evicted = s["zero_bytes"] + s["compressed_bytes"] + s["swapped_bytes"]
         faults = s["faults_bench"] + s["faults_zero"] + s["faults_compressed"] + s["faults_swapped"]
         assert evicted > 0 and faults > 0, f"{self.name}: {evicted} bytes are evicted and {faults} faults were served: nothing is shown"

@@ -60,7 +60,7 @@ def unreadable(kind, fault):
         machine.wait_said("the page has been read after all")
         harness.wait_until(lambda: monitor.command("query-status")["status"] == "paused", "the machine is paused")
         monitor.wait_event("STOP")
-        assert machine.stats()["stats"]["swap_read_errors"] > 0
+        assert machine.fresh_stats()["stats"]["swap_read_errors"] > 0
         tap.comment(stopped[0])
         monitor.command("cont")
         machine.wait_progress(2000)
@@ -119,7 +119,7 @@ def troubled_kernel(host):
     machine.wait_ready()
     machine.wait_progress(10000)
     machine.check()
-    s = machine.stats()["stats"]
+    s = machine.fresh_stats()["stats"]
     assert s["compressed_pages"] > 0 and s["swap_out_pages"] > 0, s
 
 
@@ -132,7 +132,7 @@ def short_of_swap(host):
     machine.wait_stats(lambda s: s["compressed_bytes"] > 0, "pages are compressed")
     machine.wait_progress(5000)
     machine.check()
-    assert machine.stats()["stats"]["swapped_bytes"] == 0
+    assert machine.fresh_stats()["stats"]["swapped_bytes"] == 0
 
 
 def pretend_without(feature):

@@ -96,7 +96,7 @@ def tell(when, machines):
 def check_all(machines):
     for machine in machines:
         machine.check()
-        s = machine.stats()["stats"]
+        s = machine.fresh_stats()["stats"]
         assert s["internal_errors"] == 0 and s["degraded"] == 0, s
 
 

@@ -57,7 +57,7 @@ def check_all(machines):
     """Every page is read, by which it is shared no more."""
     for machine in machines:
         machine.check()
-        s = machine.stats()["stats"]
+        s = machine.fresh_stats()["stats"]
         assert s["internal_errors"] == 0 and s["degraded"] == 0, s
         # A page that is written after it was offered is the only reason to refuse the slot that has its hash.
         assert s["share_refused_pages"] <= s["share_adopted_pages"] // 100, s

@@ -62,7 +62,7 @@ def outlived(host):
         machine.wait_ready()
         machine.wait_progress(2000)
         machine.check()
-        s = machine.stats()["stats"]
+        s = machine.fresh_stats()["stats"]
         assert s["internal_errors"] == 0, f"{s['internal_errors']} internal errors: {machine.said()}"
         neighbour.check()
         neighbour.expect_limit_held()

@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,6 +173,36 @@ static const char three[] =
 	"'resident_bytes':268435456,'shared_bytes':268435456,'swapped_bytes':268435456,'working_set_bytes':null},"
 	"{'name':'c','pid':3,'state':'stopped','cause':'page 7 cannot be read','ram_bytes':536870912,'cost_bytes':536870912,"
 	"'limit_bytes':268435456,'target_bytes':268435456,'over_limit_bytes':268435456,'degraded':2,'resident_bytes':1073741824}]}";
+
+static void take_pressure(unsigned long now_ms, const char *some_us)
+{
+	char text[512];
+
+	snprintf(text, sizeof(text), "{'now_ms':%lu,'machines':[],'host':{'total_bytes':2048,'available_bytes':1024,'pressure_some_us':%s}}", now_ms, some_us);
+	assert_int_equal(take(text), 0);
+}
+
+static void the_host_waits_for_a_part_of_the_time(void **state)
+{
+	take_pressure(10000, "5000000");
+	assert_true(top.host.total_bytes == 2048 && top.host.available_bytes == 1024 && top.host.waits < 0);
+	take_pressure(12000, "5500000");
+	assert_true(fabs(top.host.waits - 0.25) < 1e-9);
+	/* Too soon to tell; what has come meanwhile is in the next. */
+	take_pressure(12001, "5501000");
+	assert_true(fabs(top.host.waits - 0.25) < 1e-9);
+	take_pressure(14000, "5900000");
+	assert_true(fabs(top.host.waits - 0.2) < 1e-9);
+	take_pressure(16000, "9900000");
+	assert_true(fabs(top.host.waits - 1) < 1e-9);
+	/* Another host, or a kernel that does not tell. */
+	take_pressure(18000, "1");
+	assert_true(top.host.waits < 0);
+	take_pressure(20000, "null");
+	assert_true(top.host.waits < 0);
+	take_pressure(22000, "7");
+	assert_true(top.host.waits < 0);
+}
 
 static void released_machines_run(void **state)
 {
@@ -494,6 +525,7 @@ int main(void)
 		cmocka_unit_test_teardown(the_past_is_a_ring, reset),
 		cmocka_unit_test_teardown(what_is_no_list_changes_nothing, reset),
 		cmocka_unit_test_teardown(nonsense_is_taken_as_nothing, reset),
+		cmocka_unit_test_teardown(the_host_waits_for_a_part_of_the_time, reset),
 		cmocka_unit_test_teardown(released_machines_run, reset),
 		cmocka_unit_test_teardown(rows_are_sorted_by_any_key, reset),
 		cmocka_unit_test_teardown(bars_show_where_memory_is, reset),
