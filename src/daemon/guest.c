@@ -271,7 +271,8 @@ static const char *kind_name(uint32_t kind)
 {
 	static const char *const names[] = {
 		[OB_GUEST_KIND_LIBRARY] = "library", [OB_GUEST_KIND_REDIS] = "redis", [OB_GUEST_KIND_MARIADB] = "mariadb",
-		[OB_GUEST_KIND_MEMCACHED] = "memcached",
+		[OB_GUEST_KIND_MEMCACHED] = "memcached", [OB_GUEST_KIND_POSTGRESQL] = "postgresql",
+		[OB_GUEST_KIND_JVM] = "jvm",
 	};
 
 	return kind < OB_ARRAY_LEN(names) && names[kind] ? names[kind] : "other";

@@ -169,17 +169,24 @@ static bool is_anothers(unsigned i, const struct stat *st)
 	return false;
 }
 
+/* One that is known by its process is looked for by its adaptor: a user's processes can make who looks at them wait. */
+static bool is_there(unsigned i)
+{
+	struct stat st;
+
+	return adaptors.item[i].service.adaptor->find || (find_socket(i, &st) && !is_anothers(i, &st));
+}
+
 void ob_adaptors_turn(void)
 {
 	uint64_t now_ns = ob_now_ns();
-	struct stat st;
 
 	if (now_ns < adaptors.look_ns)
 		return;
 	adaptors.look_ns = now_ns + LOOK_NS;
 	reap();
 	for (unsigned i = 0; i < adaptors.n; i++)
-		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && find_socket(i, &st) && !is_anothers(i, &st))
+		if (!adaptors.item[i].pid && now_ns >= adaptors.item[i].next_ns && is_there(i))
 			start(i);
 }
 

@@ -9,6 +9,8 @@
  *     absent --its socket is there--> running --the adaptor ends--> waiting, 1 s at first, twice as long each time it did not live for a minute,
  *                                                                   60 s at most --> absent
  *
+ * A server that has no such socket is looked for by its adaptor, which runs without it.
+ *
  * What all servers have in common is in serve.c: a limit that can be changed while they run, and how much they use. Shrinking is to set the limit to
  * what was used when memory was first asked for, less the target; what is given is what is used less since then, by the server's own count,
  * and what clients.c sees gone from its process.
@@ -40,9 +42,10 @@ struct ob_service {
 	char name[OB_GUEST_NAME_MAX + 1];
 	const struct ob_adaptor *adaptor;
 	char socket[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char process[128];    /* an argument of its process, for those that are known by that */
 	uint64_t floor_bytes; /* of what it uses, is left to it */
 	uint32_t pain;
-	char user[64];          /* "": the usual one */
+	char user[64];          /* "": the usual one; of those that are known by their process, a number, "": any */
 	char password_path[256]; /* "": none */
 };
 
@@ -50,6 +53,7 @@ struct ob_service {
 struct ob_server_sizes {
 	uint64_t limit_bytes; /* 0: it has none */
 	uint64_t used_bytes;  /* of what the limit bounds */
+	uint64_t least_bytes; /* no smaller limit does anything */
 	bool can_shrink;      /* what is above a smaller limit goes, and nothing else happens */
 };
 
@@ -57,6 +61,9 @@ struct ob_server_sizes {
 struct ob_server {
 	const struct ob_service *service;
 	int fd;
+	pid_t pid; /* of its process; 0: not known */
+	int pidfd; /* -1: not known */
+	uint64_t asked_ns; /* when something was said to it last */
 	size_t used; /* of in */
 	uint8_t in[65536];
 	uint64_t grain_bytes; /* of a limit */
@@ -67,20 +74,21 @@ struct ob_server {
 
 /*
  * A kind of server. All return 0 or -errno with the reason: -EACCES (it does not let us in), -EPERM (nor do that), -ETIMEDOUT, -ECONNRESET,
- * -EPROTO (it says what cannot be understood), -EAGAIN (later).
+ * -EPROTO (it says what cannot be understood), -EAGAIN (later), -EOPNOTSUPP (from look: it can give nothing; what it uses is told where it is known).
  */
 struct ob_adaptor {
 	const char *name;
 	enum ob_guest_kind kind;
 	const char *sockets[4]; /* where to look for it; NULL at the end */
+	pid_t (*find)(const struct ob_service *service); /* its process, where it has no such socket; may be NULL */
 	uint64_t floor_bytes;
 	uint32_t pain;
-	int (*greet)(struct ob_server *server, struct ob_error *err); /* after connect() */
+	int (*greet)(struct ob_server *server, struct ob_error *err); /* its socket is connected, or its process was found */
 	int (*look)(struct ob_server *server, struct ob_server_sizes *ret_sizes, struct ob_error *err);
 	int (*set_limit)(struct ob_server *server, uint64_t bytes, struct ob_error *err);
 	int (*let_go)(struct ob_server *server, struct ob_error *err); /* what is free, to the kernel; may be NULL */
 };
-extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached;
+extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached, ob_postgresql, ob_jvm;
 
 /* --- config.c --- */
 
@@ -116,6 +124,10 @@ int ob_adaptor_serve(const struct ob_service *service, int fd, const char *state
 int ob_server_send(struct ob_server *server, const void *data, size_t size, struct ob_error *err) OB_MUST_CHECK;
 /* Reads more; the caller has looked at what is in server->in. */
 int ob_server_more(struct ob_server *server, struct ob_error *err) OB_MUST_CHECK;
+/* Connects to a socket: server->fd. */
+int ob_server_connect(struct ob_server *server, const char *path, struct ob_error *err) OB_MUST_CHECK;
+/* Whether its process has ended, as far as that is known. */
+bool ob_server_has_ended(const struct ob_server *server);
 /* Drops the first bytes of what has come. */
 void ob_server_drop(struct ob_server *server, size_t bytes);
 /* A number of bytes in decimal, and nothing else: 0 or -EPROTO. In parse.c. */

@@ -215,12 +215,25 @@ static void introduce(struct client *client, const struct ob_guest_app *said)
 	ob_log_limited(OB_LOG_INFO, "application \"%s\" (pid %d) is here", client->app.name, (int)client->pid);
 }
 
+/* Whether two lines of the configuration have led to one JVM. Of other servers the sockets are compared before. */
+static bool is_known_otherwise(const struct client *client, pid_t pid)
+{
+	for (unsigned i = 0; client->adaptor == OB_GUEST_KIND_JVM && i < OB_CLIENTS_MAX; i++)
+		if (is_known(&clients.client[i]) && clients.client[i].adaptor == OB_GUEST_KIND_JVM && clients.client[i].pid == pid)
+			return true;
+	return false;
+}
+
 static void take_app(struct client *client, const struct ob_guest_msg *msg)
 {
 	const struct ob_guest_app *said = &msg->app;
 
 	if (!client->app.app && ob_clients_count() >= OB_GUEST_APPS_MAX) {
 		remove_client(client, "there is no room for another application");
+		return;
+	}
+	if (!client->app.app && is_known_otherwise(client, (pid_t)said->pid)) {
+		remove_client(client, "another adaptor speaks with that process");
 		return;
 	}
 	if (!client->app.app)

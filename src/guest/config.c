@@ -18,13 +18,13 @@
 
 #define FILE_MAX 16384
 
-const struct ob_adaptor *const ob_adaptor_kinds[] = { &ob_redis, &ob_mariadb, &ob_memcached, NULL };
+const struct ob_adaptor *const ob_adaptor_kinds[] = { &ob_redis, &ob_mariadb, &ob_memcached, &ob_postgresql, &ob_jvm, NULL };
 
 void ob_service_init(struct ob_service *service, const struct ob_adaptor *adaptor)
 {
 	*service = (struct ob_service){ .adaptor = adaptor, .floor_bytes = adaptor->floor_bytes, .pain = adaptor->pain };
 	snprintf(service->name, sizeof(service->name), "%s", adaptor->name);
-	snprintf(service->socket, sizeof(service->socket), "%s", adaptor->sockets[0]);
+	snprintf(service->socket, sizeof(service->socket), "%s", adaptor->sockets[0] ? adaptor->sockets[0] : "");
 }
 
 static int check_owner(const char *path, mode_t forbidden, const char *what, struct ob_error *err)
@@ -53,6 +53,12 @@ static int set_value(struct ob_service *service, const char *key, const char *va
 
 	if (!strcmp(key, "socket"))
 		return set_path(key, value, service->socket, sizeof(service->socket), err);
+	if (!strcmp(key, "process")) {
+		if (!*value || strlen(value) >= sizeof(service->process))
+			return ob_error_set(err, EINVAL, "process=\"%s\" is not an argument of at most %zu bytes", value, sizeof(service->process) - 1);
+		snprintf(service->process, sizeof(service->process), "%s", value);
+		return 0;
+	}
 	if (!strcmp(key, "password-file")) {
 		int r = set_path(key, value, service->password_path, sizeof(service->password_path), err);
 
@@ -75,7 +81,7 @@ static int set_value(struct ob_service *service, const char *key, const char *va
 					    sizeof(service->user) - 1);
 		snprintf(service->user, sizeof(service->user), "%s", value);
 	} else {
-		return ob_error_set(err, EINVAL, "\"%s\" is not known: there are socket, floor, pain, name, user and password-file", key);
+		return ob_error_set(err, EINVAL, "\"%s\" is not known: there are socket, process, floor, pain, name, user and password-file", key);
 	}
 	return 0;
 }
@@ -84,6 +90,7 @@ static int read_service(struct ob_guest_config *config, const struct ob_adaptor 
 {
 	struct ob_service *service = &config->service[config->n];
 	char *at = NULL;
+	uint64_t uid;
 
 	if (config->n == OB_SERVICES_MAX)
 		return ob_error_set(err, E2BIG, "there are more than %d servers", OB_SERVICES_MAX);
@@ -99,6 +106,10 @@ static int read_service(struct ob_guest_config *config, const struct ob_adaptor 
 		if (r < 0)
 			return r;
 	}
+	if (adaptor->find ? !service->process[0] || service->socket[0] : service->process[0] != '\0')
+		return ob_error_set(err, EINVAL, "%s is known by %s=, and by nothing else", adaptor->name, adaptor->find ? "process" : "socket");
+	if (adaptor->find && service->user[0] && (ob_server_parse_bytes(service->user, &uid) < 0 || uid >= UINT32_MAX))
+		return ob_error_set(err, EINVAL, "user=\"%s\" is not a user's number", service->user);
 	config->n++;
 	return 0;
 }
@@ -121,7 +132,7 @@ static int read_line(struct ob_guest_config *config, char *line, struct ob_error
 		config->discover = !strcmp(word, "on");
 		return 0;
 	}
-	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached and discover", word);
+	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached, postgresql, jvm and discover", word);
 }
 
 int ob_guest_config_read(const char *path, bool may_miss, struct ob_guest_config *ret_config, struct ob_error *err)

@@ -5,7 +5,8 @@
  *     main.c     options, set-up, the loop
  *     port.c     the virtio-serial port: what the host says, and what it is told
  *     clients.c  the applications: their sockets, what they say, what they are told, whether it is so
- *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, config.c; redis.c, mariadb.c, memcached.c
+ *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, config.c; redis.c, mariadb.c, memcached.c, postgresql.c,
+ *                jvm.c (with attach.c)
  *     memory.c   what the kernel says of the guest's memory, and of a process's
  *
  * Both sides are hostile. The host's words are frames of one size with two numbers in them; nothing that it says is a path, a name or a command, and no

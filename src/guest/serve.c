@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -38,6 +39,7 @@ int ob_server_send(struct ob_server *server, const void *data, size_t size, stru
 {
 	int r = ob_write_full(server->fd, data, size);
 
+	server->asked_ns = ob_now_ns();
 	if (r == -EAGAIN)
 		r = -ETIMEDOUT;
 	return r < 0 ? ob_error_sys(err, -r, "cannot ask it") : 0;
@@ -49,6 +51,8 @@ int ob_server_more(struct ob_server *server, struct ob_error *err)
 
 	if (server->used == sizeof(server->in))
 		return ob_error_set(err, EPROTO, "an answer of more than %zu bytes", sizeof(server->in));
+	if (ob_now_ns() >= server->asked_ns + PATIENCE_MS * OB_NS_PER_MS)
+		return ob_error_set(err, ETIMEDOUT, "its answer takes more than %d s", PATIENCE_MS / 1000);
 	n = recv(server->fd, server->in + server->used, sizeof(server->in) - server->used, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return ob_error_set(err, ETIMEDOUT, "it has not answered for %d s", PATIENCE_MS / 1000);
@@ -80,21 +84,59 @@ int ob_server_secret(const struct ob_server *server, char *ret_secret, struct ob
 	return strlen(ret_secret) == (size_t)r && !strpbrk(ret_secret, "\r\n") ? 0 : ob_error_set(err, EINVAL, "\"%s\" is not a line", path);
 }
 
-static int connect_server(struct ob_error *err)
+bool ob_server_has_ended(const struct ob_server *server)
+{
+	struct pollfd fd = { .fd = server->pidfd, .events = POLLIN };
+
+	return poll(&fd, 1, 0) == 1;
+}
+
+int ob_server_connect(struct ob_server *server, const char *path, struct ob_error *err)
 {
 	const struct timeval patience = { .tv_sec = PATIENCE_MS / 1000 };
 	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	struct ob_server *server = &self.server;
-	struct ucred peer;
-	socklen_t size = sizeof(peer);
 
-	memcpy(addr.sun_path, server->service->socket, sizeof(addr.sun_path));
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	server->asked_ns = ob_now_ns();
 	server->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (server->fd < 0 || setsockopt(server->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) < 0 ||
 	    setsockopt(server->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0 ||
-	    connect(server->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || getsockopt(server->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return ob_error_sys(err, errno, "cannot connect to \"%s\"", server->service->socket);
-	self.app.pid = peer.pid > 0 ? (uint32_t)peer.pid : 0;
+	    connect(server->fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
+		return ob_error_sys(err, errno, "cannot connect to \"%s\"", path);
+	return 0;
+}
+
+static int connect_socket(const char *path, pid_t *ret_pid, struct ob_error *err)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	int r = ob_server_connect(&self.server, path, err);
+
+	if (r == 0 && getsockopt(self.server.fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		r = ob_error_sys(err, errno, "cannot see who listens on \"%s\"", path);
+	if (r == 0)
+		*ret_pid = OB_MAX(peer.pid, 0);
+	return r;
+}
+
+/* Waits for its process, where it is known by that. 0: overbook-guest does not wait any more, which has an end for those who have not said who they are. */
+static pid_t wait_process(const struct ob_service *service)
+{
+	struct pollfd fd = { .fd = self.fd };
+	pid_t pid = service->adaptor->find(service);
+
+	while (!pid && poll(&fd, 1, REST_MS) == 0)
+		pid = service->adaptor->find(service);
+	return pid;
+}
+
+static int greet_server(pid_t pid, struct ob_error *err)
+{
+	struct ob_server *server = &self.server;
+
+	server->pid = pid;
+	server->pidfd = pid ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	self.app.pid = (uint32_t)pid;
 	return server->service->adaptor->greet(server, err);
 }
 
@@ -193,6 +235,7 @@ static int shrink(uint64_t give_bytes, struct ob_error *err)
 		return r;
 	limit = ob_less(self.base_bytes, give_bytes);
 	limit = OB_MAX(limit, floor);
+	limit = OB_MAX(limit, sizes.least_bytes);
 	if (self.original_bytes)
 		limit = OB_MIN(limit, self.original_bytes);
 	self.has_come = false;
@@ -247,26 +290,32 @@ static bool has_refused(const struct ob_guest_msg *msg)
 static int look(void)
 {
 	const struct ob_adaptor *adaptor = self.server.service->adaptor;
-	uint64_t floor = self.server.service->floor_bytes;
 	struct ob_server_sizes sizes = { 0 };
 	struct ob_error err = { 0 };
+	uint64_t floor;
 	int r = adaptor->look(&self.server, &sizes, &err);
+	bool is_down = sizes.used_bytes <= self.limit_bytes + self.server.grain_bytes;
 
-	if (r == 0 && self.app.target_bytes && adaptor->let_go && !self.has_come)
+	if (r == 0 && self.app.target_bytes && adaptor->let_go && !self.has_come) {
 		r = adaptor->let_go(&self.server, &err);
+		/* What has gone is said at once: clients.c measures an adaptor that is new from what it says then. */
+		if (r == 0)
+			r = adaptor->look(&self.server, &sizes, &err);
+	}
 	if (r < 0 || !self.app.target_bytes || !(self.app.flags & OB_GUEST_APP_FINAL) || !self.app.status)
 		note(r, &err);
-	if (r < 0)
+	if (r < 0 && r != -EOPNOTSUPP)
 		return has_ended(r) ? r : 0;
+	floor = OB_MAX(self.server.service->floor_bytes, sizes.least_bytes);
 	self.app.used_bytes = sizes.used_bytes;
 	self.app.could_bytes = sizes.can_shrink ? ob_less(self.app.target_bytes ? self.base_bytes : sizes.used_bytes, floor) : 0;
-	if (!self.app.target_bytes)
+	if (!self.app.target_bytes || r < 0)
 		return 0;
 	self.app.given_bytes = ob_less(self.base_bytes, sizes.used_bytes);
 	/* Once it is down to its limit, and has let go of it, it will not come nearer. */
 	if (self.has_come)
 		self.app.flags |= OB_GUEST_APP_FINAL;
-	self.has_come = sizes.used_bytes <= self.limit_bytes + self.server.grain_bytes;
+	self.has_come = is_down;
 	return 0;
 }
 
@@ -337,15 +386,25 @@ static void stay_refused(int r)
 int ob_adaptor_serve(const struct ob_service *service, int fd, const char *state_dir)
 {
 	struct ob_error err = { 0 };
-	int r;
+	pid_t pid = 0;
+	int r = 0;
 
 	self.server.service = service;
+	self.server.fd = -1;
 	self.fd = fd;
 	self.app.kind = service->adaptor->kind;
 	self.app.pain = service->pain;
 	memcpy(self.app.name, service->name, sizeof(self.app.name));
 	snprintf(self.state_path, sizeof(self.state_path), "%s/%s.state", state_dir, service->name);
-	r = connect_server(&err);
+	if (service->adaptor->find) {
+		pid = wait_process(service);
+		if (!pid)
+			return 0;
+	} else {
+		r = connect_socket(service->socket, &pid, &err);
+	}
+	if (r == 0)
+		r = greet_server(pid, &err);
 	if (r < 0) {
 		note(r, &err);
 		stay_refused(r);

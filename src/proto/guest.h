@@ -57,7 +57,14 @@ enum ob_guest_type {
 	OB_GUEST_TARGET = 17,
 };
 
-enum ob_guest_kind { OB_GUEST_KIND_LIBRARY = 1, OB_GUEST_KIND_REDIS = 2, OB_GUEST_KIND_MARIADB = 3, OB_GUEST_KIND_MEMCACHED = 4 };
+enum ob_guest_kind {
+	OB_GUEST_KIND_LIBRARY = 1,
+	OB_GUEST_KIND_REDIS = 2,
+	OB_GUEST_KIND_MARIADB = 3,
+	OB_GUEST_KIND_MEMCACHED = 4,
+	OB_GUEST_KIND_POSTGRESQL = 5,
+	OB_GUEST_KIND_JVM = 6,
+};
 
 #define OB_GUEST_HAS_PRESSURE 1u /* of memory.flags */
 #define OB_GUEST_APP_FINAL    1u /* of app.flags */

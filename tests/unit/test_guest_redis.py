@@ -270,11 +270,13 @@ def configurations_are_checked():
         def run(*words):
             return subprocess.run([GUEST, *words], capture_output=True, text=True, timeout=20)
         for line, wrong in (
-                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached and discover'), ("discover maybe", '"on" or "off"'),
+                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached, postgresql, jvm and discover'), ("discover maybe", '"on" or "off"'),
                 ("redis floor", "not KEY=VALUE"), ("redis floor=x", 'floor="x" is not a size'), ("redis pain=101", "from 0 to 100"),
                 ("redis pain=", "from 0 to 100"), ("redis pain=1x", "from 0 to 100"),
                 ("redis name=a/b", "name="), ("redis socket=x", "absolute path"), ("redis user=a;b", "user="), ("redis colour=red", '"colour" is not known'),
-                ("redis password-file=/nonesuch", "/nonesuch"), ("\n".join(["redis"] * 9), "more than 8")):
+                ("redis password-file=/nonesuch", "/nonesuch"), ("redis process=x", "known by socket="),
+                ("jvm", "known by process="), ("jvm process=x socket=/x", "known by process="), ("jvm process=" + "x" * 128, "at most 127"), ("jvm process=x user=me", "not a user's number"),
+                ("jvm process=x user=4294967295", "not a user's number"), ("\n".join(["redis"] * 9), "more than 8")):
             world.config(line)
             done = run(*world.guest.args, "--socket", world.guest.socket)
             assert done.returncode == 2 and wrong in done.stderr and done.stderr.count("\n") == 1, (line, done)
