@@ -147,7 +147,7 @@ static int fill_zero(struct ob_engine *engine, struct ob_place *place, unsigned 
 
 static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	uint64_t end = OB_MIN(place->page + ob_fault_window(engine, place), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + ob_fault_window(engine, place, 1), ob_place_end(place));
 	int is_zero = ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_ZERO;
 	unsigned n;
 	int r;
@@ -174,7 +174,7 @@ static int serve_zero(struct ob_engine *engine, struct ob_place *place, struct o
 /* Moves the page back, with neighbours. Returns how many pages came, or -errno. */
 static int return_around(struct ob_engine *engine, struct ob_place *place)
 {
-	uint64_t end = OB_MIN(place->page + OB_MAX(ob_fault_window(engine, place), BENCH_AROUND), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + ob_fault_window(engine, place, BENCH_AROUND), ob_place_end(place));
 	int n;
 
 	if (ob_chunk_is_whole(place->chunk)) {
@@ -424,7 +424,7 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 	struct ob_engine *engine = worker->engine;
 	enum ob_page_state state = ob_page_state(*ob_place_word(place, place->page));
 	int is_swapped = state == OB_PAGE_SWAPPED;
-	unsigned window = ob_fault_window(engine, place);
+	unsigned window = ob_fault_window(engine, place, 1);
 	uint64_t fetched_ns = locked_ns;
 	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
@@ -471,7 +471,7 @@ static int serve_present(struct ob_engine *engine, struct ob_place *place)
 static int serve_written(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
-	unsigned window = ob_fault_window(engine, place);
+	unsigned window = ob_fault_window(engine, place, 1);
 	uint64_t fetched_ns = locked_ns;
 	int r = ob_mapped_break(engine, place, window);
 

@@ -5,7 +5,7 @@
  * Theory of operation. A fault costs two switches of threads, so the number of faults decides how fast a guest is that needs
  * what was evicted; but what comes along in vain takes the room of something else.
  *
- *     in sequence   a fault just behind what the window had the last one of its chunk bring doubles it, any other one halves it; a chunk
+ *     in sequence   a fault just behind what the last one of its chunk brought doubles the window, any other one halves it; a chunk
  *                   that is entered from the one below it, whose window was large, starts with that
  *     at no cost    when what is evicted does not come back (housekeeping.c) room for neighbours costs nothing
  *     in a rush     when the guest turns to other memory, whatever its order there: when what it asks for back lies so close together
@@ -15,8 +15,8 @@
  *                   faults. A guest that needs more than its limit at random shows no such places. Only what was evicted counts: what
  *                   comes back from the bench was wanted all the time, and of what was never used nobody knows whether it will be
  *
- * The largest of the three counts, up to what a machine of that size may bring at a time. A chunk keeps the first alone as its window: while
- * another one brings more than that, a fault behind it is not seen to be in sequence.
+ * The largest of the three counts, up to what a machine of that size may bring at a time. A chunk keeps the first alone as its window, and
+ * beside it what was brought, for whatever reason.
  */
 #include "engine/internal.h"
 
@@ -58,18 +58,20 @@ static int was_evicted(enum ob_page_state state)
 	return state == OB_PAGE_ZERO || state == OB_PAGE_COMPRESSED || state == OB_PAGE_SWAPPED || state == OB_PAGE_SHARED;
 }
 
-unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place)
+unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place, unsigned least)
 {
 	struct ob_chunk *chunk = place->chunk;
-	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window, rush = 1;
+	unsigned at = (unsigned)(place->page - place->chunk_first), window = chunk->window, last = chunk->last_fault, rush = 1;
 
 	if (was_evicted(ob_page_state(*ob_place_word(place, place->page))))
 		rush = rush_of(engine, chunk);
-	if (at > chunk->last_fault && at <= (unsigned)chunk->last_fault + window + window / 2)
+	if (at > last && at <= last + chunk->brought + chunk->brought / 2u)
 		window = OB_MIN(2u * window, OB_WINDOW_MAX);
 	else
 		window = OB_MAX(window / 2u, at < ENTRY_PAGES ? entry_window(place) : 1);
 	ob_store(&chunk->window, (uint8_t)window);
 	ob_store(&chunk->last_fault, (uint16_t)at);
-	return OB_MIN(OB_MAX(OB_MAX(window, rush), ob_load(&engine->around)), ob_load(&engine->window_max));
+	window = OB_MIN(OB_MAX(OB_MAX(window, rush), ob_load(&engine->around)), ob_load(&engine->window_max));
+	chunk->brought = (uint8_t)OB_MIN(OB_MAX(window, least), (unsigned)UINT8_MAX);
+	return OB_MAX(window, least);
 }

@@ -58,7 +58,8 @@ struct ob_chunk {
 	uint16_t last_fault;   /* page number in the chunk */
 	uint16_t rush;         /* evicted pages that have come back in a row, and */
 	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_window.c */
-	uint8_t window;        /* pages that a fault brings along: 1 to OB_WINDOW_MAX */
+	uint8_t window;        /* pages that a fault in sequence brings along: 1 to OB_WINDOW_MAX */
+	uint8_t brought;       /* that the last fault was to bring along, for whatever reason */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
 	uint8_t inexact;       /* some RESIDENT pages may be holes: the kernel could not be asked */
@@ -528,8 +529,8 @@ const void *ob_lift_mutated(const void *page, char *buffer);
 
 /* --- fault_window.c --- */
 
-/* Chunk locked. How many pages a fault on place->page brings, itself included; adapts the chunk's window. */
-unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place);
+/* Chunk locked. How many pages a fault on place->page brings, itself included, at least so many; adapts the chunk's window: not to be asked twice. */
+unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place, unsigned least);
 
 /* --- fault_service.c --- */
 

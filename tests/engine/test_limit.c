@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -220,6 +221,43 @@ static void is_reached_soon_after_it_is_lowered_and_then_held(void **state)
 	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
 	end_sampler(&scene.sampler, 50);
 	end_scene(&scene);
+}
+
+/* From the bench as from elsewhere: who goes on where the last fault had ended gets more each time. */
+static void a_sequence_over_the_bench_takes_few_faults(void **state)
+{
+	enum { CHUNKS = 4 };
+	struct ram *ram = ram_new(CHUNKS * OB_CHUNK_PAGES, 0x8f);
+	struct bed *bed;
+	uint64_t faults;
+
+	bed_active_watch_ms = BED_NO_SAMPLES;
+	bed = bed_new(64 * OB_MIB, 0);
+	bed_active_watch_ms = 0;
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, CHUNKS * OB_CHUNK_SIZE, &bed->err));
+	assert_int_equal(madvise(ram->base, CHUNKS * OB_CHUNK_SIZE, MADV_NOHUGEPAGE), 0);
+	ram_write_all(ram, PATTERN_COMPRESSIBLE);
+	for (uint32_t c = 0; c < CHUNKS; c++) {
+		struct ob_place place;
+
+		pthread_rwlock_rdlock(&bed->engine->regions_lock);
+		ob_place_chunk(bed->engine, 0, c, &place);
+		ob_chunk_lock(place.chunk);
+		if (place.chunk->open)
+			assert_int_equal(ob_chunk_track(bed->engine, &place), 0);
+		assert_int_equal(ob_lift_chunk(bed->engine, &place), OB_CHUNK_PAGES);
+		place.chunk->window = place.chunk->brought = 1;
+		place.chunk->last_fault = 0;
+		ob_chunk_unlock(place.chunk);
+		pthread_rwlock_unlock(&bed->engine->regions_lock);
+	}
+	faults = bed_stats(bed).faults_bench;
+	bed_assert_ok(bed, ram_check_all(ram));
+	faults = bed_stats(bed).faults_bench - faults;
+	print_message("# %llu faults for %u pages\n", (unsigned long long)faults, CHUNKS * (unsigned)OB_CHUNK_PAGES);
+	assert_in_range(faults, CHUNKS, CHUNKS * 16);
+	bed_free(bed);
+	ram_free(ram);
 }
 
 /* Touches new pages, one after the other. */
@@ -491,6 +529,7 @@ int main(void)
 		cmocka_unit_test(holds_on_slow_storage_by_holding_players_back),
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
+		cmocka_unit_test(a_sequence_over_the_bench_takes_few_faults),
 		cmocka_unit_test(a_guest_goes_on_while_it_comes_down),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
