@@ -13,6 +13,8 @@
 #define WAIT_LEAST_NS (10 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define FORGET_WAITS  8
+#define FREE_STEPS    4 /* of free memory, in one */
+#define BLIND_NS      (5 * OB_NS_PER_SEC)
 #define GAP_NS        (2 * OB_NS_PER_SEC) /* after it has given memory back: until that shows */
 #define ARRIVED       OB_MIB              /* so much less than the target is as good as the target */
 #define DOUBT_LEAST   (16 * OB_MIB)
@@ -169,14 +171,27 @@ static bool does_tell(const struct ob_balloon_policy *policy, const struct ob_ba
 /* What the next step may be. */
 static uint64_t get_room(const struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
-	uint64_t step = ob_balloon_step_bytes(view->machine_bytes), available;
+	uint64_t step = ob_balloon_step_bytes(view->machine_bytes), margin = ob_balloon_margin_bytes(view->machine_bytes), available;
 
 	/* After trouble: feeling its way. */
 	if (policy->trouble_ns)
 		step /= 4;
 	if (!get_available(view, &available) || !policy->update_ns)
 		return step / 2;
-	return OB_MIN(step, ob_less(available, ob_balloon_margin_bytes(view->machine_bytes)) / 2);
+	/* What nobody uses is no loss to the guest, once the driver has shown that it gives. */
+	if (!policy->trouble_ns && policy->target_bytes && view->known & OB_GUEST_FREE)
+		step = OB_MAX(step, OB_MIN(FREE_STEPS * step, ob_less(view->free_bytes, margin) / 2));
+	return OB_MIN(step, ob_less(available, margin) / 2);
+}
+
+/* Whether a guest that has never told anything may be asked all the same; the first statistics take a moment. */
+static bool may_be_blind(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
+{
+	if (!view->may_be_blind || policy->update_ns)
+		return false;
+	if (!policy->blind_ns)
+		policy->blind_ns = view->now_ns;
+	return view->now_ns - policy->blind_ns >= BLIND_NS;
 }
 
 static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view *view, uint64_t goal)
@@ -188,7 +203,7 @@ static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 	if (view->now_ns < policy->until_ns || (tells && policy->step_updates == policy->updates))
 		return;
 	/* One that has told and does so no more is in no state to be asked. */
-	if (!tells && (!view->may_be_blind || policy->update_ns)) {
+	if (!tells && !may_be_blind(policy, view)) {
 		policy->state = OB_BALLOON_BLIND;
 		return;
 	}

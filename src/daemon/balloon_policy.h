@@ -7,9 +7,9 @@
  * swapping, and at last by killing. So it is never told the goal; it is led there in steps, and what the guest shows of
  * itself decides about each:
  *
- *     step        1/16 of the machine, 8 MiB to 512 MiB, and never more than half of what the guest has to spare, which
- *                 is what it calls available above the margin. The next one waits until this one has arrived and the
- *                 guest has told of its memory since.
+ *     step        1/16 of the machine, 8 MiB to 512 MiB; after the first half of what is free above the margin, if that is more,
+ *                 up to four times as much: nobody uses that. Never more than half of what the guest has to spare, which is what it calls available above the
+ *                 margin. The next one waits until this one has arrived and the guest has told of its memory since.
  *     margin      1/16 of the machine, 32 MiB to 1 GiB: stays available to the guest
  *     floor       what is left to the guest in any case, by the setting: a bound on the target, whatever anybody says
  *     suffering   available below half of the margin, a MiB a second to its swap or from it, 200 major faults a second.
@@ -22,7 +22,7 @@
  * by itself (the guest's kernel does that when it would kill otherwise) counts as suffering. A guest that says it has
  * given what the host still has (by the engine: what is neither ballooned, never touched nor zero, beyond a quarter) is
  * told after DOUBT_NS to hold what the host has got. Statistics that do not come, or that go back, are no statistics:
- * without them nothing is inflated, unless there never were any and the user has named a size himself. So a guest that
+ * without them nothing is inflated, unless there were none for BLIND (5 s) and the user has named a size himself. So a guest that
  * lies can keep its own memory, which is its right, and can make its own life hard; the limit is kept by the engine in
  * any case.
  *
@@ -81,6 +81,7 @@ struct ob_balloon_policy {
 	uint64_t moved_ns, moved_bytes; /* when the balloon last came nearer to its target, and what it held then */
 	uint64_t doubt_ns;          /* since when more is said to be given than is; 0: it is not */
 	uint64_t most_bytes;        /* that it has held of the present target */
+	uint64_t blind_ns;          /* since when it would grow, had the guest told anything; 0: it has not wanted to */
 	uint64_t step_updates;      /* the guest's statistics at the last step up */
 	uint64_t updates, update_ns; /* the last that were looked at, and when they came; 0: none yet */
 	uint64_t swap_in_bytes, swap_out_bytes, major_faults; /* by them */
