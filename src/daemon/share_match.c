@@ -53,6 +53,7 @@
 
 #define EXPIRE_NS   (10 * OB_NS_PER_SEC)
 #define QUOTA_LEAST 1024u
+#define FUTILE_MAX  8u   /* offers of a machine without room, a message */
 #define ALIKE_MAX   256u /* pages of one machine and one hash in the index */
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
@@ -315,14 +316,19 @@ static bool has_window(const struct ob_sharer *sharer)
 	return !sharer->claims && sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
 }
 
+/* Without room most of what waits is tried in vain: a few at a time, those with a slot among them included. The next message has the next ones. */
 static void start_all(struct ob_sharer *sharer)
 {
-	for (unsigned n = sharer->todo_count; n && is_usable(sharer) && has_window(sharer); n--) {
+	unsigned futile = 0;
+
+	for (unsigned n = sharer->todo_count; n && futile < FUTILE_MAX && is_usable(sharer) && has_window(sharer); n--) {
 		struct ob_offered offered = todo_pop(sharer);
 		enum start started = start(sharer, &offered);
 
-		if (started == NO_ROOM)
+		if (started == NO_ROOM) {
 			(void)todo_push(sharer, &offered);
+			futile++;
+		}
 		if (started == NOT_NOW) {
 			todo_unpop(sharer);
 			break;

@@ -568,14 +568,22 @@ def the_store_is_paid_for_by_the_budget(daemon):
 def without_room_the_store_does_not_grow(daemon):
     one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=32 * MIB, reservation=32 * MIB, step=0) for name in "ab"]
     ready(daemon, one, two)
+    sent = []
     for agent in (one, two):
+        agent.send = lambda data, send=agent.send: (sent.append(1), send(data))
         agent.cost = 32 * MIB
-        agent.pages = {page: content(page + 1) for page in range(100)}
+        agent.pages = {page: content(page + 1) for page in range(1500)}
         agent.offer()
-    daemon.until(lambda: sum(row["no_room"] for row in share(daemon)["machines"]) > 0)
+
+    def futile():
+        return sum(row["no_room"] for row in share(daemon)["machines"])
+    daemon.until(lambda: futile() > 0)
     for _ in range(30):
         daemon.serve()
     assert not one.held and share(daemon)["store_bytes"] == 0
+    # Few are tried in vain at each message, of which it has had so many, and at each of its own seconds.
+    tried, messages = futile(), len(sent)
+    assert tried <= 2 * 8 * (messages + 60), (tried, messages)
 
 
 @with_daemon("--share", "off")
