@@ -72,7 +72,8 @@ static int parse_size(const char *option, const char *text, uint64_t least, uint
 {
 	int r = ob_cli_take_size(option, text, least, most, ret);
 
-	*ret -= *ret % OB_MIB;
+	if (r == 0)
+		*ret -= *ret % OB_MIB;
 	return r;
 }
 

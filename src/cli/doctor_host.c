@@ -163,11 +163,13 @@ static void check_kvm(struct ob_doctor_report *report)
 
 static void check_memory(struct ob_doctor_report *report)
 {
+	uint64_t total_bytes = ob_meminfo("MemTotal");
 	char total[16], available[16];
 
-	ob_doctor_add(report, "memory", OB_DOCTOR_OK, "the host has %s, of which %s are available",
-		      ob_size_format(total, sizeof(total), ob_meminfo("MemTotal")),
-		      ob_size_format(available, sizeof(available), ob_meminfo("MemAvailable")));
+	if (total_bytes)
+		ob_doctor_add(report, "memory", OB_DOCTOR_OK, "the host has %s, of which %s are available",
+			      ob_size_format(total, sizeof(total), total_bytes),
+			      ob_size_format(available, sizeof(available), ob_meminfo("MemAvailable")));
 }
 
 void ob_doctor_check_host(struct ob_doctor_report *report)

@@ -188,7 +188,7 @@ static void orphans_find_a_new_home(void **state)
 struct leaving {
 	unsigned char seen[RAMS][RAM_PAGES];
 	unsigned pages, least; /* that are to leave their slots; how many are waited for */
-	uint64_t scan_pages;
+	uint64_t round;         /* of the scanner's hand, that has begun by then */
 };
 
 static int some_leave(void *context)
@@ -204,7 +204,7 @@ static int some_leave(void *context)
 			leaving->pages += offers[i].class == OB_SHARE_ORPHAN && !*seen;
 			*seen |= offers[i].class == OB_SHARE_ORPHAN;
 		}
-	return leaving->pages >= leaving->least && bed_stats(bed).scan_pages >= leaving->scan_pages;
+	return leaving->pages >= leaving->least && ob_load(&bed->engine->scan.round) >= leaving->round;
 }
 
 static unsigned held_of(uint64_t id)
@@ -218,25 +218,11 @@ static unsigned held_of(uint64_t id)
 	return 0;
 }
 
-/* What has long been as it is is looked at seldom: now it is looked at again at once. */
-static void look_at_all_again(void)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		for (unsigned c = 0; c < RAM_PAGES / OB_CHUNK_PAGES; c++) {
-			struct ob_chunk *chunk = &bed->engine->region[i].chunks[c];
-
-			pthread_mutex_lock(&chunk->lock);
-			ob_store(&chunk->scan_backoff, 0);
-			pthread_mutex_unlock(&chunk->lock);
-		}
-	ob_scan_kick(bed->engine);
-}
-
 /* Another overbookd that has its extents: nothing moves, until it wants one of them to be left. */
 static void what_is_kept_is_no_orphan(void **state)
 {
 	static struct leaving leaving;
-	uint64_t shared, scanned;
+	uint64_t shared, round;
 
 	write_twins();
 	bed_assert_ok(bed, keeper_run(&keeper));
@@ -250,11 +236,10 @@ static void what_is_kept_is_no_orphan(void **state)
 			ob_engine_share_orphan(bed->engine, keeper.extent[i].id, 0);
 	ob_engine_share_orphan(bed->engine, 0x777777, 1); /* there is none */
 	/* What was begun before that. */
-	scanned = bed_stats(bed).scan_pages;
-	leaving = (struct leaving){ .scan_pages = scanned + 1 };
+	round = ob_load(&bed->engine->scan.round);
+	leaving = (struct leaving){ .round = round + 2 };
 	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
-	leaving = (struct leaving){ .scan_pages = scanned + RAMS * RAM_PAGES };
-	look_at_all_again();
+	leaving = (struct leaving){ .round = round + 8 };
 	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
 	assert_int_equal(leaving.pages, 0);
 	leaving = (struct leaving){ .least = held_of(keeper.extent[0].id) };
