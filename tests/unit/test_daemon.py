@@ -293,6 +293,7 @@ def a_machine_appears_reports_and_goes(daemon):
     daemon.until(lambda: daemon.state("web") == "running")
     agent.send(message(RANGES, struct.pack("<IIIQQ", 1, 1, 0, 4096, 8192)))
     daemon.until(lambda: daemon.machine("web")["cost_bytes"] == 100 * MIB)
+    daemon.until(lambda: daemon.call("stats", name="web")["ranges"])
     stats = daemon.call("stats", name="web")
     assert stats["ok"] and stats["pid"] == agent.pid and stats["shares"] == 7 and stats["maximum_bytes"] == 100 * MIB
     assert stats["stats"]["ram_bytes"] == 256 * MIB and stats["stats"]["cost_bytes"] == 100 * MIB
