@@ -15,15 +15,22 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
 
-from lib import Failure, Unfit, read_text
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "guest"))
+
+from pattern import write_image  # noqa: E402
+from lib import Failure, Unfit, read_text  # noqa: E402
 
 # A line of the witness: when it came, and what CPU time the process and the agent's threads in it had used by then.
 Line = collections.namedtuple("Line", "when word values cpu_ns agent_cpu_ns")
 
+# At the usual 9600 baud QEMU's serial line holds an order back for 4 ms. Without no_timer_check the kernel panics when a loaded host
+# makes its timer come late.
+KERNEL_WORDS = "console=ttyS0,115200 quiet panic=-1 no_timer_check"
 PATIENCE = 120.0  # seconds that a guest may take for one thing, on a slow and busy host
 
 
@@ -104,13 +111,16 @@ class Place:
                     last = read_text(os.path.join(self.directory, "overbookd.log")).splitlines()[-1:] or ["it said nothing"]
                     raise Failure(f"overbookd does not become ready ({last[0][:200]})")
 
-    def all_stats(self, name):
-        """What `overbook stats --json` says."""
-        text = subprocess.run([self.overbook, "stats", name, "--json"], env=self.environment(), capture_output=True, text=True,
+    def ask(self, *words):
+        """What `overbook WORDS --json` says."""
+        text = subprocess.run([self.overbook, *words, "--json"], env=self.environment(), capture_output=True, text=True,
                               check=False)
         if text.returncode:
-            raise Failure(f"overbook stats: {text.stderr.strip()}")
+            raise Failure(f"overbook {words[0]}: {text.stderr.strip()}")
         return json.loads(text.stdout)
+
+    def all_stats(self, name):
+        return self.ask("stats", name)
 
     def stats(self, name):
         return self.all_stats(name)["stats"]
@@ -122,6 +132,22 @@ class Place:
         os.rename(self.config + ".new", self.config)
         if self.daemon:
             self.daemon.send_signal(signal.SIGHUP)
+
+
+def make_image(directory, mib, **mix):
+    """A disk image that the witness can check (witness=image=); mix: see pattern.write_image. Returns its path."""
+    raw, path = os.path.join(directory, "base.raw"), os.path.join(directory, "base.qcow2")
+    write_image(raw, mib, **mix)
+    run_or_fail(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path])
+    os.unlink(raw)
+    return path
+
+
+def overlay_drive(place, name, image, aio):
+    """A disk of a machine's own over an image: the value for QEMU's -drive."""
+    overlay = os.path.join(place.directory, f"{name}.qcow2")
+    run_or_fail(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", overlay])
+    return f"file={overlay},format=qcow2,if=virtio,cache=none,aio={aio}"
 
 
 def process_pss_bytes(pid):
@@ -142,10 +168,13 @@ def process_cpu_ns(pid):
 
 class Machine:
     """One guest. ours: under `overbook run`, with a limit if one is given; else QEMU as it is, with the same line. group: a
-    peers.Cgroup in which it starts. drive: the value of QEMU's -drive for a disk that there is already."""
+    peers.Cgroup in which it starts. drive: the value of QEMU's -drive for a disk that there is already. arguments: more of
+    QEMU's words; options: of `overbook run`; environment: more of it."""
 
-    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None, domain=None, drive=None):
+    def __init__(self, place, name, ours, memory_mib, parameters, disk_mib=0, limit_mib=0, group=None, domain=None, drive=None,
+                 arguments=(), options=(), environment=None):
         self.place, self.name, self.ours, self.limit_mib, self.domain, self.drive = place, name, ours, limit_mib, domain, drive
+        self.memory_mib, self.arguments, self.options = memory_mib, list(arguments), list(options)
         self.disk = os.path.join(place.directory, name + ".disk") if disk_mib else None
         self.log = os.path.join(place.directory, name + ".log")
         self.lines = []
@@ -154,22 +183,23 @@ class Machine:
         if self.disk:
             with open(self.disk, "wb") as f:
                 f.truncate(disk_mib << 20)
-        argv = self.command(memory_mib, parameters)
+        argv = self.command(parameters)
         if group:
             # A shell that enters the group and becomes the command.
             argv = ["sh", "-c", 'echo $$ > "$0" && exec "$@"', os.path.join(group.path, "cgroup.procs")] + argv
         with open(self.log, "wb") as log:
             self.started = time.monotonic()
-            self.process = subprocess.Popen(argv, env=place.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+            self.process = subprocess.Popen(argv, env={**place.environment(), **(environment or {})}, stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=log)
         place.machines.append(self)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
-    def command(self, memory_mib, parameters):
-        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{memory_mib}M", "-smp", "1", "-nodefaults",
+    def command(self, parameters):
+        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{self.memory_mib}M", "-smp", "1", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial",
                 "chardev:console", "-kernel", os.path.join(self.place.guest, "vmlinuz"), "-initrd",
-                os.path.join(self.place.guest, "initrd.gz"), "-append", f"console=ttyS0 quiet panic=-1 witness={parameters}"]
+                os.path.join(self.place.guest, "initrd.gz"), "-append", f"{KERNEL_WORDS} witness={parameters}", *self.arguments]
         if self.disk:
             argv += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=none,aio=threads"]
         if self.drive:
@@ -179,7 +209,7 @@ class Machine:
         swap = os.path.join(self.place.directory, "swap")
         limit = ["--limit", f"{self.limit_mib}M"] if self.limit_mib else []
         domain = ["--domain", self.domain] if self.domain else []
-        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require"] + limit + domain + ["--"] + argv
+        return [self.place.overbook, "run", "--name", self.name, "--swap", swap, "--require", *limit, *domain, *self.options, "--", *argv]
 
     def read(self):
         for raw in self.process.stdout:
@@ -201,9 +231,9 @@ class Machine:
         message = f"{self.name}: {text} ({last[0][:200]})"
         return Failure(message) if self.ours else Unfit("the peer failed: " + message)
 
-    def wait_line(self, word, after=0):
+    def wait_line(self, word, after=0, patience_s=PATIENCE):
         """The first line with this word from number `after` on: its number, and the line."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience_s
         with self.changed:
             while True:
                 for i in range(after, len(self.lines)):
@@ -214,7 +244,7 @@ class Machine:
                 if self.ended:
                     raise self.failure("it ended")
                 if not self.changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
-                    raise self.failure(f"no \"{word}\" from the witness within {PATIENCE:.0f} seconds")
+                    raise self.failure(f"no \"{word}\" from the witness within {patience_s:.0f} seconds")
 
     def expect_well(self, line):
         if line.word in ("refused", "error", "wrong"):
@@ -274,6 +304,18 @@ class Machine:
         if pss is None:
             raise self.failure("its memory cannot be read")
         return pss
+
+    def guest_pages_bytes(self, field="Rss"):
+        """What is there of a plain machine's RAM: its largest mapping. By "Pss" pages that KSM has merged count once in all machines."""
+        size, largest, resident = 0, 0, 0
+        for line in read_text(f"/proc/{self.process.pid}/smaps").splitlines():
+            if line.startswith("Size:"):
+                size = int(line.split()[1])
+            elif line.startswith(field + ":") and size > largest:
+                largest, resident = size, int(line.split()[1])
+        if largest < self.memory_mib * 1024:
+            raise Unfit("cannot find the guest's memory in QEMU's process")
+        return resident * 1024
 
     def end(self):
         """Whatever state it is in, it is gone afterwards."""

@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 
 from guests import run_or_fail
-from lib import Failure, Unfit, read_text
-from peers import Cgroup, SwapFile, Unequal, Zswap, page_tables_bytes
+from lib import Failure, Unfit
+from peers import Cgroup, SwapFile, Unequal, Zswap, page_tables_bytes, swap_facts
 
 contents = ("zero", "compressible", "incompressible")
 patterns = ("random", "zipf", "sequential", "phase")
@@ -72,13 +72,7 @@ class Ground:
             raise Unfit((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
 
     def facts(self):
-        device = os.stat(self.directory).st_dev
-        queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue"
-        if not os.path.isdir(queue):
-            queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/../queue"
-        return {"size_bytes": self.size, "limit_bytes": self.limit, "page_cluster": read_text("/proc/sys/vm/page-cluster"),
-                "swappiness": read_text("/proc/sys/vm/swappiness"), "disk_rotational": read_text(queue + "/rotational"),
-                "zswap_compressors": self.compressors}
+        return {"size_bytes": self.size, "limit_bytes": self.limit, **swap_facts(self.directory), "zswap_compressors": self.compressors}
 
 
 def run(ground, argv, group, name):

@@ -13,7 +13,7 @@ A peer that dies, which the kernel's out-of-memory killer sees to often where a 
 import contextlib
 
 from guests import PATIENCE, Machine, Place
-from lib import Failure, Unfit, read_text
+from lib import Failure, Unfit
 from pager import OURS, Case, run_cases, run_pager
 from peers import Cgroup, Unequal, meminfo_bytes
 
@@ -22,19 +22,6 @@ MEMORY_MIB, ANON_MIB, LIMIT_MIB = 512, 320, 192
 PARAMETERS = f"anon={ANON_MIB},rate=0,hotness=50"
 FIGURES = (("pages", "pages/s", True), ("pages-cpu", "pages/CPU s", True))
 KVM_FIGURES = (("ops", "pages/s", True),)
-
-
-def guest_pages_bytes(machine):
-    """What is there of a plain machine's RAM: its largest mapping."""
-    size, largest, resident = 0, 0, 0
-    for line in read_text(f"/proc/{machine.process.pid}/smaps").splitlines():
-        if line.startswith("Size:"):
-            size = int(line.split()[1])
-        elif line.startswith("Rss:") and size > largest:
-            largest, resident = size, int(line.split()[1])
-    if largest < MEMORY_MIB * 1024:
-        raise Unfit("cannot find the guest's memory in QEMU's process")
-    return resident * 1024
 
 
 class Tcg:
@@ -55,7 +42,7 @@ class Tcg:
                 machine = self.machine("calibration", group)
                 try:
                     machine.wait_line("ready")
-                    self.own_bytes = max(group.usage_bytes() - guest_pages_bytes(machine), 0)
+                    self.own_bytes = max(group.usage_bytes() - machine.guest_pages_bytes(), 0)
                 finally:
                     machine.end()
         return self.own_bytes

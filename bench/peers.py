@@ -20,7 +20,7 @@ import subprocess
 import threading
 import time
 
-from lib import Failure, Unfit, read_text
+from lib import Failure, Unfit, memory_bytes, read_text
 
 ZSWAP = "/sys/module/zswap/parameters"
 OVER = 1.1              # pages and pool above the limit by more than this are no run at the same limit
@@ -88,10 +88,10 @@ class SwapFile:
 
 
 class Zswap:
-    """zswap's switch and compressor, as they were found when the block ends."""
+    """zswap's settings, as they were found when the block ends."""
 
     def __init__(self):
-        self.found = {name: read_text(f"{ZSWAP}/{name}") for name in ("enabled", "compressor")}
+        self.found = {name: read_text(f"{ZSWAP}/{name}") for name in ("enabled", "compressor", "max_pool_percent")}
 
     def __enter__(self):
         return self
@@ -113,6 +113,11 @@ class Zswap:
                     names.append(name)
         write_text(f"{ZSWAP}/compressor", names[0])
         return names
+
+    def limit_pool(self, bytes_):
+        """To so much or a little more: what the kernel takes is whole percents of the host's memory."""
+        if self.found["max_pool_percent"]:
+            write_text(f"{ZSWAP}/max_pool_percent", str(-(-bytes_ * 100 // memory_bytes())))
 
     def switch(self, compressor):
         """Off with None."""
@@ -142,13 +147,14 @@ class Cgroup:
         else:
             raise Unfit("no memory cgroup controller")
         self.path = os.path.join(root, name)
-        self.stop, self.others = None, 0
+        self.stop, self.others = None, 0  # others: what zswap's pool held before
 
     def __enter__(self):
         try:
             if self.version == 2:
                 write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory")
             os.mkdir(self.path)
+            self.others = meminfo_bytes("Zswap")
         except OSError as reason:
             raise Unfit(f"no memory cgroup: {reason}") from None
         return self
@@ -195,7 +201,6 @@ class Cgroup:
         """With version 1: keeps pages and zswap's pool together inside the limit, from now on."""
         if self.version != 1:
             return
-        self.others = meminfo_bytes("Zswap")
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.follow, args=(limit_bytes,), daemon=True)
         self.thread.start()
@@ -223,6 +228,16 @@ class Cgroup:
         if self.version == 1 and bytes_ > OVER * limit_bytes:
             raise Unequal(f"pages and zswap's pool together were at {bytes_ / limit_bytes:.1f} times the limit, which cgroup "
                           "version 1 does not see: no run at the same limit")
+
+
+def swap_facts(directory):
+    """Of the host, for who compares results: how it swaps, and to what kind of disk."""
+    device = os.stat(directory).st_dev
+    queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/queue"
+    if not os.path.isdir(queue):
+        queue = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/../queue"
+    return {"page_cluster": read_text("/proc/sys/vm/page-cluster"), "swappiness": read_text("/proc/sys/vm/swappiness"),
+            "disk_rotational": read_text(queue + "/rotational")}
 
 
 def page_tables_bytes(size_bytes):

@@ -35,8 +35,8 @@ def page_content(area, page, version, seed=1, random_percent=60, zero_percent=5)
     return struct.pack(f"<{WORDS}Q", *words)
 
 
-def write_image(path, mib):
-    """A disk image whose every byte the witness can check."""
+def write_image(path, mib, random_percent=60, zero_percent=5):
+    """A disk image whose every byte the witness can check, if its random= and zero= are these."""
     with open(path, "wb") as file:
         for page in range(mib << 8):
-            file.write(page_content("image", page, 1, seed=COMMON))
+            file.write(page_content("image", page, 1, COMMON, random_percent, zero_percent))

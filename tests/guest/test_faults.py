@@ -50,6 +50,25 @@ def witness_sees_its_own(host):
     machine.console.trouble.clear()
 
 
+def request_sees_a_wrong_byte(host):
+    """A request goes over as many pages as it says, and tells of a wrong bit among them (mutation)"""
+    host.start_daemon()
+    machine = host.machine("guest", memory=160, witness=dict(anon=8, threads=2, rate=0, writes=0, sequential=100))
+    machine.wait_ready()
+    first = machine.wait_word("status", machine.console.mark())
+    answer = machine.ask("request 1000", "answered")
+    assert answer.values["pages"] == "1000" and answer.values["wrong"] == "0", answer.text
+    later = machine.wait_word("status", machine.console.mark())
+    assert int(later.values["pages_checked"]) - int(first.values["pages_checked"]) == 1000, f"{first.text}; {later.text}"
+    machine.ask("corrupt", "corrupted-done")
+    since = machine.console.mark()
+    machine.console.say(f"request {8 * 256}")
+    harness.wait_until(lambda: any(word.name == "answered" for word in machine.console.words[since:]), "the request is answered")
+    answer = [word for word in machine.console.words if word.name == "answered"][-1]
+    assert answer.values["wrong"] == "1", answer.text
+    machine.console.trouble.clear()
+
+
 def unreadable(kind, fault):
     def case(host):
         # Reads fail for a while: tried again every second, they succeed at last.
@@ -168,7 +187,7 @@ def engine_cannot_start(host):
 
 
 sys.exit(tap.main([
-    witness_sees_a_wrong_byte, witness_sees_its_own, unreadable("EIO", "EIO"), unreadable("a flipped bit", "flip"),
-    unreadable("being short", "short"), unreadable_for_good, failing_writes("EIO", "EIO"),
+    witness_sees_a_wrong_byte, witness_sees_its_own, request_sees_a_wrong_byte, unreadable("EIO", "EIO"),
+    unreadable("a flipped bit", "flip"), unreadable("being short", "short"), unreadable_for_good, failing_writes("EIO", "EIO"),
     failing_writes("being short", "short"), full_store, troubled_kernel, short_of_swap,
     pretend_without("uffd"), pretend_without("move"), pretend_without("pagemap_scan"), engine_cannot_start]))

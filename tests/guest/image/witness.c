@@ -50,6 +50,8 @@
  *               was missing of them has been written (pages), what is beyond given back to the kernel
  *     grown     pages= wrong= touched_bytes=                  answers "grow N": N MiB of anonymous memory more, filled; once a boot.
  *               "refused what=grow" where that cannot be
+ *     answered  pages= wrong= us=                             answers "request N": N pages have been checked, and some written anew, chosen as at
+ *               a rate; us is what that took, by the guest's clock. N is at most 1000000
  *     corrupted area= page= offset=                           answers "corrupt": a byte was made wrong on purpose (tests of
  *               the witness itself); then corrupted-done pages= ... Say "rate 0" before it, or the page may be
  *               written anew before a check sees it.
@@ -59,7 +61,7 @@
  *               the last line; the guest then powers off ("stop", "seconds") or resets ("reboot")
  *     exit      status=                                       printed by init: 0 orderly, else the witness died
  *
- * INPUT, lines on the console: check, touch, free N, fill N, grow N, corrupt, rate N, stop, reboot. One order at a time: one
+ * INPUT, lines on the console: check, touch, free N, fill N, grow N, request N, corrupt, rate N, stop, reboot. One order at a time: one
  * that comes while another is being carried out, or before ready, waits (at most 8 are kept; more are answered by unknown).
  */
 #include "witness.h"
@@ -79,6 +81,7 @@
 
 #define EXIT_REBOOT 64
 #define QUEUE_MAX   8
+#define REQUEST_MAX 1000000u
 
 struct params params = {
 	.mix = { .seed = 1 },
@@ -108,7 +111,7 @@ static const struct key {
 };
 
 struct session {
-	uint64_t began_ns, ready_ns, status_ns;
+	uint64_t began_ns, ready_ns, status_ns, order_ns;
 	enum order order; /* being carried out; ORDER_NONE: none */
 	int ready, last_check, leaving, reboot, input_fd;
 	char queue[QUEUE_MAX][64];
@@ -239,10 +242,11 @@ static void report_totals(const char *word, double seconds, int with_status, int
 	       (unsigned long long)counters->direct_pages, (unsigned long long)counters->net_bytes, tail);
 }
 
-static void give_order(struct session *s, enum order order, unsigned percent)
+static void give_order(struct session *s, enum order order, unsigned amount)
 {
 	s->order = order;
-	workers_order(order, percent);
+	s->order_ns = now_ns();
+	workers_order(order, amount);
 }
 
 static void obey(struct session *s, const char *line)
@@ -269,6 +273,8 @@ static void obey(struct session *s, const char *line)
 			report("refused what=grow mib=%llu", (unsigned long long)n);
 		else
 			give_order(s, ORDER_GROW, 100);
+	} else if (!strncmp(line, "request ", 8) && !number(line + 8, &n) && n <= REQUEST_MAX) {
+		give_order(s, ORDER_REQUEST, (unsigned)n);
 	} else {
 		report("unknown command=%.32s", line);
 	}
@@ -319,8 +325,12 @@ static int finish_order(struct session *s)
 		return 0;
 	if (s->leaving)
 		return 1;
-	report("%s pages=%llu wrong=%llu touched_bytes=%llu", words[s->order], (unsigned long long)pages,
-	       (unsigned long long)wrong, (unsigned long long)areas_touched_bytes());
+	if (s->order == ORDER_REQUEST) /* without the sum, which takes longer than the request */
+		report("answered pages=%llu wrong=%llu us=%llu", (unsigned long long)pages, (unsigned long long)wrong,
+		       (unsigned long long)(now_ns() - s->order_ns) / 1000);
+	else
+		report("%s pages=%llu wrong=%llu touched_bytes=%llu", words[s->order], (unsigned long long)pages,
+		       (unsigned long long)wrong, (unsigned long long)areas_touched_bytes());
 	s->order = ORDER_NONE;
 	return 0;
 }

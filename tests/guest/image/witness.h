@@ -76,14 +76,15 @@ uint64_t areas_touched_bytes(void);
 struct io_buffer *io_buffer_create(void);
 
 /* Orders to all workers; one at a time. */
-enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_FILL, ORDER_GROW, ORDER_CORRUPT, ORDER_STOP };
+enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_FILL, ORDER_GROW, ORDER_REQUEST, ORDER_CORRUPT, ORDER_STOP };
 
 /* Starts the workers: they fill their pages, then play. Returns 0 or -1. */
 int workers_start(void);
 int workers_ready(void);    /* whether all have filled their pages */
 int workers_event_fd(void); /* an eventfd that is written when a worker is ready or has carried out an order */
 void workers_set_rate(uint64_t pages_a_second);
-void workers_order(enum order order, unsigned percent);
+/* amount: percent; of a request, pages. */
+void workers_order(enum order order, unsigned amount);
 /* Whether all have carried out the last order; over how many pages it went, and how many wrong ones were found meanwhile. */
 int workers_order_done(uint64_t *ret_pages, uint64_t *ret_wrong);
 

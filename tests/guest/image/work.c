@@ -13,8 +13,9 @@
  * The fork area is played differently: twice a second its owner forks a child, which checks the whole slice as it was
  * at the fork, rewrites a third of it and checks that, while the parent goes on rewriting its own copy.
  *
- * Orders come from the reporter: it sets order and percent, then raises the generation; a worker that sees a new
- * generation carries the order out on its slices between two steps, adds to the sums and writes to the eventfd.
+ * Orders come from the reporter: it sets order and amount, then raises the generation; a worker that sees a new
+ * generation, or is woken by it, carries the order out on its slices between two steps, adds to the sums and writes to the
+ * eventfd. A request is an order for so many steps.
  */
 #include "witness.h"
 
@@ -50,9 +51,11 @@ static struct worker workers[THREADS_MAX];
 static _Atomic unsigned workers_filled, order_generation, order_finished;
 static _Atomic uint64_t order_pages;
 static enum order order_now;
-static unsigned order_percent;
+static unsigned order_amount; /* percent; of a request, pages */
 static uint64_t order_wrong_before;
 static int event_fd = -1;
+static pthread_mutex_t wake_lock = PTHREAD_MUTEX_INITIALIZER; /* order_generation is raised under it */
+static pthread_cond_t wake;                                  /* it was raised */
 
 static uint64_t draw(struct worker *w)
 {
@@ -187,7 +190,7 @@ static uint64_t fill(struct worker *w, struct slice *s)
 {
 	if (!area_is_anonymous(s->area))
 		return 0;
-	s->held = held_pages(s, order_percent);
+	s->held = held_pages(s, order_amount);
 	area_free_pages(s->area, s->first + s->held, s->count - s->held);
 	return area_fill_pages(s->area, s->first, s->held, w->buffers);
 }
@@ -209,9 +212,21 @@ static uint64_t corrupt(struct worker *w)
 	return 0;
 }
 
+/* Plays its part of a request. */
+static uint64_t serve(struct worker *w)
+{
+	uint64_t pages = order_amount / params.threads + (w->index < order_amount % params.threads);
+
+	if (!w->slices)
+		return 0;
+	for (uint64_t i = 0; i < pages; i++)
+		step(w);
+	return pages;
+}
+
 static uint64_t carry_out_on(struct worker *w, struct slice *s)
 {
-	size_t part = s->count * order_percent / 100;
+	size_t part = s->count * order_amount / 100;
 
 	switch (order_now) {
 	case ORDER_CHECK:
@@ -239,6 +254,8 @@ static int carry_out(struct worker *w)
 		pages = corrupt(w);
 	if (order_now == ORDER_GROW)
 		pages = grow(w);
+	if (order_now == ORDER_REQUEST)
+		pages = serve(w);
 	for (unsigned i = 0; i < w->slices; i++)
 		pages += carry_out_on(w, &w->slice[i]);
 	atomic_fetch_add(&order_pages, pages);
@@ -247,7 +264,7 @@ static int carry_out(struct worker *w)
 	return stop;
 }
 
-/* Waits until the next step is due, or for a tenth of a second: an order is seen within that. Returns whether it is due. */
+/* Waits until the next step is due, for an order, or for a tenth of a second: another rate is seen within that. Returns whether a step is due. */
 static int pace(struct worker *w)
 {
 	uint64_t rate = atomic_load(&params.rate), now, until;
@@ -265,7 +282,10 @@ static int pace(struct worker *w)
 	until = rate && w->next_ns < now + NAP_NS ? w->next_ns : now + NAP_NS;
 	ts.tv_sec = (time_t)(until / 1000000000ull);
 	ts.tv_nsec = (long)(until % 1000000000ull);
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+	pthread_mutex_lock(&wake_lock);
+	if (atomic_load(&order_generation) == w->generation)
+		pthread_cond_timedwait(&wake, &wake_lock, &ts);
+	pthread_mutex_unlock(&wake_lock);
 	return 0;
 }
 
@@ -293,8 +313,10 @@ static void *worker_main(void *context)
 
 int workers_start(void)
 {
+	pthread_condattr_t clock;
+
 	event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (event_fd < 0)
+	if (event_fd < 0 || pthread_condattr_init(&clock) || pthread_condattr_setclock(&clock, CLOCK_MONOTONIC) || pthread_cond_init(&wake, &clock))
 		return -1;
 	for (unsigned a = 0; a < area_count; a++)
 		if (areas[a].map && areas[a].kind != AREA_FORK && madvise(areas[a].map, areas[a].pages * PAGE_BYTES, MADV_DONTFORK))
@@ -328,14 +350,17 @@ int workers_event_fd(void)
 	return event_fd;
 }
 
-void workers_order(enum order order, unsigned order_of_percent)
+void workers_order(enum order order, unsigned amount)
 {
 	order_now = order;
-	order_percent = order_of_percent;
+	order_amount = amount;
 	order_wrong_before = atomic_load(&counters->wrong);
 	atomic_store(&order_pages, 0);
 	atomic_store(&order_finished, 0);
+	pthread_mutex_lock(&wake_lock);
 	atomic_fetch_add(&order_generation, 1);
+	pthread_cond_broadcast(&wake);
+	pthread_mutex_unlock(&wake_lock);
 }
 
 int workers_order_done(uint64_t *ret_pages, uint64_t *ret_wrong)

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What bench/density makes of its points, and when it asks guests: test_density.py BENCH (its directory). Prints TAP."""
+import sys
+import tempfile
+import xml.dom.minidom
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, sys.argv[1])
+
+import density_load  # noqa: E402
+import density_report  # noqa: E402
+
+NONE = {"read": 0, "written": 0, "decompressed": 0, "compressed": 0}
+CORES = {"host": 0.5, "bench": 0, "qemu": 0.4, "agents": 0, "overbookd": 0, "ksmd": 0}
+
+
+def point(side, machines, p99_ms, number=0):
+    return {"side": side, "machines": machines, "round": number, "requests": 1000, "unanswered": 0, "p50_ms": 1, "p90_ms": 1, "p99_ms": p99_ms,
+            "most_ms": 2 * p99_ms, "charged_mib": 1, "whole_mib": 2, "cores": CORES, "swap_mib_s": NONE}
+
+
+def times_are_drawn_the_same():
+    """A guest is asked at the same times each time, as often as its kind says"""
+    for i, kind in enumerate(density_load.KINDS):
+        times = density_load.due_times(i, 2000)
+        assert times == density_load.due_times(i, 2000) and times == sorted(times) and times[0] >= 0 and times[-1] < 2000
+        rate = kind.burst[1] / kind.burst[0] if kind.burst else kind.rate
+        assert abs(len(times) / 2000 / rate - 1) < 0.1, (kind, len(times))
+        assert times != density_load.due_times(i + 4, 2000)
+    assert density_load.requests_a_second(8) == 2 * density_load.requests_a_second(4)
+
+
+def percentiles():
+    """A percentile is a time that was measured, by the nearest rank"""
+    times = list(range(1, 1001))
+    assert [density_load.percentile(times, percent) for percent in (50, 99, 100)] == [500, 990, 1000]
+    assert density_load.percentile([7], 99) == 7
+
+
+def slowdown_is_of_the_same_round():
+    """A row is the median of ratios to the unconstrained of the same round; without that there is no ratio"""
+    points = [point("unconstrained", 4, 10), point("unconstrained", 4, 20, 1), point("overbook", 4, 15), point("overbook", 4, 26, 1),
+              point("overbook", 8, 26)]
+    rows = {row["name"]: row for row in density_report.make_rows(points)}
+    assert rows["overbook 4"]["slowdown"] == 1.4 and rows["overbook 4"]["slowdown_min"] == 1.3, rows
+    assert rows["overbook 4"]["requests"] == 2000 and "slowdown" not in rows["overbook 8"] and "slowdown" not in rows["unconstrained 4"]
+
+
+def so_many_fit():
+    """So many fit as the most up to which all do; one that failed does not"""
+    points = [point("unconstrained", machines, 10) for machines in (4, 8, 12, 16)]
+    points += [point("overbook", machines, 10 * slow) for machines, slow in ((4, 1.5), (8, 1.8), (12, 1.4), (16, 3))]
+    points += [point("static", 4, 30), point("kernel", 4, 10), {"side": "kernel", "machines": 8, "round": 0, "skipped": "killed", "failed": False},
+               point("kernel", 12, 10)]
+    points += [point("no-share", 8, 36)]
+    rows = density_report.make_rows(points)
+    fit = {entry["side"]: (entry["machines_at_1.5"], entry["machines_at_2"]) for entry in density_report.densities(rows)}
+    assert fit == {"overbook": (4, 12), "kernel": (4, 4), "static": (0, 0), "no-share": (0, 0)}, fit
+    assert [(entry["side"], entry["p99_ratio"]) for entry in density_report.worths(rows)] == [("no-share", 2.0)]
+
+
+def the_picture():
+    """The picture is SVG, with a line for each side but not for means that were off"""
+    points = [point(side, machines, 10 + machines) for side in ("unconstrained", "overbook", "static", "no-share") for machines in (4, 8)]
+    with tempfile.NamedTemporaryFile(suffix=".svg") as file:
+        density_report.draw(density_report.make_rows(points), 768, file.name)
+        assert len(xml.dom.minidom.parse(file.name).getElementsByTagName("polyline")) == 2
+
+
+def main():
+    cases = (times_are_drawn_the_same, percentiles, slowdown_is_of_the_same_round, so_many_fit, the_picture)
+    print(f"1..{len(cases)}")
+    for number, case in enumerate(cases, 1):
+        case()
+        print(f"ok {number} {case.__doc__}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
