@@ -7,6 +7,7 @@
  * which costs more than most answers. When there are several, or it would have to wait (for a chunk's lock, for a read), it
  * hands over first. There is one exception: where all faults come from one thread and the store has been answering within
  * half a millisecond, the end of a read is waited for with the lock held, for 2 ms at most; somebody else's fault then waits that long.
+ * At first without sleeping, if the thread has a lease and the store is brisk (follow.c).
  * Whoever waits also takes the reads from the store that have ended. follow.c says on which processor a worker runs.
  *
  * An answer depends on the page's word alone, read under its chunk's lock; fault_window.c says which neighbours come along:
@@ -614,7 +615,7 @@ static void wait_briefly(struct ob_worker *worker)
 
 	if (!worker->holds_events || !ob_load(&engine->follow.is_led) || ob_load(&engine->read_ns) > QUICK_READ_NS)
 		return;
-	ob_swap_wait_quietly(engine->read_queue, PATIENCE_NS);
+	ob_swap_wait_quietly(engine->read_queue, ob_follow_spin_ns(engine), PATIENCE_NS);
 	settle_reads(engine, ob_reads_ended(engine));
 }
 

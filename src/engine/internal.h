@@ -123,7 +123,7 @@ struct ob_worker {
 	char *buffer;         /* OB_FILL_MAX pages */
 	cpu_set_t allowed;    /* processors that it may run on, as at its start */
 	int may_bind, bound;  /* bound: to this one; -1: to none */
-	uint64_t followed_ns;
+	uint64_t followed_ns, asked_ns, waited_ns; /* waited_ns: for a processor, when it asked */
 	int holds_events;     /* has event_lock */
 };
 
@@ -564,6 +564,8 @@ void ob_fault_served(struct ob_engine *engine, enum ob_hist_kind kind, struct ob
 void ob_follow_start(struct ob_worker *worker);
 void ob_follow_note(struct ob_worker *worker, const struct ob_uffd_fault *faults, int n);
 void ob_follow(struct ob_worker *worker, uint64_t now);
+/* For how long the end of a read may be looked for without sleeping. */
+uint64_t ob_follow_spin_ns(const struct ob_engine *engine);
 /* For how long events may be waited for before ob_follow() must be called again, in ms; -1: for ever. */
 int ob_follow_patience_ms(const struct ob_engine *engine);
 /* The workers have ended. */

@@ -150,8 +150,8 @@ struct ob_swap_request *ob_swap_wait(struct ob_swap_queue *queue)
 	return request;
 }
 
-void ob_swap_wait_quietly(struct ob_swap_queue *queue, uint64_t timeout_ns)
+void ob_swap_wait_quietly(struct ob_swap_queue *queue, uint64_t spin_ns, uint64_t timeout_ns)
 {
-	if (queue->ring && ob_ring_wait_quietly(queue->ring, timeout_ns) == -EIO)
+	if (queue->ring && ob_ring_wait_quietly(queue->ring, spin_ns, timeout_ns) == -EIO)
 		ob_swap_queue_reset_event(queue);
 }

@@ -56,7 +56,7 @@ static inline int ob_swap_start(struct ob_swap_queue *queue, struct ob_swap_requ
 struct ob_swap_request *ob_swap_reap(struct ob_swap_queue *queue);
 
 /* Waits for the end of a request, as ob_ring_wait_quietly(). */
-void ob_swap_wait_quietly(struct ob_swap_queue *queue, uint64_t timeout_ns);
+void ob_swap_wait_quietly(struct ob_swap_queue *queue, uint64_t spin_ns, uint64_t timeout_ns);
 
 /* The same as ob_swap_reap(), and waits for one; NULL when none is under way. */
 struct ob_swap_request *ob_swap_wait(struct ob_swap_queue *queue);

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
 #include "kern/probe.h"
@@ -169,13 +170,27 @@ int ob_ring_wait(struct ob_ring *ring)
 	return r;
 }
 
-int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t timeout_ns)
+static int spin(struct ob_ring *ring, uint64_t ns)
+{
+	uint64_t end = ns ? ob_now_ns() + ns : 0;
+
+	while (!io_uring_cq_ready(&ring->uring)) {
+		if (!ns || ob_now_ns() >= end)
+			return -ETIME;
+		__builtin_ia32_pause();
+	}
+	return 0;
+}
+
+int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t spin_ns, uint64_t timeout_ns)
 {
 	struct __kernel_timespec timeout = { .tv_sec = (int64_t)(timeout_ns / 1000000000), .tv_nsec = (long long)(timeout_ns % 1000000000) };
 	struct io_uring_cqe *cqe;
 	int quiet = io_uring_cq_eventfd_toggle(&ring->uring, false) == 0, r;
 
-	r = io_uring_wait_cqe_timeout(&ring->uring, &cqe, &timeout);
+	r = spin(ring, spin_ns);
+	if (r < 0)
+		r = io_uring_wait_cqe_timeout(&ring->uring, &cqe, &timeout);
 	/* What ends from now on sets the event; what has ended before is reaped. */
 	if (quiet && io_uring_cq_eventfd_toggle(&ring->uring, true) < 0)
 		return -EIO;

@@ -49,9 +49,9 @@ int ob_ring_reap(struct ob_ring *ring, void **ret_cookie, int *ret_result);
 int ob_ring_wait(struct ob_ring *ring);
 
 /*
- * The same for at most timeout_ns, and without the event being set by what ends meanwhile; by one thread at a time, the one that
- * reaps. It must reap afterwards, whatever is returned: 0, -ETIME, or another -errno.
+ * The same for at most spin_ns without sleeping, and then timeout_ns, and without the event being set by what ends meanwhile; by one
+ * thread at a time, the one that reaps. It must reap afterwards, whatever is returned: 0, -ETIME, or another -errno.
  */
-int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t timeout_ns);
+int ob_ring_wait_quietly(struct ob_ring *ring, uint64_t spin_ns, uint64_t timeout_ns);
 
 #endif

@@ -5,9 +5,11 @@
  */
 #include "bed.h"
 
+#include <linux/magic.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +20,7 @@
 
 #define PAGES  (32u * MIB_PAGES)
 #define LIMIT  (16u * OB_MIB)
+#define SHM    "/dev/shm"
 #define MANY   5000u /* faults */
 #define HOGS   4u
 #define STORMS 2u
@@ -34,13 +37,36 @@ struct storm {
 static struct bed *bed;
 static struct ram *ram;
 
+static int fill(enum pattern_kind kind)
+{
+	ram = ram_new(PAGES, 0xf0110);
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, ram->pages * OB_PAGE_SIZE, &bed->err));
+	ram_write_all(ram, kind);
+	return 0;
+}
+
 static int set_up(void **state)
 {
 	bed = bed_new(LIMIT, 0);
-	ram = ram_new(PAGES, 0xf0110);
-	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, ram->pages * OB_PAGE_SIZE, &bed->err));
-	ram_write_all(ram, PATTERN_COMPRESSIBLE);
+	return fill(PATTERN_COMPRESSIBLE);
+}
+
+static int has_shm(void)
+{
+	struct statfs fs;
+
+	if (statfs(SHM, &fs) == 0 && fs.f_type == TMPFS_MAGIC)
+		return 1;
+	print_message("skipped: " SHM " is not in memory\n");
 	return 0;
+}
+
+/* A store in memory, which answers at once. */
+static int set_up_brisk(void **state)
+{
+	if (bed_try(LIMIT, has_shm() ? SHM : bed_dir(), &bed) < 0)
+		return -1;
+	return fill(PATTERN_INCOMPRESSIBLE);
 }
 
 static int tear_down(void **state)
@@ -220,29 +246,55 @@ static void *hog_main(void *ends)
 	return NULL;
 }
 
+/* The lease of a storm ends early when so many others want its processor. */
+static void crowd(const struct storm *storm, unsigned hogs)
+{
+	uint64_t broken = bed_stats(bed).leases_broken;
+	cpu_set_t one = mask_of(storm->tid);
+	pthread_t hog[HOGS];
+	int ends = 0;
+
+	for (unsigned i = 0; i < hogs; i++) {
+		assert_int_equal(pthread_create(&hog[i], NULL, hog_main, &ends), 0);
+		assert_int_equal(pthread_setaffinity_np(hog[i], sizeof(one), &one), 0);
+	}
+	wait_until(bed_stats(bed).leases_broken > broken && is_as_before(storm));
+	ob_store(&ends, 1);
+	for (unsigned i = 0; i < hogs; i++)
+		pthread_join(hog[i], NULL);
+}
+
 static void others_need_not_wait_behind_it(void **state)
 {
 	struct storm storm = { 0 };
-	pthread_t hog[HOGS];
-	uint64_t broken;
-	cpu_set_t one;
-	int ends = 0;
 
 	if (needs_processors())
 		skip();
 	start(&storm);
 	wait_until(has_lease(&storm));
-	broken = bed_stats(bed).leases_broken;
-	one = mask_of(storm.tid);
-	for (unsigned i = 0; i < HOGS; i++) {
-		assert_int_equal(pthread_create(&hog[i], NULL, hog_main, &ends), 0);
-		assert_int_equal(pthread_setaffinity_np(hog[i], sizeof(one), &one), 0);
-	}
-	wait_until(bed_stats(bed).leases_broken > broken && is_as_before(&storm));
-	ob_store(&ends, 1);
-	for (unsigned i = 0; i < HOGS; i++)
-		pthread_join(hog[i], NULL);
+	crowd(&storm, HOGS);
 	end(&storm);
+}
+
+/* What is read from it is waited for without sleep; not when somebody else wants the processor, nor when it is brisk no more. */
+static void a_brisk_store_is_spun_for(void **state)
+{
+	struct storm storm = { 0 };
+	uint64_t seen = bed_stats(bed).faults_swapped;
+
+	if (needs_processors() || !has_shm())
+		skip();
+	start(&storm);
+	wait_until(has_lease(&storm) && ob_follow_spin_ns(bed->engine));
+	wait_until(bed_stats(bed).faults_swapped > seen + MANY);
+	wait_until(has_lease(&storm));
+	crowd(&storm, 1);
+	wait_until(has_lease(&storm));
+	assert_int_equal(ob_fault_configure("swap_read:/4:slow", NULL), 0);
+	wait_until(!ob_follow_spin_ns(bed->engine) && is_as_before(&storm));
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	end(&storm);
+	assert_int_equal(ram_check_all(ram), 0);
 }
 
 static void what_it_makes_does_not_inherit_it(void **state)
@@ -365,6 +417,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		with_bed(a_storm_has_a_lease_and_rest_has_none),
+		cmocka_unit_test_setup_teardown(a_brisk_store_is_spun_for, set_up_brisk, tear_down),
 		with_bed(what_somebody_else_sets_is_kept),
 		with_bed(others_need_not_wait_behind_it),
 		with_bed(what_it_makes_does_not_inherit_it),
