@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -112,7 +113,7 @@ int ob_cmd_balloon(int argc, char **argv)
 		}
 		if (letter != 'j')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json = 1;
 	}
 	if (argc - optind < 1 || argc - optind > 2)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -52,7 +53,7 @@ int ob_cmd_limit(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --wait, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind != 2)

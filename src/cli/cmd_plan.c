@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -133,7 +134,7 @@ int ob_cmd_plan(int argc, char **argv)
 			json_decref(arguments);
 			return OB_EXIT_OK;
 		} else if (letter == '?' || letter == ':') {
-			code = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook plan --help", argv[optind - 1]);
+			code = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook plan --help", ob_option_refused(argv));
 		} else {
 			code = add_option(arguments, letter);
 		}

@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -45,7 +46,7 @@ int ob_cmd_release(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --force, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind != 1)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -138,7 +139,7 @@ int ob_cmd_share(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --on, --off, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind > 1)

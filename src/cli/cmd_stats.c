@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/balloon_text.h"
 #include "cli/cli.h"
@@ -224,7 +225,7 @@ int ob_cmd_stats(int argc, char **argv)
 		}
 		if (letter != 'j' && letter != 'f')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --faults, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json |= letter == 'j';
 		faults |= letter == 'f';
 	}

@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/meminfo.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
@@ -125,7 +126,7 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			return 1;
 		default:
 			return ob_error_set(err, EINVAL, "option \"%s\" is not known or lacks its value; see overbookd --help",
-					    argv[optind - 1]);
+					    ob_option_refused(argv));
 		}
 	}
 	if (optind < argc)
