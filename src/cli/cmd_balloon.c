@@ -121,6 +121,8 @@ int ob_cmd_balloon(int argc, char **argv)
 				   "a machine is needed, and perhaps a size: overbook balloon NAME [SIZE|auto|off]");
 	name = argv[optind];
 	wish = argv[optind + 1];
+	if (ob_cli_check_name(name))
+		return OB_EXIT_USAGE;
 	if (wish && strcmp(wish, "auto") && strcmp(wish, "off") &&
 	    (ob_size_parse(wish, &bytes) < 0 || !bytes || bytes > INT64_MAX))
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size, such as 512M or 2G, nor \"auto\" or \"off\"", wish);

@@ -51,6 +51,8 @@ int ob_cmd_release(int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook release NAME");
+	if (ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return ob_client_command("release", json_pack("{s:s, s:b}", "name", argv[optind], "force", force), json, print_outcome,
 				 "; --force does it all the same");
 }

@@ -146,5 +146,7 @@ int ob_cmd_share(int argc, char **argv)
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is one word too many: one machine can be named", argv[optind + 1]);
 	if (change && argc == optind)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook share %s NAME", change == OPTION_ON ? "--on" : "--off");
+	if (argc > optind && ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return change ? turn(argv[optind], change == OPTION_ON, json) : show(argv[optind], json);
 }

@@ -231,6 +231,8 @@ int ob_cmd_stats(int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook stats NAME");
+	if (ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return ob_client_command("stats", json_pack("{s:s}", "name", argv[optind]), json,
 				 faults ? print_faults : print_machine, NULL);
 }
