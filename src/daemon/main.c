@@ -111,6 +111,8 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			daemon->config_path = optarg;
 			break;
 		case OPTION_SOCKET_DIR:
+			if (*optarg != '/')
+				return ob_error_set(err, EINVAL, "--socket-dir \"%s\" is not an absolute path", optarg);
 			*ret_dir = optarg;
 			break;
 		case OPTION_CHECK:

@@ -76,7 +76,9 @@ def options_and_directories_are_checked():
     refused("--budget")
     assert "exclude each other" in refused("--budget", "1G", "--config", "/etc/x")
     assert "/nonexistent/x" in refused("--config", "/nonexistent/x", code=1)
-    assert "absolute" in refused("--socket-dir", "here", code=1)
+    for directory in ("here", ""):
+        assert f'--socket-dir "{directory}" is not an absolute path' in refused("--socket-dir", directory)
+        assert "absolute" in refused("--check", "--socket-dir", directory)
     assert "leaves room" in refused("--socket-dir", "/tmp/" + "x" * 200, code=1)
     assert "No such" in refused("--socket-dir", "/nonexistent/overbook", code=1)
     with tempfile.TemporaryDirectory() as directory:
@@ -181,6 +183,13 @@ def settings_can_be_checked():
         assert check_settings("--config", config.name)[0] == text
         rewrite(config, "BUDGET=1000T\n")
         assert "1000 TiB" in check_settings("--config", config.name)[1]
+        rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=\"off\"#\n")
+        assert 'line 4: SHARE ""off"#"' in refused("--check", "--config", config.name, code=1)
+        rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=off #\n")
+        text = check_settings("--config", config.name)[0]
+        assert {"BUDGET=16G", "SHARE_CPU=7", "METRICS=unix:/run/a#b", "SHARE=off"} <= set(text.splitlines()), text
+        rewrite(config, "BUDGET='16G # for all'\n")
+        assert "line 1: BUDGET \"16G # for all\"" in refused("--check", "--config", config.name, code=1)
         rewrite(config, "SHARE=on\nSHARE_CPU=0\n")
         assert "line 2: SHARE_CPU" in refused("--check", "--config", config.name, code=1)
     assert "--log" in refused("--check", "--log", "loud")
