@@ -141,13 +141,21 @@ static void print_latencies(json_t *kinds)
 		       json_number_value(json_object_get(hist, "p99_us")));
 }
 
-/* The mean of one part of a kind's faults, in microseconds. */
+/* The mean of one part of the faults of a kind, or of all kinds, in microseconds. */
 static double part_us(json_t *stats, const char *kind, const char *part, uint64_t count)
 {
-	char name[64];
+	char begin[64] = "fault_", end[32];
+	uint64_t sum_ns = 0;
+	const char *name;
+	json_t *value;
 
-	snprintf(name, sizeof(name), "fault_%s_%s_ns", kind, part);
-	return count ? (double)ob_client_number(stats, name) / 1e3 / (double)count : 0;
+	if (strcmp(kind, "all"))
+		snprintf(begin, sizeof(begin), "fault_%.40s_", kind);
+	snprintf(end, sizeof(end), "_%s_ns", part);
+	json_object_foreach(stats, name, value)
+		if (!strncmp(name, begin, strlen(begin)) && ends_with(name, end))
+			sum_ns += ob_client_number(stats, name);
+	return count ? (double)sum_ns / 1e3 / (double)count : 0;
 }
 
 /* Where the time of faults goes: the means of the parts beside the quantiles of the whole. */

@@ -788,5 +788,24 @@ def the_command_line_tool_shows_and_sets(daemon):
     daemon.start()
 
 
+@with_daemon()
+def the_command_line_tool_shows_where_the_time_of_faults_goes(daemon):
+    if not OVERBOOK:
+        return
+    _, agent = daemon.admit("web")
+    agent.deaf = True  # it says nothing else
+    values = dict.fromkeys(FIELDS, 0) | {"fault_touch_wait_ns": 1000000, "fault_bench_wait_ns": 5000000, "fault_bench_install_ns": 400000}
+    buckets = [0] * 72
+    buckets[20] = 100
+    agent.send(message(STATS, struct.pack("<I%dQII144Q" % len(FIELDS), len(FIELDS), *values.values(), 2, 72, *buckets, *buckets)))
+    daemon.until(lambda: daemon.call("stats", name="web")["fault_latency"]["all"]["count"] == 200)
+    code, out, _ = overbook(daemon, "stats", "web", "--faults")
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if "|" in line}
+    assert code == 0 and rows["touch"][:6] == ["touch", "100", "|", "10.0", "0.0", "0.0"], out
+    assert rows["bench"][3:6] == ["50.0", "0.0", "4.0"] and rows["zero"][3:6] == ["0.0"] * 3, out
+    # All kinds together: each fault counts once.
+    assert rows["all"][:6] == ["all", "200", "|", "30.0", "0.0", "2.0"], out
+
+
 if __name__ == "__main__":
     sys.exit(main(OVERBOOK))
