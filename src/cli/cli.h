@@ -45,6 +45,9 @@ int ob_cmd_qemu(int argc, char **argv);
 /* Prints "overbook: SUBCOMMAND: text" to stderr and returns code. */
 int ob_cli_fail(int code, const char *fmt, ...) OB_PRINTF(2, 3);
 
+/* Whether a word may be a machine's name. Returns 0, or what ob_cli_fail() does. */
+int ob_cli_check_name(const char *name);
+
 /* A number that an option, named without its dashes, was given. Returns 0; or what ob_cli_fail() does, and *ret is left alone. */
 int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret);
 /* A size; the same. */

@@ -284,7 +284,7 @@ int ob_client_command(const char *command, json_t *arguments, int json, void (*p
 	int r;
 
 	if (!arguments)
-		return ob_cli_fail(OB_EXIT_USAGE, "the name is not valid text");
+		return ob_cli_fail(OB_EXIT_FAILED, "cannot ask overbookd: %s", strerror(ENOMEM));
 	r = ob_client_call(command, arguments, ob_client_show_progress, NULL, &answer, &err);
 	ob_client_end_progress();
 	if (r < 0)

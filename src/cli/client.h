@@ -48,8 +48,8 @@ void ob_client_show_progress(void *context, json_t *object);
 void ob_client_end_progress(void);
 
 /*
- * A whole subcommand: calls with progress, and prints the answer, by print() or as JSON. arguments as of ob_client_call(); NULL: the
- * words they were made of are not valid text. hint (may be NULL) is added to what is said when overbookd refuses. Returns the exit
+ * A whole subcommand: calls with progress, and prints the answer, by print() or as JSON. arguments as of ob_client_call(); NULL: there was
+ * no memory for them. hint (may be NULL) is added to what is said when overbookd refuses. Returns the exit
  * code.
  */
 int ob_client_command(const char *command, json_t *arguments, int json, void (*print)(const json_t *answer), const char *hint);

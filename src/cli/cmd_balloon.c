@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -112,7 +113,7 @@ int ob_cmd_balloon(int argc, char **argv)
 		}
 		if (letter != 'j')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json = 1;
 	}
 	if (argc - optind < 1 || argc - optind > 2)
@@ -120,6 +121,8 @@ int ob_cmd_balloon(int argc, char **argv)
 				   "a machine is needed, and perhaps a size: overbook balloon NAME [SIZE|auto|off]");
 	name = argv[optind];
 	wish = argv[optind + 1];
+	if (ob_cli_check_name(name))
+		return OB_EXIT_USAGE;
 	if (wish && strcmp(wish, "auto") && strcmp(wish, "off") &&
 	    (ob_size_parse(wish, &bytes) < 0 || !bytes || bytes > INT64_MAX))
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size, such as 512M or 2G, nor \"auto\" or \"off\"", wish);

@@ -22,6 +22,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -120,9 +121,9 @@ static int parse_options(struct demo_options *o, int argc, char **argv)
 		int r = c == 'h' ? -1 : take_option(o, c);
 
 		if (c == ':')
-			return ob_cli_fail(OB_EXIT_USAGE, "%s needs a value; see --help", argv[optind - 1]);
+			return ob_cli_fail(OB_EXIT_USAGE, "%s needs a value; see --help", ob_option_refused(argv));
 		if (c == '?')
-			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known; see --help", argv[optind - 1]);
+			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known; see --help", ob_option_refused(argv));
 		if (r)
 			return r;
 	}

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/option.h"
 #include "cli/cli.h"
 #include "cli/doctor.h"
 
@@ -39,10 +40,10 @@ int ob_cmd_doctor(int argc, char **argv)
 		}
 		if (letter == ':')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" needs an argument: see \"overbook doctor --help\"",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		if (letter == '?')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: see \"overbook doctor --help\"",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json |= letter == 'j';
 		swap = letter == 'w' ? optarg : swap;
 		qemu = letter == 'q' ? optarg : qemu;

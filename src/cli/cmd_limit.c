@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -52,11 +53,13 @@ int ob_cmd_limit(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --wait, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind != 2)
 		return ob_cli_fail(OB_EXIT_USAGE, "a machine and a size are needed: overbook limit NAME SIZE|none");
+	if (ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	if (strcmp(argv[optind + 1], "none") &&
 	    (ob_size_parse(argv[optind + 1], &bytes) < 0 || bytes < 16 * OB_MIB || bytes > INT64_MAX))
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size of at least 16M, such as 512M or 2G, nor \"none\"",

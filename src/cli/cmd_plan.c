@@ -3,11 +3,14 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/table.h"
 #include "proto/env.h" /* OB_SHARES_MAX */
+
+#define SIZE_MOST (1ull << 56) /* of a machine, to overbookd */
 
 enum { OPTION_LIKE = 256, OPTION_COUNT, OPTION_MEMORY, OPTION_RESERVATION, OPTION_LIMIT, OPTION_SHARES, OPTION_USES };
 
@@ -78,19 +81,20 @@ static void print_plan(const json_t *answer)
 }
 
 /* Adds an option's value to the request. Returns 0, or the exit code. */
-static int add_size(json_t *arguments, const char *option, const char *key, const char *text)
+static int add_size(json_t *arguments, const char *option, const char *key, uint64_t least, const char *text)
 {
-	uint64_t bytes;
+	uint64_t bytes = 0;
+	int r = ob_cli_take_size(option, text, least, SIZE_MOST, &bytes);
 
-	if (ob_size_parse(text, &bytes) < 0 || bytes > INT64_MAX)
-		return ob_cli_fail(OB_EXIT_USAGE, "%s: \"%s\" is not a size: write it as 512M or 1.5G", option, text);
+	if (r)
+		return r;
 	return json_object_set_new(arguments, key, json_integer((json_int_t)bytes)) < 0 ? OB_EXIT_FAILED : 0;
 }
 
-static int add_number(json_t *arguments, const char *option, const char *text)
+static int add_number(json_t *arguments, const char *option, uint64_t least, const char *text)
 {
 	uint64_t number = 0;
-	int r = ob_cli_take_count(option, text, 0, OB_SHARES_MAX, &number);
+	int r = ob_cli_take_count(option, text, least, OB_SHARES_MAX, &number);
 
 	if (r)
 		return r;
@@ -101,22 +105,41 @@ static int add_option(json_t *arguments, int letter)
 {
 	switch (letter) {
 	case OPTION_LIKE:
-		if (json_object_set_new(arguments, "like", json_string(optarg)) < 0)
-			return ob_cli_fail(OB_EXIT_USAGE, "--like: the name is not valid text");
-		return 0;
+		if (ob_cli_check_name(optarg))
+			return OB_EXIT_USAGE;
+		return json_object_set_new(arguments, "like", json_string(optarg)) < 0 ? OB_EXIT_FAILED : 0;
 	case OPTION_COUNT:
-		return add_number(arguments, "count", optarg);
+		return add_number(arguments, "count", 0, optarg);
 	case OPTION_SHARES:
-		return add_number(arguments, "shares", optarg);
+		return add_number(arguments, "shares", 1, optarg);
 	case OPTION_MEMORY:
-		return add_size(arguments, "--memory", "ram_bytes", optarg);
+		return add_size(arguments, "memory", "ram_bytes", 1, optarg);
 	case OPTION_RESERVATION:
-		return add_size(arguments, "--reservation", "reservation_bytes", optarg);
+		return add_size(arguments, "reservation", "reservation_bytes", 0, optarg);
 	case OPTION_LIMIT:
-		return add_size(arguments, "--limit", "maximum_bytes", optarg);
+		return add_size(arguments, "limit", "maximum_bytes", OB_LIMIT_MIN, optarg);
 	default:
-		return add_size(arguments, "--uses", "uses_bytes", optarg);
+		return add_size(arguments, "uses", "uses_bytes", 0, optarg);
 	}
+}
+
+/* What is reserved is a part of what it may cost, and of its RAM; what another machine has of these overbookd knows. Returns 0, or the exit code. */
+static int check_reservation(const json_t *arguments)
+{
+	static const struct {
+		const char *option, *key;
+	} above[] = { { "limit", "maximum_bytes" }, { "memory", "ram_bytes" } };
+	uint64_t reservation = ob_client_number(arguments, "reservation_bytes"), most;
+	char reservation_text[16], most_text[16];
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(above); i++) {
+		most = ob_client_number(arguments, above[i].key);
+		if (json_object_get(arguments, above[i].key) && reservation > most)
+			return ob_cli_fail(OB_EXIT_USAGE, "--reservation (%s) is more than --%s (%s): it can be as much at most",
+					   ob_size_format(reservation_text, sizeof(reservation_text), reservation), above[i].option,
+					   ob_size_format(most_text, sizeof(most_text), most));
+	}
+	return 0;
 }
 
 int ob_cmd_plan(int argc, char **argv)
@@ -133,7 +156,7 @@ int ob_cmd_plan(int argc, char **argv)
 			json_decref(arguments);
 			return OB_EXIT_OK;
 		} else if (letter == '?' || letter == ':') {
-			code = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook plan --help", argv[optind - 1]);
+			code = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook plan --help", ob_option_refused(argv));
 		} else {
 			code = add_option(arguments, letter);
 		}
@@ -142,6 +165,7 @@ int ob_cmd_plan(int argc, char **argv)
 		code = ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not an option; see overbook plan --help", argv[optind]);
 	if (!code && !json_object_get(arguments, "ram_bytes") && !json_object_get(arguments, "like"))
 		code = ob_cli_fail(OB_EXIT_USAGE, "how large the new machines are is not said: --memory SIZE, or --like NAME");
+	code = code ? code : check_reservation(arguments);
 	if (code) {
 		json_decref(arguments);
 		return code;

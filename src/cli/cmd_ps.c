@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -97,7 +98,7 @@ int ob_cmd_ps(int argc, char **argv)
 			return OB_EXIT_OK;
 		}
 		if (letter != 'j')
-			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help", argv[optind - 1]);
+			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help", ob_option_refused(argv));
 		json = 1;
 	}
 	if (optind < argc)

@@ -29,6 +29,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -262,7 +263,7 @@ static int parse_options(struct record *record, int argc, char **argv)
 		else if (letter == 'i')
 			r = ob_cli_take_count("interval", optarg, 1, 3600, &record->interval);
 		else
-			r = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook record --help", argv[optind - 1]);
+			r = ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook record --help", ob_option_refused(argv));
 	}
 	if (r)
 		return r;

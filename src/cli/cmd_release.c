@@ -3,6 +3,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -45,11 +46,13 @@ int ob_cmd_release(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --force, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind != 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook release NAME");
+	if (ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return ob_client_command("release", json_pack("{s:s, s:b}", "name", argv[optind], "force", force), json, print_outcome,
 				 "; --force does it all the same");
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/clock.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
@@ -138,12 +139,14 @@ int ob_cmd_share(int argc, char **argv)
 			return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --on, --off, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (argc - optind > 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is one word too many: one machine can be named", argv[optind + 1]);
 	if (change && argc == optind)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook share %s NAME", change == OPTION_ON ? "--on" : "--off");
+	if (argc > optind && ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return change ? turn(argv[optind], change == OPTION_ON, json) : show(argv[optind], json);
 }

@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "base/option.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/cli.h"
@@ -127,7 +128,7 @@ static int parse_options(struct simulate *s, int argc, char **argv)
 		if (letter == 'h')
 			return -1;
 		if (letter == '?' || letter == ':')
-			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook simulate --help", argv[optind - 1]);
+			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value; see overbook simulate --help", ob_option_refused(argv));
 		r = take_option(s, letter);
 		if (r)
 			return r;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "cli/balloon_text.h"
 #include "cli/cli.h"
@@ -140,13 +141,21 @@ static void print_latencies(json_t *kinds)
 		       json_number_value(json_object_get(hist, "p99_us")));
 }
 
-/* The mean of one part of a kind's faults, in microseconds. */
+/* The mean of one part of the faults of a kind, or of all kinds, in microseconds. */
 static double part_us(json_t *stats, const char *kind, const char *part, uint64_t count)
 {
-	char name[64];
+	char begin[64] = "fault_", end[32];
+	uint64_t sum_ns = 0;
+	const char *name;
+	json_t *value;
 
-	snprintf(name, sizeof(name), "fault_%s_%s_ns", kind, part);
-	return count ? (double)ob_client_number(stats, name) / 1e3 / (double)count : 0;
+	if (strcmp(kind, "all"))
+		snprintf(begin, sizeof(begin), "fault_%.40s_", kind);
+	snprintf(end, sizeof(end), "_%s_ns", part);
+	json_object_foreach(stats, name, value)
+		if (!strncmp(name, begin, strlen(begin)) && ends_with(name, end))
+			sum_ns += ob_client_number(stats, name);
+	return count ? (double)sum_ns / 1e3 / (double)count : 0;
 }
 
 /* Where the time of faults goes: the means of the parts beside the quantiles of the whole. */
@@ -224,12 +233,14 @@ int ob_cmd_stats(int argc, char **argv)
 		}
 		if (letter != 'j' && letter != 'f')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --faults, --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json |= letter == 'j';
 		faults |= letter == 'f';
 	}
 	if (argc - optind != 1)
 		return ob_cli_fail(OB_EXIT_USAGE, "one machine must be named: overbook stats NAME");
+	if (ob_cli_check_name(argv[optind]))
+		return OB_EXIT_USAGE;
 	return ob_client_command("stats", json_pack("{s:s}", "name", argv[optind]), json,
 				 faults ? print_faults : print_machine, NULL);
 }

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/option.h"
 #include "cli/cli.h"
 #include "cli/client.h"
 #include "cli/top_feed.h"
@@ -96,7 +97,7 @@ static int parse_options(int argc, char **argv, struct choices *choices)
 		case 'h': choices->help = true; return OB_EXIT_OK;
 		default:
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known or lacks its value: see \"overbook top --help\"",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		}
 	}
 	if (optind < argc)

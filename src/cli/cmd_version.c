@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 
+#include "base/option.h"
 #include "cli/cli.h"
 #include "proto/wire.h"
 
@@ -39,7 +40,7 @@ int ob_cmd_version(int argc, char **argv)
 		}
 		if (letter != 'j')
 			return ob_cli_fail(OB_EXIT_USAGE, "option \"%s\" is not known: there are --json and --help",
-					   argv[optind - 1]);
+					   ob_option_refused(argv));
 		json = 1;
 	}
 	if (optind < argc)

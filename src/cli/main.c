@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* `overbook`: finds the subcommand and hands over. Called as overbook-qemu, or as QEMU, it is the wrapper of cmd_qemu.c. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +35,15 @@ static void print_help(FILE *to)
 	fputs("\n\"overbook COMMAND --help\" says more; so does overbook(1).\n", to);
 }
 
+/* What was printed may have got lost: on a disk that is full, say. */
+static int flush_output(int code)
+{
+	errno = 0;
+	if ((!fflush(stdout) && !ferror(stdout)) || code != OB_EXIT_OK)
+		return code;
+	return ob_cli_fail(OB_EXIT_FAILED, "cannot write to standard output: %s", errno ? strerror(errno) : "a part of it is lost");
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
@@ -44,7 +54,7 @@ int main(int argc, char **argv)
 	}
 	if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
 		print_help(stdout);
-		return OB_EXIT_OK;
+		return flush_output(OB_EXIT_OK);
 	}
 	if (!strcmp(name, "--version"))
 		name = "version";
@@ -52,7 +62,7 @@ int main(int argc, char **argv)
 		if (strcmp(commands[i].name, name))
 			continue;
 		ob_cli_set_command(name);
-		return commands[i].run(argc - 1, argv + 1);
+		return flush_output(commands[i].run(argc - 1, argv + 1));
 	}
 	if (argc < 2)
 		return ob_cli_fail(OB_EXIT_USAGE, "a command is missing: see \"overbook --help\"");

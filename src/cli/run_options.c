@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/option.h"
 #include "base/units.h"
 #include "proto/env.h"
 #include "proto/wire.h"
@@ -185,11 +186,11 @@ int ob_run_options_parse(int argc, char **argv, struct ob_run_options *ret_optio
 	while ((letter = getopt_long(argc, argv, "+:", long_options, NULL)) != -1) {
 		if (letter == ':')
 			return ob_error_set(err, EINVAL, "option \"%s\" needs an argument: see \"overbook run --help\"",
-					    argv[optind - 1]);
+					    ob_option_refused(argv));
 		if (letter == '?')
 			return ob_error_set(err, EINVAL, "option \"%s\" is not known, or has an argument that it does not "
 					    "take: see \"overbook run "
-					    "--help\"", argv[optind - 1]);
+					    "--help\"", ob_option_refused(argv));
 		r = parse_one(letter, ret_options, err);
 		if (r < 0)
 			return r;

@@ -11,6 +11,7 @@
 
 #include "base/units.h"
 #include "cli/cli.h"
+#include "proto/wire.h"
 
 static const char *current_command;
 
@@ -34,6 +35,14 @@ int ob_cli_fail(int code, const char *fmt, ...)
 	say("", fmt, ap);
 	va_end(ap);
 	return code;
+}
+
+int ob_cli_check_name(const char *name)
+{
+	if (ob_name_valid(name))
+		return 0;
+	return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a machine's name: up to %d letters, digits and . _ -, the first a letter, a digit "
+			   "or _", name, OB_NAME_MAX);
 }
 
 int ob_cli_take_count(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *ret)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The file is of the kind that lies in /etc/default: lines NAME=VALUE, a value perhaps in quotes, # in front of a comment.
+ * The file is of the kind that lies in /etc/default: lines NAME=VALUE, a value perhaps in quotes; comments begin with #, at the
+ * beginning of a line or behind white space.
  * A line that is not understood makes the whole file invalid. At the start that is an error; at SIGHUP overbookd goes on
  * with what it had, since to run by half of a file could mean to run without a budget.
  *
@@ -307,6 +308,23 @@ void ob_config_write(const struct ob_config *config, FILE *to)
 	}
 }
 
+/* Cuts off a comment, as a shell would: a # that is in quotes, or in the midst of a word, begins none. */
+static void cut_comment(char *value)
+{
+	char quote = '\0', before = ' ';
+
+	for (; *value; before = *value++) {
+		if (*value == '#' && !quote && isspace((unsigned char)before)) {
+			*value = '\0';
+			return;
+		}
+		if (*value == quote)
+			quote = '\0';
+		else if (!quote && (*value == '"' || *value == '\''))
+			quote = *value;
+	}
+}
+
 /* The value without the quotes around it. */
 static char *unquote(char *value)
 {
@@ -330,6 +348,7 @@ static int read_line(struct ob_config *config, char *line, struct ob_error *err)
 	if (!value)
 		return ob_error_set(err, EINVAL, "\"%.64s\" is not NAME=VALUE", line);
 	*value++ = '\0';
+	cut_comment(value);
 	line = ob_text_trim(line);
 	for (size_t i = 0; i < OB_ARRAY_LEN(settings); i++)
 		if (!strcmp(line, settings[i].name))

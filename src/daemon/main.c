@@ -19,6 +19,7 @@
 
 #include "base/log.h"
 #include "base/meminfo.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
@@ -110,6 +111,8 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			daemon->config_path = optarg;
 			break;
 		case OPTION_SOCKET_DIR:
+			if (*optarg != '/')
+				return ob_error_set(err, EINVAL, "--socket-dir \"%s\" is not an absolute path", optarg);
 			*ret_dir = optarg;
 			break;
 		case OPTION_CHECK:
@@ -125,7 +128,7 @@ static int parse_options(int argc, char **argv, struct ob_daemon *daemon, const 
 			return 1;
 		default:
 			return ob_error_set(err, EINVAL, "option \"%s\" is not known or lacks its value; see overbookd --help",
-					    argv[optind - 1]);
+					    ob_option_refused(argv));
 		}
 	}
 	if (optind < argc)

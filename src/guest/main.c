@@ -17,6 +17,7 @@
 
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/option.h"
 #include "base/units.h"
 #include "guest/adaptor.h"
 #include "guest/guest.h"
@@ -148,7 +149,7 @@ int main(int argc, char **argv)
 			puts("overbook-guest " OB_VERSION);
 			return EXIT_SUCCESS;
 		default:
-			ob_log(OB_LOG_ERROR, "option \"%s\" is not known or lacks its value; see overbook-guest --help", argv[optind - 1]);
+			ob_log(OB_LOG_ERROR, "option \"%s\" is not known or lacks its value; see overbook-guest --help", ob_option_refused(argv));
 			return EXIT_USAGE;
 		}
 	}

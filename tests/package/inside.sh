@@ -29,23 +29,26 @@ overbook version >"$dir/out" 2>&1 && grep -q 'agent protocol' "$dir/out" && over
 result $? 'the programs start'
 
 : >"$dir/out"
-for page in 1:overbook 1:overbook-run 1:overbook-ps 1:overbook-top 1:overbook-stats 1:overbook-limit 1:overbook-release 1:overbook-doctor 1:overbook-demo \
-	1:overbook-record 1:overbook-simulate \
-	8:overbookd; do
-	man -w "${page%%:*}" "${page#*:}" >/dev/null 2>>"$dir/out" && man "${page%%:*}" "${page#*:}" 2>>"$dir/out" | grep -qi "${page#*:}" ||
-		echo "no page $page" >>"$dir/out"
+pages=$(dpkg -L overbook | sed -n 's|.*/man/man[0-9]/\(.*\)\.\([0-9]\)\.gz$|\2:\1|p')
+[ "$(echo "$pages" | wc -l)" -ge 16 ] || echo "only these pages: $pages" >>"$dir/out"
+mandb -q
+for page in $pages; do
+	man -w "${page%%:*}" "${page#*:}" >/dev/null 2>>"$dir/out" && man "${page%%:*}" "${page#*:}" 2>>"$dir/out" | grep -qi "${page#*:}" &&
+		whatis "${page#*:}" >/dev/null 2>>"$dir/out" || echo "no page $page" >>"$dir/out"
 done
 [ ! -s "$dir/out" ]
-result $? 'manual pages are found and can be read'
+result $? 'manual pages are found, by whatis too, and can be read'
 
 # Loaded by name, as when TAB is pressed.
-bash --norc -c '. /usr/share/bash-completion/bash_completion
-	{ declare -F _comp_load >/dev/null && _comp_load overbook; } || { declare -F __load_completion >/dev/null && __load_completion overbook; }
-	complete -p overbook' >"$dir/out" 2>&1 && grep -q '_overbook' "$dir/out"
-result $? 'bash loads the completion'
-zsh -f -c 'autoload -Uz compinit && compinit -u -d '"$dir"'/zcompdump && print -r -- $_comps[overbook]' >"$dir/out" 2>&1 &&
-	grep -qx '_overbook' "$dir/out"
-result $? 'zsh finds the completion'
+for program in overbook overbookd; do
+	bash --norc -c '. /usr/share/bash-completion/bash_completion
+		{ declare -F _comp_load >/dev/null && _comp_load "$0"; } || { declare -F __load_completion >/dev/null && __load_completion "$0"; }
+		complete -p "$0"' "$program" >"$dir/out" 2>&1 && grep -q "_$program" "$dir/out"
+	result $? "bash loads the completion of $program"
+	zsh -f -c 'autoload -Uz compinit && compinit -u -d '"$dir"'/zcompdump && print -r -- $_comps['"$program"']' >"$dir/out" 2>&1 &&
+		grep -qx "_$program" "$dir/out"
+	result $? "zsh finds the completion of $program"
+done
 
 getent group overbook >"$dir/out" && grep -q '^overbook:[^:]*:[0-9]*:$' "$dir/out"
 result $? 'there is a group overbook, without members'

@@ -76,7 +76,9 @@ def options_and_directories_are_checked():
     refused("--budget")
     assert "exclude each other" in refused("--budget", "1G", "--config", "/etc/x")
     assert "/nonexistent/x" in refused("--config", "/nonexistent/x", code=1)
-    assert "absolute" in refused("--socket-dir", "here", code=1)
+    for directory in ("here", ""):
+        assert f'--socket-dir "{directory}" is not an absolute path' in refused("--socket-dir", directory)
+        assert "absolute" in refused("--check", "--socket-dir", directory)
     assert "leaves room" in refused("--socket-dir", "/tmp/" + "x" * 200, code=1)
     assert "No such" in refused("--socket-dir", "/nonexistent/overbook", code=1)
     with tempfile.TemporaryDirectory() as directory:
@@ -181,6 +183,13 @@ def settings_can_be_checked():
         assert check_settings("--config", config.name)[0] == text
         rewrite(config, "BUDGET=1000T\n")
         assert "1000 TiB" in check_settings("--config", config.name)[1]
+        rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=\"off\"#\n")
+        assert 'line 4: SHARE ""off"#"' in refused("--check", "--config", config.name, code=1)
+        rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=off #\n")
+        text = check_settings("--config", config.name)[0]
+        assert {"BUDGET=16G", "SHARE_CPU=7", "METRICS=unix:/run/a#b", "SHARE=off"} <= set(text.splitlines()), text
+        rewrite(config, "BUDGET='16G # for all'\n")
+        assert "line 1: BUDGET \"16G # for all\"" in refused("--check", "--config", config.name, code=1)
         rewrite(config, "SHARE=on\nSHARE_CPU=0\n")
         assert "line 2: SHARE_CPU" in refused("--check", "--config", config.name, code=1)
     assert "--log" in refused("--check", "--log", "loud")
@@ -764,7 +773,7 @@ def the_command_line_tool_shows_and_sets(daemon):
     for args, expected in ((("limit", "web", "32M"), 5), (("limit", "ghost", "none"), 4), (("stats", "ghost"), 4),
                            (("release", "ghost"), 4), (("limit", "web", "8M"), 2), (("limit", "web", "much"), 2), (("limit", "web"), 2),
                            (("stats",), 2), (("ps", "x"), 2), (("ps", "--x"), 2), (("release",), 2), (("release", "a", "b"), 2),
-                           (("stats", "../x"), 1)):
+                           (("stats", "../x"), 2)):
         code, out, err = overbook(daemon, *args)
         assert code == expected and not out and err.startswith("overbook: ") and err.count("\n") == 1, (args, code, out, err)
     process = subprocess.Popen([OVERBOOK, "release", "web"], stdout=subprocess.PIPE, text=True,
@@ -777,6 +786,25 @@ def the_command_line_tool_shows_and_sets(daemon):
     code, out, err = overbook(daemon, "ps")
     assert code == 3 and "overbookd does not answer" in err, (code, err)
     daemon.start()
+
+
+@with_daemon()
+def the_command_line_tool_shows_where_the_time_of_faults_goes(daemon):
+    if not OVERBOOK:
+        return
+    _, agent = daemon.admit("web")
+    agent.deaf = True  # it says nothing else
+    values = dict.fromkeys(FIELDS, 0) | {"fault_touch_wait_ns": 1000000, "fault_bench_wait_ns": 5000000, "fault_bench_install_ns": 400000}
+    buckets = [0] * 72
+    buckets[20] = 100
+    agent.send(message(STATS, struct.pack("<I%dQII144Q" % len(FIELDS), len(FIELDS), *values.values(), 2, 72, *buckets, *buckets)))
+    daemon.until(lambda: daemon.call("stats", name="web")["fault_latency"]["all"]["count"] == 200)
+    code, out, _ = overbook(daemon, "stats", "web", "--faults")
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if "|" in line}
+    assert code == 0 and rows["touch"][:6] == ["touch", "100", "|", "10.0", "0.0", "0.0"], out
+    assert rows["bench"][3:6] == ["50.0", "0.0", "4.0"] and rows["zero"][3:6] == ["0.0"] * 3, out
+    # All kinds together: each fault counts once.
+    assert rows["all"][:6] == ["all", "200", "|", "30.0", "0.0", "2.0"], out
 
 
 if __name__ == "__main__":

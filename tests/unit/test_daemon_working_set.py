@@ -190,7 +190,13 @@ def the_command_line_tool_plans(daemon):
     assert "2 new: each uses all of its RAM" in shown and "not admitted: 1.8 GiB would be guaranteed, of a budget of 1 GiB" in shown, shown
     assert json.loads(plan("--memory", "64M", "--json"))["newcomers"]["count"] == 1
     assert "how large the new machines are is not said" in plan(status=2)
-    assert '--memory: "x" is not a size' in plan("--memory", "x", status=2)
+    for words, wrong in ((("--memory", "x"), "--memory x: must be a size from 1 B to 64 PiB"), (("--memory", "0"), "--memory 0: must be"),
+                         (("--memory", "1G", "--limit", "1M"), "--limit 1M: must be a size from 16 MiB"),
+                         (("--memory", "1G", "--shares", "0"), "--shares 0: must be a number from 1 to 1000000"),
+                         (("--memory", "1G", "--reservation", "2G"), "--reservation (2 GiB) is more than --memory (1 GiB)"),
+                         (("--like", "web", "--reservation", "64M", "--limit", "32M"), "--reservation (64 MiB) is more than --limit (32 MiB)"),
+                         (("--like", "my vm"), '"my vm" is not a machine\'s name')):
+        assert wrong in plan(*words, status=2), words
     assert "--count many: must be a number from 0 to 1000000" in plan("--memory", "1G", "--count", "many", status=2)
     assert "there is no machine" in plan("--like", "nobody", status=4)
     assert plan("--help").startswith("Usage: overbook plan")

@@ -58,6 +58,18 @@ expect 0 0 'Usage: overbook COMMAND' --help
 expect 0 0 'Usage: overbook run' run --help
 expect 0 0 'Usage: overbook doctor' doctor --help
 expect 0 0 'agent protocol' version
+for command in stats balloon release share 'limit --wait'; do
+	expect 2 1 '"my vm" is not a machine'\''s name: up to 63 letters' $command 'my vm' $([ "${command%% *}" != limit ] || echo 1G)
+done
+expect 2 1 'option "-1G" is not known: there are' limit web -1G
+expect 2 1 'option "--wai=t" is not known: there are' limit web 1G --wai=t
+expect 2 1 'option "-xy" is not known or lacks its value' record --interval 7 -xy
+expect 3 1 'overbookd does not answer' stats web
+for words in version 'version --json' --help 'run --dry-run -- qemu-system-x86_64 -m 1G'; do
+	"$overbook" $words >/dev/full 2>"$dir/err"
+	[ $? = 1 ] && [ "$(wc -l <"$dir/err")" = 1 ] && grep -q 'cannot write to standard output: No space left on device$' "$dir/err"
+	result $? "overbook $words, on a disk that is full"
+done
 expect 0 0 '"agent_protocol"' version --json
 expect 2 1 'too many' version now
 expect 2 1 '"--fast" is not known' run --fast -- "$qemu"

@@ -60,6 +60,17 @@ else
 	skip 'the service is closed as far as it can be' 'there is no systemd-analyze'
 fi
 
+# What overbookd counts on, whoever's it is.
+ok=0
+libvirt=$(dirname "$0")/../../contrib/libvirt/overbookd-libvirt.service
+: >"$dir/out"
+for unit in "$units/overbookd.service" "$units/user/overbookd.service" "$libvirt"; do
+	for setting in Type=notify RuntimeDirectoryPreserve=yes FileDescriptorStoreMax=4096 LimitNOFILE=8192 Restart=on-failure; do
+		grep -qx "$setting" "$unit" || { ok=1; echo "$unit: no $setting" >>"$dir/out"; }
+	done
+done
+result $ok 'shared pages and directories of machines outlive overbookd under every unit'
+
 # Whatever is set in the unit has a reason beside it: each block of settings begins with a comment.
 awk '/^$/ { explained = 0 } /^#/ { explained = 1 } /^\[/ { section = $0 }
 	section == "[Service]" && /^[A-Z]/ && !explained { print FILENAME ": without a reason: " $0; bad = 1 } END { exit bad }' \
