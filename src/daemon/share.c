@@ -29,6 +29,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
@@ -617,11 +618,23 @@ bool ob_share_is_hungry(const struct ob_daemon *daemon)
 	return ob_now_ns() < daemon->share->hungry_until_ns;
 }
 
-bool ob_share_has_room(const struct ob_share *share)
+static uint64_t growth_pages(const struct ob_share *share)
 {
-	uint64_t more = (share->planned + 1ull) * OB_STORE_PAGE;
+	uint64_t taken = ob_share_store_bytes(share->daemon);
 
-	return share->allowed_bytes == OB_BUDGET_NONE || ob_share_store_bytes(share->daemon) + more <= share->allowed_bytes;
+	return ob_less(share->allowed_bytes, taken) / OB_STORE_PAGE;
+}
+
+bool ob_share_may_grow(const struct ob_share *share)
+{
+	return growth_pages(share) > 0;
+}
+
+bool ob_share_has_room(const struct ob_domain *domain)
+{
+	uint64_t growth = growth_pages(domain->share), planned = domain->share->planned;
+
+	return planned < growth || planned < growth + ob_store_spare_pages(domain->store);
 }
 
 bool ob_share_may_open(const struct ob_share *share)

@@ -104,8 +104,9 @@ struct ob_share {
 };
 
 /* --- share.c --- */
-/* Whether one more page of the stores is within what the budget allows. */
-bool ob_share_has_room(const struct ob_share *share);
+/* Whether the budget allows that the stores take a page more; whether the domain's has a slot for one more page, its FETCHes under way set aside. */
+bool ob_share_may_grow(const struct ob_share *share);
+bool ob_share_has_room(const struct ob_domain *domain);
 bool ob_share_may_open(const struct ob_share *share);
 /* There was none: asks the arbiter. */
 void ob_share_want_room(struct ob_share *share);

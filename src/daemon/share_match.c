@@ -302,7 +302,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 		remember(sharer, offered);
 		return NOTHING_TO_DO;
 	}
-	if (!ob_share_has_room(domain->share)) {
+	if (!ob_share_has_room(domain)) {
 		sharer->counters.no_room++;
 		ob_share_want_room(domain->share);
 		return NO_ROOM;
@@ -361,7 +361,7 @@ static void lost(struct ob_sharer *sharer, const struct ob_offered *offered)
 static int fill_slot(struct ob_domain *domain, const struct ob_offered *offered, const uint8_t *bytes, uint32_t *ret_slot)
 {
 	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE, .class = offered->class };
-	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_has_room(domain->share),
+	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_may_grow(domain->share),
 			      ob_share_may_open(domain->share), ret_slot);
 
 	if (r < 0)
@@ -401,7 +401,7 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 		ob_share_want_room(domain->share);
 	}
 	/* Without room it waits; what fails otherwise would fail again at once. */
-	if (!ob_share_has_room(domain->share))
+	if (!ob_share_has_room(domain))
 		(void)todo_push(sharer, offered);
 }
 

@@ -16,7 +16,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 import daemon_harness
 from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, refused,
                             rewrite, test, with_daemon)
-from share_harness import ENOENT, PAGE, Sharer, a_page_anew, content, entries, page_hash, pair, ready, row, share
+from share_harness import ENOENT, PAGE, Sharer, a_page_anew, check, content, entries, page_hash, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -584,6 +584,29 @@ def without_room_the_store_does_not_grow(daemon):
     # Few are tried in vain at each message, of which it has had so many, and at each of its own seconds.
     tried, messages = futile(), len(sent)
     assert tried <= 2 * 8 * (messages + 60), (tried, messages)
+
+
+@with_daemon("--budget", "64M")
+def without_room_slots_that_are_free_again_are_filled(daemon):
+    one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=32 * MIB) for name in "ab"]
+    ready(daemon, one, two)
+    for agent in (one, two):
+        agent.pages = {page: content(page + 1) for page in range(1024)}
+    one.offer()
+    # As many as there is room for: the machines have given up 4 MiB, and come no further down.
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 1024 and one.limit + two.limit == 64 * MIB)
+    two.offer()
+    daemon.until(lambda: one.cost + two.cost == 60 * MIB)
+    one.step = two.step = 0
+    daemon.until(lambda: len(one.held) == len(two.held) == 1024)
+    daemon.until(lambda: one.limit + two.limit == 56 * MIB)
+    assert share(daemon)["store_bytes"] == daemon.call("share")["allowed_bytes"] == 4 * MIB
+    used = set(one.held.values())
+    for number, page in enumerate(list(one.held)[:50]):
+        slot = a_page_anew(daemon, (one, two), page, 5000 + number)
+        assert slot == two.held[page] and slot in used
+    assert share(daemon)["store_bytes"] == 4 * MIB and len(one.held) == 1024
+    check(one, two)
 
 
 @with_daemon("--share", "off")
