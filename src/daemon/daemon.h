@@ -74,6 +74,7 @@ struct ob_daemon {
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */
 	uint64_t settle_until_ns;                   /* after a start among living machines: nobody grows before */
 	unsigned expected;                          /* machines that lived when this overbookd started and are not back yet */
+	uint64_t least_bytes;                       /* the arbiter's, of ob_budget_store_advance() */
 	uint64_t stirred_ns;                        /* when something last changed that moves memory */
 };
 

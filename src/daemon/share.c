@@ -11,7 +11,8 @@
  *
  * Memory. What the stores take comes out of the budget. The arbiter grants it in steps (budget.h), before it is needed: a slot that was
  * never filled is filled only within what is granted, so a page more in a store never takes the sum above the budget, and the
- * two copies that go are a gain on top. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
+ * two copies that go are a gain on top. While all is above the budget nothing is free, and the arbiter grants in advance of what sharing
+ * gives back. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
  * on with slots that have become free. Extents of a former overbookd that were not kept are counted once each, whole, for as long as any
  * machine holds something of them: who else has them mapped, and how much of them is filled, is not known any more.
  */
@@ -652,11 +653,12 @@ void ob_share_want_room(struct ob_share *share)
 	ob_arbiter_kick(share->daemon);
 }
 
-void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes)
+void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes, bool in_advance)
 {
 	bool more = bytes > daemon->share->allowed_bytes;
 
 	daemon->share->allowed_bytes = bytes;
+	daemon->share->in_advance = in_advance;
 	for (struct ob_domain *domain = daemon->share->domains; more && domain; domain = domain->next)
 		ob_match_pump(domain);
 }

@@ -64,8 +64,8 @@ bool ob_share_is_ending(const struct ob_machine *machine); /* the shared pages a
 uint64_t ob_share_store_bytes(const struct ob_daemon *daemon);
 uint64_t ob_share_orphan_bytes(const struct ob_daemon *daemon);
 bool ob_share_is_hungry(const struct ob_daemon *daemon);
-/* What the stores may take from now on; OB_BUDGET_NONE without a budget. */
-void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes);
+/* What the stores may take from now on; OB_BUDGET_NONE without a budget. in_advance: of what is not there yet (budget.h). */
+void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes, bool in_advance);
 
 /* How far an UNSHARE is. */
 void ob_share_progress(const struct ob_machine *machine, uint64_t *ret_done_bytes, uint64_t *ret_total_bytes);

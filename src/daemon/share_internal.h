@@ -99,6 +99,7 @@ struct ob_share {
 	struct ob_domain *domains;
 	unsigned planned; /* FETCHes that may fill a slot */
 	uint64_t allowed_bytes, orphan_bytes, hungry_until_ns;
+	bool in_advance;         /* what is allowed is */
 	uint64_t await_until_ns; /* machines that have extents of before are awaited; 0: none */
 	bool ends;               /* overbookd ends: what goes is to be kept */
 };

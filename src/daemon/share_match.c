@@ -361,9 +361,13 @@ static void lost(struct ob_sharer *sharer, const struct ob_offered *offered)
 static int fill_slot(struct ob_domain *domain, const struct ob_offered *offered, const uint8_t *bytes, uint32_t *ret_slot)
 {
 	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE, .class = offered->class };
-	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_may_grow(domain->share),
-			      ob_share_may_open(domain->share), ret_slot);
+	bool may_grow = ob_share_may_grow(domain->share);
+	int r;
 
+	/* Slots that are free again first: so nobody makes a store grow in advance by what he then does not adopt. */
+	if (domain->share->in_advance && ob_store_spare_pages(domain->store))
+		may_grow = false;
+	r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, may_grow, ob_share_may_open(domain->share), ret_slot);
 	if (r < 0)
 		return r;
 	entry.where = *ret_slot;
