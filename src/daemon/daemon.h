@@ -15,7 +15,7 @@
  *     events.c     what happens, in the log and the journal
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
- *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
+ *     share.h      pages that machines have in common: share.c, share_match.c, share_holds.c, share_keep.c, share_api.c, store.c
  *     metrics_server.c  metrics over HTTP, by libmicrohttpd; metrics.c: their text
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *

@@ -4,6 +4,7 @@
  *
  *     share.c        domains and their machines: switches, what agents are sent, what the stores take, the budget's part
  *     share_match.c  what becomes of an offer
+ *     share_holds.c  what machines say of what they hold
  *     share_keep.c   what outlives overbookd
  *     share_api.c    how it looks in JSON
  *     store.h        the canonical store of a domain; share/index.h: where equal pages are looked for

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What share.c, share_keep.c, share_match.c and share_api.c know of each other. */
+/* What share.c, share_keep.c, share_match.c, share_holds.c and share_api.c know of each other. */
 #ifndef OB_DAEMON_SHARE_INTERNAL_H
 #define OB_DAEMON_SHARE_INTERNAL_H
 
@@ -79,6 +79,12 @@ struct ob_sharer {
 	struct ob_share_counters counters;
 };
 
+/* The ith of the ADOPTs without an answer. */
+static inline struct ob_adoption *ob_sharer_pending(const struct ob_sharer *sharer, unsigned i)
+{
+	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
+}
+
 struct ob_domain {
 	struct ob_domain *next;
 	struct ob_share *share;
@@ -128,6 +134,10 @@ int ob_keep_claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struc
 /* Sends DRAIN for the extent that a slot is in. Returns 0 or -errno. */
 int ob_keep_send_drain(struct ob_sharer *sharer, uint32_t slot) OB_MUST_CHECK;
 void ob_keep_tick(struct ob_share *share);
+
+/* --- share_holds.c --- */
+/* DROPPED, WORN, HOLDS. */
+int ob_holds_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;
 
 /* --- share_match.c --- */
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;

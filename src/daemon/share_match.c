@@ -20,20 +20,8 @@
  * whose bytes cannot be had, or do not have the hash that was offered, is forgotten, and another that has been offered with
  * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, or one of them is next.
  *
- * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error and DROPPED
- * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules.
- *
- * Lost messages. When a connection ends, ADOPTs and HELDs and DROPPEDs may be lost with it, and what is counted may be more than
- * what is held, never less. All of it stays held, since a slot that somebody holds and is not known to hold would change under a
- * guest. On the next connection the agent says HOLDS: what overbookd must have counted, had nothing been lost. That is every hold
- * of a page, and every one that has ended and that DROPPED is still to say; so each is taken back once, by HOLDS leaving it out
- * or by DROPPED. It is told in pieces, while nothing changes at the agent: it adopts and drops nothing before it has said the
- * last one. ADOPTs that were sent on this connection meanwhile have no answer when the last piece comes, or a refusal that came
- * before it: they are no part of what it tells, and stay as they are. What is left out is let go of, as worn if the machine maps.
- * More than what is counted breaks the rules: so an agent can free nothing but what it was given, and can keep nothing that it was
- * not given. While it tells it is asked nothing. If it never comes to an end, or begins anew, it harms itself alone. Agents that do
- * not know HOLDS keep what was lost until their process ends. Of extents of before overbookd's start HOLDS tells what nobody has
- * counted (share_keep.c).
+ * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error takes it back;
+ * so does DROPPED (share_holds.c). Both are checked, and a machine that takes back what it does not hold breaks the rules.
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
@@ -178,11 +166,6 @@ static void wake_equals(struct ob_domain *domain, const struct ob_offered *page,
 	}
 }
 
-static struct ob_adoption *pending_at(const struct ob_sharer *sharer, unsigned i)
-{
-	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
-}
-
 /* Whether this page is being fetched or adopted. */
 static bool is_in_hand(const struct ob_sharer *sharer, uint64_t page)
 {
@@ -190,7 +173,7 @@ static bool is_in_hand(const struct ob_sharer *sharer, uint64_t page)
 		if (sharer->staging[i].wanted && sharer->staging[i].offered.page == page)
 			return true;
 	for (unsigned i = 0; i < sharer->pending_count; i++)
-		if (pending_at(sharer, i)->page == page)
+		if (ob_sharer_pending(sharer, i)->page == page)
 			return true;
 	return false;
 }
@@ -236,7 +219,7 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 		remember(sharer, offered);
 		return;
 	}
-	*pending_at(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
+	*ob_sharer_pending(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
 	sharer->adopt_out++;
 }
 
@@ -452,7 +435,7 @@ static int send_adopts(struct ob_sharer *sharer)
 	msg.type = OB_WIRE_ADOPT;
 	msg.adopt.n = n;
 	for (unsigned i = 0; i < n; i++) {
-		const struct ob_adoption *adoption = pending_at(sharer, first + i);
+		const struct ob_adoption *adoption = ob_sharer_pending(sharer, first + i);
 
 		msg.adopt.item[i] = (struct ob_wire_adopt){ adoption->page, ob_store_id(sharer->domain->store, adoption->slot),
 							    adoption->slot % OB_STORE_SLOTS };
@@ -469,7 +452,7 @@ static void flush_adopts(struct ob_sharer *sharer)
 	while (sharer->adopt_out && send_adopts(sharer) == 0)
 		;
 	for (; sharer->adopt_out; sharer->adopt_out--) {
-		const struct ob_adoption *adoption = pending_at(sharer, --sharer->pending_count);
+		const struct ob_adoption *adoption = ob_sharer_pending(sharer, --sharer->pending_count);
 		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi, adoption->class };
 
 		sharer->counters.missed++;
@@ -582,10 +565,10 @@ static bool pending_take(struct ob_sharer *sharer, uint64_t page, uint32_t slot)
 	unsigned sent = sharer->pending_count - sharer->adopt_out;
 
 	for (unsigned i = 0; i < sent; i++) {
-		if (pending_at(sharer, i)->page != page || pending_at(sharer, i)->slot != slot)
+		if (ob_sharer_pending(sharer, i)->page != page || ob_sharer_pending(sharer, i)->slot != slot)
 			continue;
 		for (; i; i--)
-			*pending_at(sharer, i) = *pending_at(sharer, i - 1);
+			*ob_sharer_pending(sharer, i) = *ob_sharer_pending(sharer, i - 1);
 		sharer->pending_first = (sharer->pending_first + 1) % OB_SHARE_PENDING_MAX;
 		sharer->pending_count--;
 		return true;
@@ -614,115 +597,6 @@ static int on_held(struct ob_sharer *sharer, const struct ob_wire_msg *msg, stru
 	return 0;
 }
 
-static bool is_orphan(const struct ob_sharer *sharer, uint64_t extent)
-{
-	for (uint32_t i = 0; i < sharer->orphan_count; i++)
-		if (sharer->orphans[i].extent == extent)
-			return true;
-	return false;
-}
-
-static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-
-	if (sharer->claims)
-		return ob_error_set(err, EPROTO, "DROPPED between HOLDS");
-	for (uint32_t i = 0; i < msg->dropped.n; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot, count = item->count;
-		bool is_restored;
-
-		/* A slot of a former overbookd's: ORPHANS tells how much of it is left. */
-		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
-			continue;
-		/* What was held of an extent of before is known from HOLDS, which some have not said. */
-		is_restored = ob_store_find_restored(store, item->extent, item->index, &slot) == 0;
-		if (is_restored)
-			count = OB_MIN(count, ob_holder_count(&sharer->holder, slot));
-		if ((!is_restored && ob_store_find(store, item->extent, item->index, &slot) < 0) ||
-		    ob_store_let_go(store, &sharer->holder, slot, count) < 0)
-			return ob_error_set(err, EPROTO, "DROPPED for a slot that it does not hold so often");
-		sharer->counters.dropped += count;
-	}
-	return 0;
-}
-
-/* Before DROPPED: so the slots are still held. */
-static int on_worn(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-
-	for (uint32_t i = 0; i < msg->dropped.n; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot;
-
-		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
-			continue;
-		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
-			continue;
-		if (!sharer->maps || ob_store_find(store, item->extent, item->index, &slot) < 0 ||
-		    !ob_holder_count(&sharer->holder, slot))
-			return ob_error_set(err, EPROTO, "WORN for a slot that it cannot have mapped");
-		ob_store_wear(store, slot);
-	}
-	return 0;
-}
-
-static int claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struct ob_error *err)
-{
-	int r = ob_store_claim(&sharer->holder, &sharer->claim, slot, count);
-
-	if (r == -ENOMEM)
-		return ob_error_sys(err, ENOMEM, "cannot take in what it holds");
-	return r < 0 ? ob_error_set(err, EPROTO, "HOLDS of a slot that it does not hold so often") : 0;
-}
-
-/* All has been told: what is held beyond that was lost with a connection. */
-static int settle(struct ob_sharer *sharer, struct ob_error *err)
-{
-	uint64_t lost;
-	int r = 0;
-
-	for (unsigned i = 0; i < sharer->pending_count && r == 0; i++)
-		r = claim(sharer, pending_at(sharer, i)->slot, 1, err);
-	if (r < 0)
-		return r;
-	/* WORN may have been lost with DROPPED. */
-	lost = ob_store_settle(sharer->domain->store, &sharer->holder, &sharer->claim, sharer->maps);
-	if (lost)
-		ob_log(OB_LOG_INFO, "machine \"%s\": it holds %llu shared pages fewer than were counted when its connection ended",
-		       sharer->machine->name, (unsigned long long)lost);
-	ob_claim_clear(&sharer->claim);
-	sharer->claims = false;
-	ob_store_has_claimed(sharer->domain->store, sharer->number);
-	ob_link_flush(sharer->machine);
-	return 0;
-}
-
-static int on_holds(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-	int r = 0;
-
-	sharer->claims = true;
-	for (uint32_t i = 0; i < msg->dropped.n && r == 0; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot;
-
-		/* A former overbookd's are told in ORPHANS. */
-		if (!ob_store_has(store, item->extent))
-			continue;
-		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
-			r = ob_keep_claim(sharer, slot, item->count, err);
-		else if (ob_store_find(store, item->extent, item->index, &slot) < 0)
-			r = ob_error_set(err, EPROTO, "HOLDS of a slot that is free");
-		if (r == 0)
-			r = claim(sharer, slot, item->count, err);
-	}
-	return r < 0 || msg->dropped.n ? r : settle(sharer, err);
-}
-
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	int r = 0;
@@ -733,12 +607,8 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 		r = on_staged(sharer, msg, err);
 	else if (msg->type == OB_WIRE_HELD)
 		r = on_held(sharer, msg, err);
-	else if (msg->type == OB_WIRE_WORN)
-		r = on_worn(sharer, msg, err);
-	else if (msg->type == OB_WIRE_HOLDS)
-		r = on_holds(sharer, msg, err);
 	else
-		r = on_dropped(sharer, msg, err);
+		r = ob_holds_handle(sharer, msg, err);
 	ob_match_pump(sharer->domain);
 	return r;
 }
@@ -748,7 +618,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 	/* What was sent stays held, until HOLDS tells: the agent may have done it. What was not sent was never held by it. */
 	while (sharer->adopt_out) {
 		sharer->adopt_out--;
-		take_back(sharer, pending_at(sharer, --sharer->pending_count)->slot);
+		take_back(sharer, ob_sharer_pending(sharer, --sharer->pending_count)->slot);
 	}
 	sharer->pending_count = sharer->todo_count = 0;
 	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++) {
