@@ -16,6 +16,7 @@ struct ob_offered {
 	uint64_t page, lo, hi;
 	uint16_t class; /* of the index's */
 	bool is_orphan; /* it is a slot of a former overbookd's store */
+	bool is_apart;  /* the index was not told of it */
 };
 
 /* One page of a machine's staging memory. */
@@ -97,6 +98,7 @@ struct ob_domain {
 	struct ob_search_counters searches;
 	struct ob_sharer *sharers[OB_STORE_MEMBERS];
 	unsigned top, count; /* numbers in use lie below top */
+	unsigned turn;       /* whose list is tried first */
 };
 
 struct ob_share {

@@ -3,6 +3,7 @@
  * What becomes of an offer.
  *
  *     OFFER ─▶ nobody has that hash: remembered in the index, that is all
+ *           ├▶ the store has a slot of it: ADOPT
  *           └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
  *
  *     its turn ─▶ the store has a slot of that hash:  ADOPT
@@ -18,7 +19,9 @@
  *
  * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
  * whose bytes cannot be had, or do not have the hash that was offered, is forgotten, and another that has been offered with
- * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, or one of them is next.
+ * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, which all of them adopt at once, or
+ * one of them is next. What is in a list is in the index as well; what is there no more has been done, and is passed over. Without
+ * room for a slot a list may be long and wait long: what needs none does not stand behind it.
  *
  * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error takes it back;
  * so does DROPPED (share_holds.c). Both are checked, and a machine that takes back what it does not hold breaks the rules.
@@ -41,7 +44,7 @@
 
 #define EXPIRE_NS   (10 * OB_NS_PER_SEC)
 #define QUOTA_LEAST 1024u
-#define FUTILE_MAX  8u   /* offers of a machine without room, a message */
+#define FUTILE_MAX  8u   /* offers without room, a message */
 #define ALIKE_MAX   256u /* pages of one machine and one hash in the index */
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
@@ -60,16 +63,18 @@ static struct ob_index_entry entry_of(const struct ob_sharer *sharer, const stru
 					.class = offered->class };
 }
 
-static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
+/* Returns whether the index knew it. */
+static bool forget(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
 	struct ob_index_entry entry = entry_of(sharer, offered);
 
-	ob_index_remove(sharer->domain->index, &entry);
+	return ob_index_remove(sharer->domain->index, &entry) > 0;
 }
 
 /* What the index has of a page's hash in its class, but for the page itself. */
 struct equals {
 	bool slot;
+	uint32_t number; /* the slot's */
 	unsigned others, own; /* pages; own: of the same machine */
 	uint64_t comparisons; /* that it took */
 };
@@ -83,6 +88,7 @@ static struct equals find_equals(const struct ob_sharer *sharer, const struct ob
 
 	while (!found.slot && found.own < ALIKE_MAX && ob_index_find(index, offered->lo, offered->hi, offered->class, &cursor, &entry)) {
 		found.slot = entry.owner == OB_INDEX_STORE;
+		found.number = found.slot ? (uint32_t)entry.where : 0;
 		if (entry.owner == sharer->number)
 			found.own += entry.where != offered->page;
 		else
@@ -115,15 +121,23 @@ static bool find_slot(const struct ob_domain *domain, const struct ob_offered *o
 
 /* --- what waits for its turn --- */
 
-static bool todo_push(struct ob_sharer *sharer, const struct ob_offered *offered)
+/* Behind all others; or before them, where there is a slot and the others wait for room. */
+static bool todo_push(struct ob_sharer *sharer, const struct ob_offered *offered, bool first)
 {
+	unsigned at;
+
 	if (!sharer->todo)
 		sharer->todo = malloc(OB_SHARE_TODO_MAX * sizeof(*sharer->todo));
 	if (!sharer->todo || sharer->todo_count == OB_SHARE_TODO_MAX) {
 		sharer->counters.missed++;
 		return false;
 	}
-	sharer->todo[(sharer->todo_first + sharer->todo_count++) % OB_SHARE_TODO_MAX] = *offered;
+	at = first ? OB_SHARE_TODO_MAX - 1 : sharer->todo_count;
+	at = (sharer->todo_first + at) % OB_SHARE_TODO_MAX;
+	if (first)
+		sharer->todo_first = at;
+	sharer->todo[at] = *offered;
+	sharer->todo_count++;
 	return true;
 }
 
@@ -142,16 +156,8 @@ static void todo_unpop(struct ob_sharer *sharer)
 	sharer->todo_count++;
 }
 
-static bool todo_has(const struct ob_sharer *sharer, uint64_t page)
-{
-	for (unsigned i = 0; i < sharer->todo_count; i++)
-		if (sharer->todo[(sharer->todo_first + i) % OB_SHARE_TODO_MAX].page == page)
-			return true;
-	return false;
-}
-
-/* Who has offered the hash of this page, in its class, has a turn: all when there is a slot now, or the first one. */
-static void wake_equals(struct ob_domain *domain, const struct ob_offered *page, bool all)
+/* One of those who have offered the hash of this page, in its class, has a turn. */
+static void wake_next(struct ob_domain *domain, const struct ob_offered *page)
 {
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
@@ -159,9 +165,8 @@ static void wake_equals(struct ob_domain *domain, const struct ob_offered *page,
 	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
 		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
 
-		if (entry.owner == OB_INDEX_STORE || todo_has(domain->sharers[entry.owner], entry.where))
-			continue;
-		if (!todo_push(domain->sharers[entry.owner], &offered) || !all)
+		if (entry.owner != OB_INDEX_STORE && is_usable(domain->sharers[entry.owner]) &&
+		    todo_push(domain->sharers[entry.owner], &offered, false))
 			break;
 	}
 }
@@ -202,9 +207,14 @@ int ob_match_send_extent(struct ob_sharer *sharer, uint32_t slot)
 	return r;
 }
 
+static bool can_adopt(const struct ob_sharer *sharer)
+{
+	return is_usable(sharer) && !sharer->claims && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+}
+
 static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, uint32_t slot)
 {
-	forget(sharer, offered);
+	(void)forget(sharer, offered);
 	if (!sharer->pending)
 		sharer->pending = malloc(OB_SHARE_PENDING_MAX * sizeof(*sharer->pending));
 	if (!is_usable(sharer) || !sharer->pending || sharer->pending_count == OB_SHARE_PENDING_MAX ||
@@ -221,6 +231,33 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 	}
 	*ob_sharer_pending(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
 	sharer->adopt_out++;
+}
+
+/* Who has offered the hash of a page that there is a slot for now, in its class, adopts that, at once if he can. */
+static void adopt_equals(struct ob_domain *domain, const struct ob_offered *page, uint32_t slot)
+{
+	static struct ob_index_entry found[ALIKE_MAX];
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+	unsigned n = 0;
+
+	/* Adopting changes the index, and ends a walk through it. */
+	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
+		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
+
+		if (entry.owner == OB_INDEX_STORE || !is_usable(domain->sharers[entry.owner]))
+			continue;
+		if (n < OB_ARRAY_LEN(found) && can_adopt(domain->sharers[entry.owner]))
+			found[n++] = entry;
+		else
+			(void)todo_push(domain->sharers[entry.owner], &offered, !ob_share_has_room(domain));
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct ob_offered offered = { found[i].where, page->lo, page->hi, page->class };
+
+		if (!is_in_hand(domain->sharers[found[i].owner], offered.page))
+			adopt(domain->sharers[found[i].owner], &offered, slot);
+	}
 }
 
 /* --- questions --- */
@@ -266,6 +303,8 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 		const struct ob_sharer *partner;
 
 		if (entry.owner == OB_INDEX_STORE) {
+			if (!forget(sharer, offered) && !offered->is_apart)
+				return NOTHING_TO_DO;
 			adopt(sharer, offered, (uint32_t)entry.where);
 			return STARTED;
 		}
@@ -277,6 +316,9 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 			waits |= is_in_hand(partner, entry.where);
 		}
 	}
+	/* It has had its turn since, or is forgotten. */
+	if (!is_known && !offered->is_apart)
+		return NOTHING_TO_DO;
 	/* That one will be a slot, or wake the next of those whom the index knows. */
 	if (waits)
 		return is_known ? NOTHING_TO_DO : NOT_NOW;
@@ -296,21 +338,20 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 
 static bool has_window(const struct ob_sharer *sharer)
 {
-	return !sharer->claims && sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+	return can_adopt(sharer) && sharer->staging_busy < OB_WIRE_STAGING_MAX;
 }
 
-/* Without room most of what waits is tried in vain: a few at a time, those with a slot among them included. The next message has the next ones. */
-static void start_all(struct ob_sharer *sharer)
+/* Without room what waits is tried in vain: a few at a time, *futile counts them. The next message has the next ones. */
+static void start_all(struct ob_sharer *sharer, unsigned *futile)
 {
-	unsigned futile = 0;
-
-	for (unsigned n = sharer->todo_count; n && futile < FUTILE_MAX && is_usable(sharer) && has_window(sharer); n--) {
+	for (unsigned n = sharer->todo_count; n && has_window(sharer); n--) {
 		struct ob_offered offered = todo_pop(sharer);
 		enum start started = start(sharer, &offered);
 
 		if (started == NO_ROOM) {
-			(void)todo_push(sharer, &offered);
-			futile++;
+			(void)todo_push(sharer, &offered, false);
+			if (++*futile >= FUTILE_MAX)
+				break;
 		}
 		if (started == NOT_NOW) {
 			todo_unpop(sharer);
@@ -329,8 +370,8 @@ static void start_all(struct ob_sharer *sharer)
 /* Nothing comes of this page; another with its hash has its turn. */
 static void hand_on(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
-	forget(sharer, offered);
-	wake_equals(sharer->domain, offered, false);
+	(void)forget(sharer, offered);
+	wake_next(sharer->domain, offered);
 }
 
 /* Its bytes cannot be had, or are not what was offered. */
@@ -379,8 +420,8 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 		r = fill_slot(domain, offered, bytes, &slot);
 	if (r == 0) {
 		adopt(sharer, offered, slot);
+		adopt_equals(domain, offered, slot);
 		ob_store_unpin(domain->store, slot);
-		wake_equals(domain, offered, true);
 		return;
 	}
 	if (r == -ENOSPC) {
@@ -389,7 +430,7 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 	}
 	/* Without room it waits; what fails otherwise would fail again at once. */
 	if (!ob_share_has_room(domain))
-		(void)todo_push(sharer, offered);
+		(void)todo_push(sharer, offered, false);
 }
 
 /* --- what is sent --- */
@@ -477,9 +518,15 @@ static void send_all(struct ob_domain *domain)
 
 void ob_match_pump(struct ob_domain *domain)
 {
-	for (unsigned i = 0; i < domain->top; i++)
-		if (domain->sharers[i] && domain->sharers[i]->todo_count)
-			start_all(domain->sharers[i]);
+	unsigned futile = 0, first = domain->turn;
+
+	for (unsigned n = 0; n < domain->top; n++) {
+		struct ob_sharer *sharer = domain->sharers[(first + n) % domain->top];
+
+		if (sharer && sharer->todo_count)
+			start_all(sharer, &futile);
+	}
+	domain->turn += futile > 0;
 	send_all(domain);
 }
 
@@ -509,21 +556,30 @@ static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *ite
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
 	struct ob_search_counters *searches = &sharer->domain->searches;
+	int added;
 
 	searches->comparisons += found.comparisons;
 	/* With a slot it is a question of moments: the index need not know it. */
-	if (found.slot || found.own >= ALIKE_MAX) {
-		(void)todo_push(sharer, &offered);
+	if (found.slot && can_adopt(sharer)) {
+		if (!is_in_hand(sharer, offered.page))
+			adopt(sharer, &offered, found.number);
 		return;
 	}
-	if (ob_index_add(sharer->domain->index, &entry) < 0)
+	if (found.slot || found.own >= ALIKE_MAX) {
+		offered.is_apart = true;
+		(void)todo_push(sharer, &offered, found.slot && !ob_share_has_room(sharer->domain));
+		return;
+	}
+	added = ob_index_add(sharer->domain->index, &entry);
+	offered.is_apart = added <= 0;
+	if (added < 0)
 		sharer->counters.missed++;
 	if (!found.others && !found.own) {
 		searches->futile += found.comparisons;
 		searches->lost += ob_index_is_elsewhere(sharer->domain->index, offered.lo, offered.hi, offered.class) != 0;
 	}
-	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered))
-		forget(sharer, &offered);
+	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered, false))
+		(void)forget(sharer, &offered);
 }
 
 static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
@@ -628,7 +684,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 			continue;
 		staging_clear(sharer, staging);
 		if (asked.wanted)
-			wake_equals(sharer->domain, &asked.offered, false);
+			wake_next(sharer->domain, &asked.offered);
 	}
 	sharer->todo_count = 0;
 }

@@ -606,6 +606,21 @@ def without_room_slots_that_are_free_again_are_filled(daemon):
         slot = a_page_anew(daemon, (one, two), page, 5000 + number)
         assert slot == two.held[page] and slot in used
     assert share(daemon)["store_bytes"] == 4 * MIB and len(one.held) == 1024
+    # What has a slot does not stand behind what waits for one.
+    for agent in (one, two):
+        for page in range(2000, 5000):
+            agent.pages[page] = content(10000 + page)
+        agent.offer(*range(2000, 5000))
+    daemon.until(lambda: sum(row["offers"] for row in share(daemon)["machines"]) == 2 * (1024 + 50 + 3000))
+    assert len(one.held) == len(two.held) == 1024
+    two.set(6000, one.pages[1000])
+    two.offer(6000)
+    sent = []
+    for agent in (one, two):
+        agent.send = lambda data, send=agent.send: (sent.append(1), send(data))
+    daemon.until(lambda: 6000 in two.held)
+    assert two.held[6000] == one.held[1000] and len(sent) < 50, len(sent)
+    assert share(daemon)["store_bytes"] == 4 * MIB and len(two.held) == 1025
     check(one, two)
 
 
