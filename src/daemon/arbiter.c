@@ -19,7 +19,7 @@
  *
  * The stores of shared pages are paid for first: what they take, what is set aside for them to grow (budget.h), and the extents
  * that a former overbookd has left. Machines divide the rest. What is set aside is allowed only once the machines have given
- * it up, in the way that a machine's growth is.
+ * it up, in the way that a machine's growth is; or in advance, within bounds, while the sum is above the budget anyhow.
  *
  * What machines use (working_set.h) is looked at once a second, and whether they want more at each report; a machine that was just connected is
  * taken to use and want all that it can have.
@@ -241,12 +241,20 @@ static void run_with_budget(struct ob_daemon *daemon)
 /* After the orders: what they have raised is charged. */
 static void allow_stores(struct ob_daemon *daemon)
 {
-	uint64_t used = ob_share_store_bytes(daemon), allowed = OB_BUDGET_NONE;
+	uint64_t used = ob_share_store_bytes(daemon), want = stores_want(daemon), budget = budget_of_all(daemon), allowed, advance;
+	size_t n = describe_all(daemon);
 
-	if (daemon->config.budget_bytes != OB_BUDGET_NONE)
-		allowed = ob_arbiter_is_settling(daemon) ? used :
-			  ob_budget_store_allow(budget_of_all(daemon), used, stores_want(daemon), shares_of, describe_all(daemon));
-	ob_share_allow(daemon, allowed);
+	if (daemon->config.budget_bytes == OB_BUDGET_NONE) {
+		ob_share_allow(daemon, OB_BUDGET_NONE, false);
+		return;
+	}
+	if (ob_arbiter_is_settling(daemon)) {
+		ob_share_allow(daemon, used, false);
+		return;
+	}
+	allowed = ob_budget_store_allow(budget, used, want, shares_of, n);
+	advance = ob_budget_store_advance(budget, used, want, shares_of, n, &daemon->least_bytes);
+	ob_share_allow(daemon, OB_MAX(allowed, advance), advance > allowed);
 }
 
 static bool is_moving(const struct ob_machine *machine)
@@ -442,6 +450,7 @@ int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err)
 		return ob_error_sys(err, -r, "cannot set up the arbiter's timers");
 	/* After everything else that this turn of the loop brings. */
 	sd_event_source_set_priority(daemon->kick_source, SD_EVENT_PRIORITY_IDLE);
+	daemon->least_bytes = OB_BUDGET_NONE;
 	daemon->expected = ob_runtime_count_machines(daemon);
 	daemon->settle_until_ns = ob_now_ns() + SETTLE_NS;
 	if (daemon->expected)

@@ -284,14 +284,37 @@ uint64_t ob_budget_store_want(uint64_t used_bytes, bool hungry)
 	return (used_bytes + OB_BUDGET_STORE_AHEAD + OB_BUDGET_STORE_STEP - 1) / OB_BUDGET_STORE_STEP * OB_BUDGET_STORE_STEP;
 }
 
+static uint64_t charge_sum(const struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < n; i++)
+		sum = add_saturated(sum, ob_budget_charge(&machines[i]));
+	return sum;
+}
+
 uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
 			       const struct ob_budget_machine *machines, size_t n)
 {
-	uint64_t charged = 0, room;
+	uint64_t room = ob_less(budget_bytes, charge_sum(machines, n));
 
-	for (size_t i = 0; i < n; i++)
-		charged = add_saturated(charged, ob_budget_charge(&machines[i]));
-	room = ob_less(budget_bytes, charged);
 	room = OB_MIN(room, want_bytes);
 	return OB_MAX(room, used_bytes);
+}
+
+uint64_t ob_budget_store_advance(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
+				 const struct ob_budget_machine *machines, size_t n, uint64_t *least_bytes)
+{
+	uint64_t sum = add_saturated(charge_sum(machines, n), used_bytes), doubled = add_saturated(sum, used_bytes), most;
+	uint64_t guaranteed = ob_budget_guaranteed(machines, n), rest = ob_less(budget_bytes, guaranteed);
+
+	if (sum <= budget_bytes) {
+		*least_bytes = OB_BUDGET_NONE;
+		return used_bytes;
+	}
+	*least_bytes = OB_MIN(*least_bytes, doubled);
+	most = add_saturated(*least_bytes, 2 * OB_BUDGET_STORE_ADVANCE);
+	most = used_bytes + ob_less(most, doubled) / 2;
+	most = OB_MIN(most, OB_MIN(want_bytes, rest));
+	return OB_MAX(most, used_bytes);
 }

@@ -86,6 +86,19 @@ uint64_t ob_budget_store_want(uint64_t used_bytes, bool hungry);
 uint64_t ob_budget_store_allow(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
 			       const struct ob_budget_machine *machines, size_t n);
 
+/*
+ * While machines and stores are above the budget (it has been cut, say) nothing is free, and a store that waited for room would wait until the
+ * machines have evicted what it could have saved. So it may grow in advance of what that gives back, which is two pages for one at
+ * least: by at most half of what the machines give up in this time, and OB_BUDGET_STORE_ADVANCE, but into nothing that is guaranteed. Thus the sum never
+ * rises by more than that, and comes down half as fast as the machines do, whatever the store is filled with. *least_bytes keeps the
+ * least that has been seen of what is compared, OB_BUDGET_NONE at first and while nothing is above the budget. Returns what the stores may
+ * take by this alone.
+ */
+#define OB_BUDGET_STORE_ADVANCE (2ull << 20)
+
+uint64_t ob_budget_store_advance(uint64_t budget_bytes, uint64_t used_bytes, uint64_t want_bytes,
+				 const struct ob_budget_machine *machines, size_t n, uint64_t *least_bytes);
+
 /* What must be set aside for a machine; saturates at OB_BUDGET_NONE. */
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine);
 

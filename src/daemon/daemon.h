@@ -15,7 +15,7 @@
  *     events.c     what happens, in the log and the journal
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
- *     share.h      pages that machines have in common: share.c, share_match.c, share_keep.c, share_api.c, store.c
+ *     share.h      pages that machines have in common: share.c, share_match.c, share_holds.c, share_keep.c, share_api.c, store.c
  *     metrics_server.c  metrics over HTTP, by libmicrohttpd; metrics.c: their text
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
  *
@@ -74,6 +74,7 @@ struct ob_daemon {
 	sd_event_source *kick_source, *tick_source; /* arbiter.c */
 	uint64_t settle_until_ns;                   /* after a start among living machines: nobody grows before */
 	unsigned expected;                          /* machines that lived when this overbookd started and are not back yet */
+	uint64_t least_bytes;                       /* the arbiter's, of ob_budget_store_advance() */
 	uint64_t stirred_ns;                        /* when something last changed that moves memory */
 };
 

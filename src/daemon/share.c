@@ -11,7 +11,8 @@
  *
  * Memory. What the stores take comes out of the budget. The arbiter grants it in steps (budget.h), before it is needed: a slot that was
  * never filled is filled only within what is granted, so a page more in a store never takes the sum above the budget, and the
- * two copies that go are a gain on top. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
+ * two copies that go are a gain on top. While all is above the budget nothing is free, and the arbiter grants in advance of what sharing
+ * gives back. Where nothing can be granted (the machines' limits fill the budget, or give way), sharing goes
  * on with slots that have become free. Extents of a former overbookd that were not kept are counted once each, whole, for as long as any
  * machine holds something of them: who else has them mapped, and how much of them is filled, is not known any more.
  */
@@ -29,6 +30,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/link.h"
@@ -617,11 +619,23 @@ bool ob_share_is_hungry(const struct ob_daemon *daemon)
 	return ob_now_ns() < daemon->share->hungry_until_ns;
 }
 
-bool ob_share_has_room(const struct ob_share *share)
+static uint64_t growth_pages(const struct ob_share *share)
 {
-	uint64_t more = (share->planned + 1ull) * OB_STORE_PAGE;
+	uint64_t taken = ob_share_store_bytes(share->daemon);
 
-	return share->allowed_bytes == OB_BUDGET_NONE || ob_share_store_bytes(share->daemon) + more <= share->allowed_bytes;
+	return ob_less(share->allowed_bytes, taken) / OB_STORE_PAGE;
+}
+
+bool ob_share_may_grow(const struct ob_share *share)
+{
+	return growth_pages(share) > 0;
+}
+
+bool ob_share_has_room(const struct ob_domain *domain)
+{
+	uint64_t growth = growth_pages(domain->share), planned = domain->share->planned;
+
+	return planned < growth || planned < growth + ob_store_spare_pages(domain->store);
 }
 
 bool ob_share_may_open(const struct ob_share *share)
@@ -639,11 +653,12 @@ void ob_share_want_room(struct ob_share *share)
 	ob_arbiter_kick(share->daemon);
 }
 
-void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes)
+void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes, bool in_advance)
 {
 	bool more = bytes > daemon->share->allowed_bytes;
 
 	daemon->share->allowed_bytes = bytes;
+	daemon->share->in_advance = in_advance;
 	for (struct ob_domain *domain = daemon->share->domains; more && domain; domain = domain->next)
 		ob_match_pump(domain);
 }

@@ -4,6 +4,7 @@
  *
  *     share.c        domains and their machines: switches, what agents are sent, what the stores take, the budget's part
  *     share_match.c  what becomes of an offer
+ *     share_holds.c  what machines say of what they hold
  *     share_keep.c   what outlives overbookd
  *     share_api.c    how it looks in JSON
  *     store.h        the canonical store of a domain; share/index.h: where equal pages are looked for
@@ -64,8 +65,8 @@ bool ob_share_is_ending(const struct ob_machine *machine); /* the shared pages a
 uint64_t ob_share_store_bytes(const struct ob_daemon *daemon);
 uint64_t ob_share_orphan_bytes(const struct ob_daemon *daemon);
 bool ob_share_is_hungry(const struct ob_daemon *daemon);
-/* What the stores may take from now on; OB_BUDGET_NONE without a budget. */
-void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes);
+/* What the stores may take from now on; OB_BUDGET_NONE without a budget. in_advance: of what is not there yet (budget.h). */
+void ob_share_allow(struct ob_daemon *daemon, uint64_t bytes, bool in_advance);
 
 /* How far an UNSHARE is. */
 void ob_share_progress(const struct ob_machine *machine, uint64_t *ret_done_bytes, uint64_t *ret_total_bytes);

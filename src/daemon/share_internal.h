@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What share.c, share_keep.c, share_match.c and share_api.c know of each other. */
+/* What share.c, share_keep.c, share_match.c, share_holds.c and share_api.c know of each other. */
 #ifndef OB_DAEMON_SHARE_INTERNAL_H
 #define OB_DAEMON_SHARE_INTERNAL_H
 
@@ -16,6 +16,7 @@ struct ob_offered {
 	uint64_t page, lo, hi;
 	uint16_t class; /* of the index's */
 	bool is_orphan; /* it is a slot of a former overbookd's store */
+	bool is_apart;  /* the index was not told of it */
 };
 
 /* One page of a machine's staging memory. */
@@ -79,6 +80,12 @@ struct ob_sharer {
 	struct ob_share_counters counters;
 };
 
+/* The ith of the ADOPTs without an answer. */
+static inline struct ob_adoption *ob_sharer_pending(const struct ob_sharer *sharer, unsigned i)
+{
+	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
+}
+
 struct ob_domain {
 	struct ob_domain *next;
 	struct ob_share *share;
@@ -91,6 +98,7 @@ struct ob_domain {
 	struct ob_search_counters searches;
 	struct ob_sharer *sharers[OB_STORE_MEMBERS];
 	unsigned top, count; /* numbers in use lie below top */
+	unsigned turn;       /* whose list is tried first */
 };
 
 struct ob_share {
@@ -99,13 +107,15 @@ struct ob_share {
 	struct ob_domain *domains;
 	unsigned planned; /* FETCHes that may fill a slot */
 	uint64_t allowed_bytes, orphan_bytes, hungry_until_ns;
+	bool in_advance;         /* what is allowed is */
 	uint64_t await_until_ns; /* machines that have extents of before are awaited; 0: none */
 	bool ends;               /* overbookd ends: what goes is to be kept */
 };
 
 /* --- share.c --- */
-/* Whether one more page of the stores is within what the budget allows. */
-bool ob_share_has_room(const struct ob_share *share);
+/* Whether the budget allows that the stores take a page more; whether the domain's has a slot for one more page, its FETCHes under way set aside. */
+bool ob_share_may_grow(const struct ob_share *share);
+bool ob_share_has_room(const struct ob_domain *domain);
 bool ob_share_may_open(const struct ob_share *share);
 /* There was none: asks the arbiter. */
 void ob_share_want_room(struct ob_share *share);
@@ -126,6 +136,10 @@ int ob_keep_claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struc
 /* Sends DRAIN for the extent that a slot is in. Returns 0 or -errno. */
 int ob_keep_send_drain(struct ob_sharer *sharer, uint32_t slot) OB_MUST_CHECK;
 void ob_keep_tick(struct ob_share *share);
+
+/* --- share_holds.c --- */
+/* DROPPED, WORN, HOLDS. */
+int ob_holds_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;
 
 /* --- share_match.c --- */
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err) OB_MUST_CHECK;

@@ -3,6 +3,7 @@
  * What becomes of an offer.
  *
  *     OFFER ─▶ nobody has that hash: remembered in the index, that is all
+ *           ├▶ the store has a slot of it: ADOPT
  *           └▶ somebody has: into the machine's list of things to do, a ring of OB_SHARE_TODO_MAX
  *
  *     its turn ─▶ the store has a slot of that hash:  ADOPT
@@ -18,22 +19,12 @@
  *
  * Bytes are copied out of the staging memory before anything is done with them: their owner can change them at any time. A page
  * whose bytes cannot be had, or do not have the hash that was offered, is forgotten, and another that has been offered with
- * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, or one of them is next.
+ * that hash has its turn. While a page is being fetched its equals wait: either there will be a slot, which all of them adopt at once, or
+ * one of them is next. What is in a list is in the index as well; what is there no more has been done, and is passed over. Without
+ * room for a slot a list may be long and wait long: what needs none does not stand behind it.
  *
- * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error and DROPPED
- * take holds back; both are checked, and a machine that takes back what it does not hold breaks the rules.
- *
- * Lost messages. When a connection ends, ADOPTs and HELDs and DROPPEDs may be lost with it, and what is counted may be more than
- * what is held, never less. All of it stays held, since a slot that somebody holds and is not known to hold would change under a
- * guest. On the next connection the agent says HOLDS: what overbookd must have counted, had nothing been lost. That is every hold
- * of a page, and every one that has ended and that DROPPED is still to say; so each is taken back once, by HOLDS leaving it out
- * or by DROPPED. It is told in pieces, while nothing changes at the agent: it adopts and drops nothing before it has said the
- * last one. ADOPTs that were sent on this connection meanwhile have no answer when the last piece comes, or a refusal that came
- * before it: they are no part of what it tells, and stay as they are. What is left out is let go of, as worn if the machine maps.
- * More than what is counted breaks the rules: so an agent can free nothing but what it was given, and can keep nothing that it was
- * not given. While it tells it is asked nothing. If it never comes to an end, or begins anew, it harms itself alone. Agents that do
- * not know HOLDS keep what was lost until their process ends. Of extents of before overbookd's start HOLDS tells what nobody has
- * counted (share_keep.c).
+ * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error takes it back;
+ * so does DROPPED (share_holds.c). Both are checked, and a machine that takes back what it does not hold breaks the rules.
  *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
@@ -53,7 +44,7 @@
 
 #define EXPIRE_NS   (10 * OB_NS_PER_SEC)
 #define QUOTA_LEAST 1024u
-#define FUTILE_MAX  8u   /* offers of a machine without room, a message */
+#define FUTILE_MAX  8u   /* offers without room, a message */
 #define ALIKE_MAX   256u /* pages of one machine and one hash in the index */
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
@@ -72,16 +63,18 @@ static struct ob_index_entry entry_of(const struct ob_sharer *sharer, const stru
 					.class = offered->class };
 }
 
-static void forget(struct ob_sharer *sharer, const struct ob_offered *offered)
+/* Returns whether the index knew it. */
+static bool forget(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
 	struct ob_index_entry entry = entry_of(sharer, offered);
 
-	ob_index_remove(sharer->domain->index, &entry);
+	return ob_index_remove(sharer->domain->index, &entry) > 0;
 }
 
 /* What the index has of a page's hash in its class, but for the page itself. */
 struct equals {
 	bool slot;
+	uint32_t number; /* the slot's */
 	unsigned others, own; /* pages; own: of the same machine */
 	uint64_t comparisons; /* that it took */
 };
@@ -95,6 +88,7 @@ static struct equals find_equals(const struct ob_sharer *sharer, const struct ob
 
 	while (!found.slot && found.own < ALIKE_MAX && ob_index_find(index, offered->lo, offered->hi, offered->class, &cursor, &entry)) {
 		found.slot = entry.owner == OB_INDEX_STORE;
+		found.number = found.slot ? (uint32_t)entry.where : 0;
 		if (entry.owner == sharer->number)
 			found.own += entry.where != offered->page;
 		else
@@ -127,15 +121,23 @@ static bool find_slot(const struct ob_domain *domain, const struct ob_offered *o
 
 /* --- what waits for its turn --- */
 
-static bool todo_push(struct ob_sharer *sharer, const struct ob_offered *offered)
+/* Behind all others; or before them, where there is a slot and the others wait for room. */
+static bool todo_push(struct ob_sharer *sharer, const struct ob_offered *offered, bool first)
 {
+	unsigned at;
+
 	if (!sharer->todo)
 		sharer->todo = malloc(OB_SHARE_TODO_MAX * sizeof(*sharer->todo));
 	if (!sharer->todo || sharer->todo_count == OB_SHARE_TODO_MAX) {
 		sharer->counters.missed++;
 		return false;
 	}
-	sharer->todo[(sharer->todo_first + sharer->todo_count++) % OB_SHARE_TODO_MAX] = *offered;
+	at = first ? OB_SHARE_TODO_MAX - 1 : sharer->todo_count;
+	at = (sharer->todo_first + at) % OB_SHARE_TODO_MAX;
+	if (first)
+		sharer->todo_first = at;
+	sharer->todo[at] = *offered;
+	sharer->todo_count++;
 	return true;
 }
 
@@ -154,16 +156,8 @@ static void todo_unpop(struct ob_sharer *sharer)
 	sharer->todo_count++;
 }
 
-static bool todo_has(const struct ob_sharer *sharer, uint64_t page)
-{
-	for (unsigned i = 0; i < sharer->todo_count; i++)
-		if (sharer->todo[(sharer->todo_first + i) % OB_SHARE_TODO_MAX].page == page)
-			return true;
-	return false;
-}
-
-/* Who has offered the hash of this page, in its class, has a turn: all when there is a slot now, or the first one. */
-static void wake_equals(struct ob_domain *domain, const struct ob_offered *page, bool all)
+/* One of those who have offered the hash of this page, in its class, has a turn. */
+static void wake_next(struct ob_domain *domain, const struct ob_offered *page)
 {
 	struct ob_index_cursor cursor = { 0 };
 	struct ob_index_entry entry;
@@ -171,16 +165,10 @@ static void wake_equals(struct ob_domain *domain, const struct ob_offered *page,
 	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
 		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
 
-		if (entry.owner == OB_INDEX_STORE || todo_has(domain->sharers[entry.owner], entry.where))
-			continue;
-		if (!todo_push(domain->sharers[entry.owner], &offered) || !all)
+		if (entry.owner != OB_INDEX_STORE && is_usable(domain->sharers[entry.owner]) &&
+		    todo_push(domain->sharers[entry.owner], &offered, false))
 			break;
 	}
-}
-
-static struct ob_adoption *pending_at(const struct ob_sharer *sharer, unsigned i)
-{
-	return &sharer->pending[(sharer->pending_first + i) % OB_SHARE_PENDING_MAX];
 }
 
 /* Whether this page is being fetched or adopted. */
@@ -190,7 +178,7 @@ static bool is_in_hand(const struct ob_sharer *sharer, uint64_t page)
 		if (sharer->staging[i].wanted && sharer->staging[i].offered.page == page)
 			return true;
 	for (unsigned i = 0; i < sharer->pending_count; i++)
-		if (pending_at(sharer, i)->page == page)
+		if (ob_sharer_pending(sharer, i)->page == page)
 			return true;
 	return false;
 }
@@ -219,9 +207,14 @@ int ob_match_send_extent(struct ob_sharer *sharer, uint32_t slot)
 	return r;
 }
 
+static bool can_adopt(const struct ob_sharer *sharer)
+{
+	return is_usable(sharer) && !sharer->claims && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+}
+
 static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, uint32_t slot)
 {
-	forget(sharer, offered);
+	(void)forget(sharer, offered);
 	if (!sharer->pending)
 		sharer->pending = malloc(OB_SHARE_PENDING_MAX * sizeof(*sharer->pending));
 	if (!is_usable(sharer) || !sharer->pending || sharer->pending_count == OB_SHARE_PENDING_MAX ||
@@ -236,8 +229,35 @@ static void adopt(struct ob_sharer *sharer, const struct ob_offered *offered, ui
 		remember(sharer, offered);
 		return;
 	}
-	*pending_at(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
+	*ob_sharer_pending(sharer, sharer->pending_count++) = (struct ob_adoption){ offered->page, offered->lo, offered->hi, slot, offered->class };
 	sharer->adopt_out++;
+}
+
+/* Who has offered the hash of a page that there is a slot for now, in its class, adopts that, at once if he can. */
+static void adopt_equals(struct ob_domain *domain, const struct ob_offered *page, uint32_t slot)
+{
+	static struct ob_index_entry found[ALIKE_MAX];
+	struct ob_index_cursor cursor = { 0 };
+	struct ob_index_entry entry;
+	unsigned n = 0;
+
+	/* Adopting changes the index, and ends a walk through it. */
+	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
+		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
+
+		if (entry.owner == OB_INDEX_STORE || !is_usable(domain->sharers[entry.owner]))
+			continue;
+		if (n < OB_ARRAY_LEN(found) && can_adopt(domain->sharers[entry.owner]))
+			found[n++] = entry;
+		else
+			(void)todo_push(domain->sharers[entry.owner], &offered, !ob_share_has_room(domain));
+	}
+	for (unsigned i = 0; i < n; i++) {
+		struct ob_offered offered = { found[i].where, page->lo, page->hi, page->class };
+
+		if (!is_in_hand(domain->sharers[found[i].owner], offered.page))
+			adopt(domain->sharers[found[i].owner], &offered, slot);
+	}
 }
 
 /* --- questions --- */
@@ -283,6 +303,8 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 		const struct ob_sharer *partner;
 
 		if (entry.owner == OB_INDEX_STORE) {
+			if (!forget(sharer, offered) && !offered->is_apart)
+				return NOTHING_TO_DO;
 			adopt(sharer, offered, (uint32_t)entry.where);
 			return STARTED;
 		}
@@ -294,6 +316,9 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 			waits |= is_in_hand(partner, entry.where);
 		}
 	}
+	/* It has had its turn since, or is forgotten. */
+	if (!is_known && !offered->is_apart)
+		return NOTHING_TO_DO;
 	/* That one will be a slot, or wake the next of those whom the index knows. */
 	if (waits)
 		return is_known ? NOTHING_TO_DO : NOT_NOW;
@@ -302,7 +327,7 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 		remember(sharer, offered);
 		return NOTHING_TO_DO;
 	}
-	if (!ob_share_has_room(domain->share)) {
+	if (!ob_share_has_room(domain)) {
 		sharer->counters.no_room++;
 		ob_share_want_room(domain->share);
 		return NO_ROOM;
@@ -313,21 +338,20 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 
 static bool has_window(const struct ob_sharer *sharer)
 {
-	return !sharer->claims && sharer->staging_busy < OB_WIRE_STAGING_MAX && sharer->pending_count < OB_SHARE_PENDING_MAX / 2;
+	return can_adopt(sharer) && sharer->staging_busy < OB_WIRE_STAGING_MAX;
 }
 
-/* Without room most of what waits is tried in vain: a few at a time, those with a slot among them included. The next message has the next ones. */
-static void start_all(struct ob_sharer *sharer)
+/* Without room what waits is tried in vain: a few at a time, *futile counts them. The next message has the next ones. */
+static void start_all(struct ob_sharer *sharer, unsigned *futile)
 {
-	unsigned futile = 0;
-
-	for (unsigned n = sharer->todo_count; n && futile < FUTILE_MAX && is_usable(sharer) && has_window(sharer); n--) {
+	for (unsigned n = sharer->todo_count; n && has_window(sharer); n--) {
 		struct ob_offered offered = todo_pop(sharer);
 		enum start started = start(sharer, &offered);
 
 		if (started == NO_ROOM) {
-			(void)todo_push(sharer, &offered);
-			futile++;
+			(void)todo_push(sharer, &offered, false);
+			if (++*futile >= FUTILE_MAX)
+				break;
 		}
 		if (started == NOT_NOW) {
 			todo_unpop(sharer);
@@ -346,8 +370,8 @@ static void start_all(struct ob_sharer *sharer)
 /* Nothing comes of this page; another with its hash has its turn. */
 static void hand_on(struct ob_sharer *sharer, const struct ob_offered *offered)
 {
-	forget(sharer, offered);
-	wake_equals(sharer->domain, offered, false);
+	(void)forget(sharer, offered);
+	wake_next(sharer->domain, offered);
 }
 
 /* Its bytes cannot be had, or are not what was offered. */
@@ -361,9 +385,13 @@ static void lost(struct ob_sharer *sharer, const struct ob_offered *offered)
 static int fill_slot(struct ob_domain *domain, const struct ob_offered *offered, const uint8_t *bytes, uint32_t *ret_slot)
 {
 	struct ob_index_entry entry = { .lo = offered->lo, .hi = offered->hi, .owner = OB_INDEX_STORE, .class = offered->class };
-	int r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, ob_share_has_room(domain->share),
-			      ob_share_may_open(domain->share), ret_slot);
+	bool may_grow = ob_share_may_grow(domain->share);
+	int r;
 
+	/* Slots that are free again first: so nobody makes a store grow in advance by what he then does not adopt. */
+	if (domain->share->in_advance && ob_store_spare_pages(domain->store))
+		may_grow = false;
+	r = ob_store_fill(domain->store, bytes, offered->lo, offered->hi, may_grow, ob_share_may_open(domain->share), ret_slot);
 	if (r < 0)
 		return r;
 	entry.where = *ret_slot;
@@ -392,8 +420,8 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 		r = fill_slot(domain, offered, bytes, &slot);
 	if (r == 0) {
 		adopt(sharer, offered, slot);
+		adopt_equals(domain, offered, slot);
 		ob_store_unpin(domain->store, slot);
-		wake_equals(domain, offered, true);
 		return;
 	}
 	if (r == -ENOSPC) {
@@ -401,8 +429,8 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 		ob_share_want_room(domain->share);
 	}
 	/* Without room it waits; what fails otherwise would fail again at once. */
-	if (!ob_share_has_room(domain->share))
-		(void)todo_push(sharer, offered);
+	if (!ob_share_has_room(domain))
+		(void)todo_push(sharer, offered, false);
 }
 
 /* --- what is sent --- */
@@ -448,7 +476,7 @@ static int send_adopts(struct ob_sharer *sharer)
 	msg.type = OB_WIRE_ADOPT;
 	msg.adopt.n = n;
 	for (unsigned i = 0; i < n; i++) {
-		const struct ob_adoption *adoption = pending_at(sharer, first + i);
+		const struct ob_adoption *adoption = ob_sharer_pending(sharer, first + i);
 
 		msg.adopt.item[i] = (struct ob_wire_adopt){ adoption->page, ob_store_id(sharer->domain->store, adoption->slot),
 							    adoption->slot % OB_STORE_SLOTS };
@@ -465,7 +493,7 @@ static void flush_adopts(struct ob_sharer *sharer)
 	while (sharer->adopt_out && send_adopts(sharer) == 0)
 		;
 	for (; sharer->adopt_out; sharer->adopt_out--) {
-		const struct ob_adoption *adoption = pending_at(sharer, --sharer->pending_count);
+		const struct ob_adoption *adoption = ob_sharer_pending(sharer, --sharer->pending_count);
 		struct ob_offered offered = { adoption->page, adoption->lo, adoption->hi, adoption->class };
 
 		sharer->counters.missed++;
@@ -490,9 +518,15 @@ static void send_all(struct ob_domain *domain)
 
 void ob_match_pump(struct ob_domain *domain)
 {
-	for (unsigned i = 0; i < domain->top; i++)
-		if (domain->sharers[i] && domain->sharers[i]->todo_count)
-			start_all(domain->sharers[i]);
+	unsigned futile = 0, first = domain->turn;
+
+	for (unsigned n = 0; n < domain->top; n++) {
+		struct ob_sharer *sharer = domain->sharers[(first + n) % domain->top];
+
+		if (sharer && sharer->todo_count)
+			start_all(sharer, &futile);
+	}
+	domain->turn += futile > 0;
 	send_all(domain);
 }
 
@@ -522,21 +556,30 @@ static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *ite
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
 	struct ob_search_counters *searches = &sharer->domain->searches;
+	int added;
 
 	searches->comparisons += found.comparisons;
 	/* With a slot it is a question of moments: the index need not know it. */
-	if (found.slot || found.own >= ALIKE_MAX) {
-		(void)todo_push(sharer, &offered);
+	if (found.slot && can_adopt(sharer)) {
+		if (!is_in_hand(sharer, offered.page))
+			adopt(sharer, &offered, found.number);
 		return;
 	}
-	if (ob_index_add(sharer->domain->index, &entry) < 0)
+	if (found.slot || found.own >= ALIKE_MAX) {
+		offered.is_apart = true;
+		(void)todo_push(sharer, &offered, found.slot && !ob_share_has_room(sharer->domain));
+		return;
+	}
+	added = ob_index_add(sharer->domain->index, &entry);
+	offered.is_apart = added <= 0;
+	if (added < 0)
 		sharer->counters.missed++;
 	if (!found.others && !found.own) {
 		searches->futile += found.comparisons;
 		searches->lost += ob_index_is_elsewhere(sharer->domain->index, offered.lo, offered.hi, offered.class) != 0;
 	}
-	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered))
-		forget(sharer, &offered);
+	if ((found.others || found.own || offered.is_orphan) && !todo_push(sharer, &offered, false))
+		(void)forget(sharer, &offered);
 }
 
 static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
@@ -578,10 +621,10 @@ static bool pending_take(struct ob_sharer *sharer, uint64_t page, uint32_t slot)
 	unsigned sent = sharer->pending_count - sharer->adopt_out;
 
 	for (unsigned i = 0; i < sent; i++) {
-		if (pending_at(sharer, i)->page != page || pending_at(sharer, i)->slot != slot)
+		if (ob_sharer_pending(sharer, i)->page != page || ob_sharer_pending(sharer, i)->slot != slot)
 			continue;
 		for (; i; i--)
-			*pending_at(sharer, i) = *pending_at(sharer, i - 1);
+			*ob_sharer_pending(sharer, i) = *ob_sharer_pending(sharer, i - 1);
 		sharer->pending_first = (sharer->pending_first + 1) % OB_SHARE_PENDING_MAX;
 		sharer->pending_count--;
 		return true;
@@ -610,115 +653,6 @@ static int on_held(struct ob_sharer *sharer, const struct ob_wire_msg *msg, stru
 	return 0;
 }
 
-static bool is_orphan(const struct ob_sharer *sharer, uint64_t extent)
-{
-	for (uint32_t i = 0; i < sharer->orphan_count; i++)
-		if (sharer->orphans[i].extent == extent)
-			return true;
-	return false;
-}
-
-static int on_dropped(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-
-	if (sharer->claims)
-		return ob_error_set(err, EPROTO, "DROPPED between HOLDS");
-	for (uint32_t i = 0; i < msg->dropped.n; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot, count = item->count;
-		bool is_restored;
-
-		/* A slot of a former overbookd's: ORPHANS tells how much of it is left. */
-		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
-			continue;
-		/* What was held of an extent of before is known from HOLDS, which some have not said. */
-		is_restored = ob_store_find_restored(store, item->extent, item->index, &slot) == 0;
-		if (is_restored)
-			count = OB_MIN(count, ob_holder_count(&sharer->holder, slot));
-		if ((!is_restored && ob_store_find(store, item->extent, item->index, &slot) < 0) ||
-		    ob_store_let_go(store, &sharer->holder, slot, count) < 0)
-			return ob_error_set(err, EPROTO, "DROPPED for a slot that it does not hold so often");
-		sharer->counters.dropped += count;
-	}
-	return 0;
-}
-
-/* Before DROPPED: so the slots are still held. */
-static int on_worn(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-
-	for (uint32_t i = 0; i < msg->dropped.n; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot;
-
-		if (!ob_store_has(store, item->extent) && is_orphan(sharer, item->extent))
-			continue;
-		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
-			continue;
-		if (!sharer->maps || ob_store_find(store, item->extent, item->index, &slot) < 0 ||
-		    !ob_holder_count(&sharer->holder, slot))
-			return ob_error_set(err, EPROTO, "WORN for a slot that it cannot have mapped");
-		ob_store_wear(store, slot);
-	}
-	return 0;
-}
-
-static int claim(struct ob_sharer *sharer, uint32_t slot, uint32_t count, struct ob_error *err)
-{
-	int r = ob_store_claim(&sharer->holder, &sharer->claim, slot, count);
-
-	if (r == -ENOMEM)
-		return ob_error_sys(err, ENOMEM, "cannot take in what it holds");
-	return r < 0 ? ob_error_set(err, EPROTO, "HOLDS of a slot that it does not hold so often") : 0;
-}
-
-/* All has been told: what is held beyond that was lost with a connection. */
-static int settle(struct ob_sharer *sharer, struct ob_error *err)
-{
-	uint64_t lost;
-	int r = 0;
-
-	for (unsigned i = 0; i < sharer->pending_count && r == 0; i++)
-		r = claim(sharer, pending_at(sharer, i)->slot, 1, err);
-	if (r < 0)
-		return r;
-	/* WORN may have been lost with DROPPED. */
-	lost = ob_store_settle(sharer->domain->store, &sharer->holder, &sharer->claim, sharer->maps);
-	if (lost)
-		ob_log(OB_LOG_INFO, "machine \"%s\": it holds %llu shared pages fewer than were counted when its connection ended",
-		       sharer->machine->name, (unsigned long long)lost);
-	ob_claim_clear(&sharer->claim);
-	sharer->claims = false;
-	ob_store_has_claimed(sharer->domain->store, sharer->number);
-	ob_link_flush(sharer->machine);
-	return 0;
-}
-
-static int on_holds(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
-{
-	struct ob_store *store = sharer->domain->store;
-	int r = 0;
-
-	sharer->claims = true;
-	for (uint32_t i = 0; i < msg->dropped.n && r == 0; i++) {
-		const struct ob_wire_dropped *item = &msg->dropped.item[i];
-		uint32_t slot;
-
-		/* A former overbookd's are told in ORPHANS. */
-		if (!ob_store_has(store, item->extent))
-			continue;
-		if (ob_store_find_restored(store, item->extent, item->index, &slot) == 0)
-			r = ob_keep_claim(sharer, slot, item->count, err);
-		else if (ob_store_find(store, item->extent, item->index, &slot) < 0)
-			r = ob_error_set(err, EPROTO, "HOLDS of a slot that is free");
-		if (r == 0)
-			r = claim(sharer, slot, item->count, err);
-	}
-	return r < 0 || msg->dropped.n ? r : settle(sharer, err);
-}
-
 int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)
 {
 	int r = 0;
@@ -729,12 +663,8 @@ int ob_match_handle(struct ob_sharer *sharer, const struct ob_wire_msg *msg, str
 		r = on_staged(sharer, msg, err);
 	else if (msg->type == OB_WIRE_HELD)
 		r = on_held(sharer, msg, err);
-	else if (msg->type == OB_WIRE_WORN)
-		r = on_worn(sharer, msg, err);
-	else if (msg->type == OB_WIRE_HOLDS)
-		r = on_holds(sharer, msg, err);
 	else
-		r = on_dropped(sharer, msg, err);
+		r = ob_holds_handle(sharer, msg, err);
 	ob_match_pump(sharer->domain);
 	return r;
 }
@@ -744,7 +674,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 	/* What was sent stays held, until HOLDS tells: the agent may have done it. What was not sent was never held by it. */
 	while (sharer->adopt_out) {
 		sharer->adopt_out--;
-		take_back(sharer, pending_at(sharer, --sharer->pending_count)->slot);
+		take_back(sharer, ob_sharer_pending(sharer, --sharer->pending_count)->slot);
 	}
 	sharer->pending_count = sharer->todo_count = 0;
 	for (unsigned i = 0; i < OB_WIRE_STAGING_MAX; i++) {
@@ -754,7 +684,7 @@ void ob_match_abandon(struct ob_sharer *sharer)
 			continue;
 		staging_clear(sharer, staging);
 		if (asked.wanted)
-			wake_equals(sharer->domain, &asked.offered, false);
+			wake_next(sharer->domain, &asked.offered);
 	}
 	sharer->todo_count = 0;
 }

@@ -168,15 +168,21 @@ static uint32_t free_slot(const struct ob_store_extent *extent, bool filled_only
 	return NONE;
 }
 
-/* The extent with the most free slots (filled_only: of those that take memory already), or NONE. */
+/* Slots that can be filled, filled_only: of those that take memory already. */
+static uint32_t free_slots(const struct ob_store_extent *extent, bool filled_only)
+{
+	if (!extent || extent->closed || extent->restored)
+		return 0;
+	return (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent;
+}
+
+/* The extent with the most of them, or NONE. */
 static uint32_t emptiest(const struct ob_store *store, bool filled_only, uint32_t least)
 {
 	uint32_t best = NONE, most = least - 1;
 
 	for (uint32_t place = 0; place < store->places; place++) {
-		const struct ob_store_extent *extent = store->extents[place];
-		bool is_open = extent && !extent->closed && !extent->restored;
-		uint32_t there = is_open ? (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent : 0;
+		uint32_t there = free_slots(store->extents[place], filled_only);
 
 		if (there > most) {
 			most = there;
@@ -583,6 +589,15 @@ uint64_t ob_store_memory_pages(const struct ob_store *store)
 uint64_t ob_store_worn_pages(const struct ob_store *store)
 {
 	return store->spent;
+}
+
+uint64_t ob_store_spare_pages(const struct ob_store *store)
+{
+	uint64_t pages = 0;
+
+	for (uint32_t place = 0; place < store->places; place++)
+		pages += free_slots(store->extents[place], true);
+	return pages;
 }
 
 bool ob_store_has_closed(const struct ob_store *store)

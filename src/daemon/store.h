@@ -168,6 +168,7 @@ bool ob_store_next_used(const struct ob_store *store, uint32_t *slot, uint64_t *
 uint64_t ob_store_used_pages(const struct ob_store *store);   /* slots in use */
 uint64_t ob_store_memory_pages(const struct ob_store *store); /* what the store takes */
 uint64_t ob_store_worn_pages(const struct ob_store *store);   /* of that, what nobody holds and nobody will */
+uint64_t ob_store_spare_pages(const struct ob_store *store);  /* of that, what can be filled without taking more */
 uint64_t ob_store_restored_pages(const struct ob_store *store); /* of that, what lies in restored extents */
 uint32_t ob_store_extents(const struct ob_store *store);
 uint64_t ob_store_tables_bytes(const struct ob_store *store);

@@ -468,6 +468,76 @@ static void a_store_that_grows_as_it_may_never_exceeds_the_budget(void **state)
 	}
 }
 
+static void above_the_budget_stores_grow_in_advance(void **state)
+{
+	struct ob_budget_machine m[2] = { machine(2048, 100, 180), machine(2048, 100, 100) };
+	uint64_t least = OB_BUDGET_NONE, want = 40 * OB_MIB;
+
+	/* 280 and 10 of 256. */
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 10 * OB_MIB, want, m, 2, &least), 12 * OB_MIB);
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 11 * OB_MIB, want, m, 2, &least), 12 * OB_MIB);
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 12 * OB_MIB, want, m, 2, &least), 12 * OB_MIB);
+	/* Half of what is given up: 4 MiB, of which 2 are used. */
+	m[0].cost_bytes -= 8 * OB_MIB;
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 12 * OB_MIB, want, m, 2, &least), 14 * OB_MIB);
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, want, m, 2, &least), 14 * OB_MIB);
+	/* Two pages for one: nothing is owed any more. */
+	m[0].cost_bytes -= 4 * OB_MIB;
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, want, m, 2, &least), 16 * OB_MIB);
+	/* It is taken up again elsewhere; what is used is a fact. */
+	m[1].cost_bytes += 8 * OB_MIB;
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, want, m, 2, &least), 14 * OB_MIB);
+	m[1].cost_bytes -= 8 * OB_MIB;
+	/* No more than is wanted, and nothing of what is guaranteed. */
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, 15 * OB_MIB, m, 2, &least), 15 * OB_MIB);
+	m[1].reservation_bytes = 225 * OB_MIB;
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, want, m, 2, &least), 15 * OB_MIB);
+	m[1].reservation_bytes = 0;
+	/* Not above the budget: there may be room, but not by this. */
+	m[0].cost_bytes = 141 * OB_MIB;
+	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 15 * OB_MIB, want, m, 2, &least), 15 * OB_MIB);
+	assert_int_equal(least, OB_BUDGET_NONE);
+	/* And above it by another cut: it begins anew. */
+	assert_int_equal(ob_budget_store_advance(200 * OB_MIB, 15 * OB_MIB, want, m, 2, &least), 17 * OB_MIB);
+	m[0].exposed_bytes = m[0].limit_bytes = m[0].ceiling_bytes = OB_BUDGET_NONE;
+	least = OB_BUDGET_NONE;
+	assert_int_equal(ob_budget_store_advance(200 * OB_MIB, 15 * OB_MIB, want, m, 2, &least), 15 * OB_MIB);
+}
+
+/* A cut, and a store that takes at once whatever it is allowed: whether adoptions give back much or nothing, the budget is kept in the end. */
+static void a_store_in_advance_keeps_no_machine_from_coming_down(void **state)
+{
+	enum { BUDGET = 256, MACHINES = 4, RECLAIMED = OB_MIB };
+
+	for (unsigned equals = 0; equals <= MACHINES; equals++) {
+		struct ob_budget_machine m[MACHINES];
+		uint64_t used = 0, before = 0, least = OB_BUDGET_NONE, first = MACHINES * 150 * OB_MIB, sum = first;
+
+		for (unsigned i = 0; i < MACHINES; i++)
+			m[i] = machine(150, 150, 150);
+		for (unsigned round = 0; sum > BUDGET * OB_MIB; round++) {
+			uint64_t want = ob_budget_store_want(used, true), given = (used - before) * equals / MACHINES;
+
+			assert_true(round < 1000);
+			before = used;
+			ob_budget_divide(ob_less(BUDGET * OB_MIB, want), TAX, m, MACHINES);
+			ob_budget_grant(ob_less(BUDGET * OB_MIB, want), m, MACHINES);
+			for (unsigned i = 0; i < MACHINES; i++) {
+				m[i].limit_bytes = m[i].exposed_bytes = m[i].grant_bytes;
+				m[i].cost_bytes = ob_less(m[i].cost_bytes, given);
+				m[i].cost_bytes = OB_MAX(OB_MIN(m[i].cost_bytes, m[i].limit_bytes), ob_less(m[i].cost_bytes, RECLAIMED));
+			}
+			used = ob_budget_store_advance(BUDGET * OB_MIB, used, want, m, MACHINES, &least);
+			sum = 0;
+			for (unsigned i = 0; i < MACHINES; i++)
+				sum += ob_budget_charge(&m[i]);
+			assert_true(used <= (first - sum) / 2 + OB_BUDGET_STORE_ADVANCE);
+			assert_true(used <= BUDGET * OB_MIB - MACHINES * OB_LIMIT_MIN);
+			sum += used;
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -485,6 +555,8 @@ int main(void)
 		cmocka_unit_test(obedient_machines_converge),
 		cmocka_unit_test(stores_are_paid_for_first_and_ahead),
 		cmocka_unit_test(a_store_that_grows_as_it_may_never_exceeds_the_budget),
+		cmocka_unit_test(above_the_budget_stores_grow_in_advance),
+		cmocka_unit_test(a_store_in_advance_keeps_no_machine_from_coming_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,8 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, refused,
-                            rewrite, test, with_daemon)
-from share_harness import ENOENT, PAGE, Sharer, a_page_anew, content, entries, page_hash, pair, ready, row, share
+                            rewrite, run_with, test, with_daemon)
+from share_harness import ENOENT, PAGE, Sharer, a_page_anew, check, content, entries, page_hash, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -584,6 +584,136 @@ def without_room_the_store_does_not_grow(daemon):
     # Few are tried in vain at each message, of which it has had so many, and at each of its own seconds.
     tried, messages = futile(), len(sent)
     assert tried <= 2 * 8 * (messages + 60), (tried, messages)
+
+
+@with_daemon("--budget", "64M")
+def without_room_slots_that_are_free_again_are_filled(daemon):
+    one, two = [Sharer(daemon, name, domain="d", ram=512 * MIB, limit=32 * MIB) for name in "ab"]
+    ready(daemon, one, two)
+    for agent in (one, two):
+        agent.pages = {page: content(page + 1) for page in range(1024)}
+    one.offer()
+    # As many as there is room for: the machines have given up 4 MiB, and come no further down.
+    daemon.until(lambda: share(daemon)["machines"][0]["offers"] == 1024 and one.limit + two.limit == 64 * MIB)
+    two.offer()
+    daemon.until(lambda: one.cost + two.cost == 60 * MIB)
+    one.step = two.step = 0
+    daemon.until(lambda: len(one.held) == len(two.held) == 1024)
+    daemon.until(lambda: one.limit + two.limit == 56 * MIB)
+    assert share(daemon)["store_bytes"] == daemon.call("share")["allowed_bytes"] == 4 * MIB
+    used = set(one.held.values())
+    for number, page in enumerate(list(one.held)[:50]):
+        slot = a_page_anew(daemon, (one, two), page, 5000 + number)
+        assert slot == two.held[page] and slot in used
+    assert share(daemon)["store_bytes"] == 4 * MIB and len(one.held) == 1024
+    # What has a slot does not stand behind what waits for one.
+    for agent in (one, two):
+        for page in range(2000, 5000):
+            agent.pages[page] = content(10000 + page)
+        agent.offer(*range(2000, 5000))
+    daemon.until(lambda: sum(row["offers"] for row in share(daemon)["machines"]) == 2 * (1024 + 50 + 3000))
+    assert len(one.held) == len(two.held) == 1024
+    two.set(6000, one.pages[1000])
+    two.offer(6000)
+    sent = []
+    for agent in (one, two):
+        agent.send = lambda data, send=agent.send: (sent.append(1), send(data))
+    daemon.until(lambda: 6000 in two.held)
+    assert two.held[6000] == one.held[1000] and len(sent) < 50, len(sent)
+    assert share(daemon)["store_bytes"] == 4 * MIB and len(two.held) == 1025
+    check(one, two)
+
+
+def with_a_cut(function):
+    """The test is given a function too, by which the budget of 480 MiB becomes one of 320; machines that cost all of it come down by themselves no more."""
+    def run():
+        def cut(daemon):
+            daemon.until(lambda: sum(agent.cost for agent in daemon.agents) == 480 * MIB)
+            for agent in daemon.agents:
+                agent.step = 0
+            rewrite(settings, "BUDGET=320M\n")
+            daemon.reload()
+            daemon.until(lambda: sum(agent.limit for agent in daemon.agents) == 320 * MIB)
+        with tempfile.NamedTemporaryFile("w") as settings:
+            rewrite(settings, "BUDGET=480M\n")
+            run_with(lambda daemon: function(daemon, lambda: cut(daemon)), "--config", settings.name)
+    run.__name__ = function.__name__
+    return test(run)
+
+
+def adopts_and_costs_less(agent):
+    adopt = agent.adopt
+
+    def count(wanted):
+        before = len(agent.held)
+        adopt(wanted)
+        agent.cost -= (len(agent.held) - before) * PAGE
+    agent.adopt = count
+
+
+@with_a_cut
+def above_the_budget_is_shared_before_it_is_evicted(daemon, cut):
+    agents = [Sharer(daemon, name, domain="d", ram=256 * MIB) for name in "abcd"]
+    for agent in agents:
+        adopts_and_costs_less(agent)
+    ready(daemon, *agents)
+    cut()
+    watch = daemon.watch
+
+    def with_store():
+        watch()
+        slots = len({slot for agent in agents for slot in agent.held.values()}) * PAGE
+        worst = sum(agent.cost for agent in agents) + slots
+        assert worst <= 482 * MIB, "machines and stores cost %d KiB" % (worst // 1024)
+    daemon.watch = with_store
+    for agent in agents:
+        agent.pages = {page: content(page + 1) for page in range(3000)}
+        agent.offer()
+    daemon.until(lambda: all(len(agent.held) == 3000 for agent in agents))
+    found = share(daemon)
+    assert found["store_bytes"] == 3000 * PAGE and found["shared_bytes"] == 4 * 3000 * PAGE, found
+    assert sum(agent.cost for agent in agents) == 480 * MIB - 4 * 3000 * PAGE
+    check(*agents)
+
+
+@with_a_cut
+def who_adopts_nothing_takes_no_room_above_the_budget(daemon, cut):
+    """Two offer, give their bytes, and refuse what is made of them, again and again; two are as they should be."""
+    liars, honest = [[Sharer(daemon, name, domain="d", ram=256 * MIB) for name in names] for names in ("ab", "cd")]
+    for agent in honest:
+        adopts_and_costs_less(agent)
+    ready(daemon, *liars, *honest)
+    cut()
+    for agent in honest:
+        agent.pages = {page: content(page + 1) for page in range(1000)}
+    for agent in liars:
+        agent.lies = {page: content(10000 + page) for page in range(1000)}
+        agent.pages = {page: content(20000 + page) for page in range(1000)}
+
+    def lie():
+        for agent in liars:
+            agent.send(entries(OFFER, "<QQQII", [(page, *page_hash(agent.key, data), 0, 0) for page, data in list(agent.lies.items())[:500]]))
+    lie()
+    daemon.until(lambda: all(agent.refused >= 500 for agent in liars))
+    for agent in liars:
+        agent.step = MIB // 4
+    most = 0
+    for agent in honest:
+        agent.offer()
+    rounds = [0]
+
+    def shared():
+        nonlocal most
+        if rounds[0] % 5 == 0:
+            lie()
+        rounds[0] += 1
+        most = max(most, share(daemon)["store_bytes"])
+        return all(len(agent.held) == 1000 for agent in honest)
+    daemon.until(shared, 60)
+    # What is honest, and what can be under way with two others: 64 pages that are fetched, 512 that are to be adopted, of each.
+    assert most <= (1000 + 2 * (64 + 512)) * PAGE, most
+    check(*honest)
+    assert not liars[0].held and not liars[1].held
 
 
 @with_daemon("--share", "off")
