@@ -32,8 +32,20 @@ static void settle(struct ob_app *app)
 
 static void tell(struct ob_app *app, enum ob_app_state state, uint64_t target_bytes)
 {
+	uint64_t excess = ob_less(app->told_bytes, app->target_bytes);
+
 	app->state = state;
 	app->target_bytes = target_bytes;
+	app->told_bytes = target_bytes ? target_bytes + excess : 0;
+	app->is_final = false;
+}
+
+/* What it has given is all that counts. If that is nearly what it was told, it is told no less. */
+static void count_given(struct ob_app *app)
+{
+	app->told_bytes = app->given_bytes >= app->told_bytes / 4 * 3 ? app->told_bytes : app->given_bytes;
+	app->state = OB_APP_SHORT;
+	app->target_bytes = app->given_bytes;
 	app->is_final = false;
 }
 
@@ -49,7 +61,7 @@ static void fall_short(struct ob_app *app, uint64_t now_ns)
 	app->wait_ns = app->wait_ns ? OB_MIN(2 * app->wait_ns, WAIT_MOST_NS) : WAIT_LEAST_NS;
 	app->until_ns = now_ns + app->wait_ns;
 	app->shorts++;
-	tell(app, OB_APP_SHORT, app->given_bytes);
+	count_given(app);
 }
 
 /* Less is wanted. */
@@ -66,7 +78,7 @@ static void take_back(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns
 		/* Of what was asked for, less: some may still be on its way. */
 		app->state = OB_APP_ASKED;
 	else if (before == OB_APP_SHORT)
-		tell(app, OB_APP_SHORT, app->given_bytes);
+		count_given(app);
 	else
 		fall_short(app, now_ns);
 }
@@ -95,7 +107,7 @@ static void step_given(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_n
 static void step_short(struct ob_app *app, uint64_t now_ns)
 {
 	if (is_above(app->target_bytes, app->given_bytes))
-		tell(app, OB_APP_SHORT, app->given_bytes);
+		count_given(app);
 	else if (now_ns >= app->until_ns)
 		settle(app);
 }

@@ -30,6 +30,10 @@
  *                                                asked         more is wanted than it has given                          told wanted
  *                                                short         less is wanted, and it has taken more back than that      told given
  *
+ * One that was told `given` when it has given nearly that (three quarters) goes on being told what it was: what it counts is not what is
+ * seen to be gone (an allocator's pages are half filled, say), and if it were told less it would fill up, and be seen to have given less again. By
+ * so much more than counts it is told what is wanted of it from then on, until that is nothing.
+ *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.
  *
@@ -69,7 +73,7 @@ struct ob_app {
 	bool is_final; /* it has said so of the present target */
 
 	enum ob_app_state state;
-	uint64_t target_bytes;
+	uint64_t target_bytes, told_bytes; /* what counts, and what it is told: as much, or more */
 	uint64_t until_ns, wait_ns; /* the deadline, while it is asked; no question before, while it is short; the last WAIT */
 	uint64_t shorts;            /* times */
 };

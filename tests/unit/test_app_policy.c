@@ -19,7 +19,8 @@
 
 static struct ob_app make_app(enum ob_app_state state, uint64_t target, uint64_t given)
 {
-	return (struct ob_app){ .state = state, .target_bytes = target * M, .given_bytes = given * M, .could_bytes = 1000 * M, .until_ns = 100 * SEC };
+	return (struct ob_app){ .state = state, .target_bytes = target * M, .told_bytes = target * M, .given_bytes = given * M,
+				.could_bytes = 1000 * M, .until_ns = 100 * SEC };
 }
 
 static void expect_edge(struct ob_app app, uint64_t wanted, uint64_t now_s, enum ob_app_state state, uint64_t target)
@@ -149,6 +150,7 @@ static void waits_double_and_are_forgotten(void **state)
 struct player {
 	uint64_t full, floor, speed, takes_back; /* takes_back: of what it has given, by itself */
 	bool refuses;
+	unsigned unseen; /* percent of what it has given, by its own count, that is not gone from its process */
 	uint64_t given;
 };
 
@@ -165,12 +167,17 @@ struct guest {
 	unsigned rises[OB_GUEST_APPS_MAX], falls[OB_GUEST_APPS_MAX];
 };
 
+static uint64_t seen_of(const struct player *p)
+{
+	return p->given / 100 * (100 - p->unseen);
+}
+
 static uint64_t used_by_apps(const struct guest *g)
 {
 	uint64_t sum = 0;
 
 	for (unsigned i = 0; i < g->apps.n; i++)
-		sum += g->player[i].full - g->player[i].given;
+		sum += g->player[i].full - seen_of(&g->player[i]);
 	return sum;
 }
 
@@ -196,14 +203,14 @@ static void live(struct guest *g)
 {
 	for (unsigned i = 0; i < g->apps.n; i++) {
 		struct player *p = &g->player[i];
-		uint64_t target = g->apps.app[i].target_bytes;
+		uint64_t target = g->apps.app[i].told_bytes;
 
 		if (!p->refuses && p->given < target)
 			p->given = OB_MIN(OB_MIN(p->given + p->speed, target), p->full - p->floor);
 		else if (p->given > target)
 			p->given = target;
 		p->given -= OB_MIN(p->takes_back, p->given);
-		g->apps.app[i].given_bytes = p->given;
+		g->apps.app[i].given_bytes = p->unseen ? seen_of(p) : p->given;
 	}
 }
 
@@ -236,9 +243,10 @@ static void second(struct guest *g)
 
 		assert_true(app->target_bytes <= app->could_bytes);
 		told += app->target_bytes;
-		g->rises[i] += app->target_bytes > g->told_before[i];
-		g->falls[i] += app->target_bytes < g->told_before[i];
-		g->told_before[i] = app->target_bytes;
+		assert_true(app->told_bytes >= app->target_bytes);
+		g->rises[i] += app->told_bytes > g->told_before[i];
+		g->falls[i] += app->told_bytes < g->told_before[i];
+		g->told_before[i] = app->told_bytes;
 	}
 	/* Nobody is told of memory that is not there, and nothing is wanted that the host does not want. */
 	assert_true(g->is_tight || g->keeps || told <= OB_MAX(g->goal, g->held));
@@ -421,10 +429,36 @@ static void without_statistics_nobody_is_asked(void **state)
 		ob_apps_step(&apps, &view);
 	assert_int_equal(apps.app[0].target_bytes, 0);
 	/* But what has been given comes back. */
-	apps.app[0] = (struct ob_app){ .could_bytes = 500 * M, .target_bytes = 300 * M, .given_bytes = 300 * M, .state = OB_APP_GIVEN };
+	apps.app[0] = (struct ob_app){ .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 300 * M,
+					 .state = OB_APP_GIVEN };
 	view.goal_bytes = 0;
 	ob_apps_step(&apps, &view);
 	assert_int_equal(apps.app[0].target_bytes, 0);
+}
+
+/* What it counts as given is more than is seen: were it told what is seen, it would take some of it back, and less would be seen. */
+static void one_that_counts_otherwise_is_not_chased(void **state)
+{
+	struct guest g = make_guest();
+	uint64_t told;
+
+	add_player(&g, 20, (struct player){ .full = 700 * M, .floor = 100 * M, .speed = 200 * M, .unseen = 15 });
+	g.goal = 500 * M;
+	seconds(&g, 20);
+	told = g.apps.app[0].told_bytes;
+	assert_int_equal(g.apps.app[0].state, OB_APP_SHORT);
+	assert_in_range(g.apps.app[0].target_bytes, told * 84 / 100, told * 86 / 100);
+	seconds(&g, 600);
+	assert_int_equal(g.falls[0], 0);
+	assert_true(g.rises[0] <= 4 && g.held >= 490 * M);
+	/* Of less it is told that much less, and in the end nothing. */
+	told = g.apps.app[0].told_bytes;
+	g.goal = 400 * M;
+	seconds(&g, 60);
+	assert_in_range(g.apps.app[0].told_bytes, told - 130 * M, told - 80 * M);
+	g.goal = 0;
+	seconds(&g, 60);
+	assert_int_equal(g.apps.app[0].told_bytes + g.held, 0);
 }
 
 static void one_that_goes_is_made_up_for_by_others(void **state)
@@ -503,6 +537,7 @@ int main(void)
 		cmocka_unit_test(what_is_given_back_follows_the_balloon),
 		cmocka_unit_test(a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all),
 		cmocka_unit_test(without_statistics_nobody_is_asked),
+		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};

@@ -70,7 +70,7 @@ static uint64_t available(const struct world *w)
 
 static void live(struct world *w)
 {
-	uint64_t target = w->has_app ? w->apps.app[0].target_bytes : 0, most = w->full - OB_MIN(w->full, w->floor);
+	uint64_t target = w->has_app ? w->apps.app[0].told_bytes : 0, most = w->full - OB_MIN(w->full, w->floor);
 	uint64_t goal = w->policy.target_bytes;
 
 	if (w->given < target)
@@ -150,7 +150,7 @@ static void decide(struct world *w)
 
 static void second(struct world *w)
 {
-	uint64_t told = w->apps.app[0].target_bytes, target = w->policy.target_bytes, now;
+	uint64_t told = w->apps.app[0].told_bytes, target = w->policy.target_bytes, now;
 	int direction;
 
 	w->seconds++;
@@ -159,7 +159,7 @@ static void second(struct world *w)
 	look(w);
 	decide(w);
 	w->before[w->seconds % LAG] = (struct seen){ w->held, available(w) };
-	now = w->apps.app[0].target_bytes;
+	now = w->apps.app[0].told_bytes;
 	w->rises += now > told;
 	w->falls += now < told;
 	direction = w->policy.target_bytes > target ? 1 : w->policy.target_bytes < target ? -1 : 0;
