@@ -283,24 +283,27 @@ static bool is_anybody_waiting(const struct ob_daemon *daemon)
 }
 
 /* Whether the balloon of a machine in its grace can be expected to take more. */
-static bool has_prospects(const struct ob_machine *machine, uint64_t now_ns)
+static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 {
-	const struct ob_balloon_machine *balloon = &machine->balloon;
-	uint64_t age_ns = now_ns - balloon->grace_ns;
+	struct ob_balloon_machine *balloon = &machine->balloon;
 
-	if (age_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
+	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
 		return false;
-	if (ob_guest_may_give(machine))
+	if (ob_guest_may_give(machine)) {
+		balloon->hope_ns = now_ns;
 		return true;
+	}
 	switch (balloon->policy.state) {
 	case OB_BALLOON_NO_DRIVER:
 	case OB_BALLOON_EASING:
 	case OB_BALLOON_STUCK:
 		return false;
 	case OB_BALLOON_INFLATING:
+		balloon->hope_ns = now_ns;
 		return true;
 	default:
-		return age_ns < GRACE_CHANCE_NS;
+		/* What applications have given, and what the last step has left, the guest tells a moment later. */
+		return now_ns - balloon->hope_ns < GRACE_CHANCE_NS;
 	}
 }
 
@@ -320,7 +323,7 @@ uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
 	if (!balloon->grace_ns) {
 		if (now_ns < balloon->no_grace_ns)
 			return grant_bytes;
-		balloon->grace_ns = now_ns;
+		balloon->grace_ns = balloon->hope_ns = now_ns;
 		step_and_tell(machine);
 	}
 	if (!has_prospects(machine, now_ns)) {
