@@ -23,7 +23,8 @@
  * does not come for SILENCE_NS ends the connection. The connection is kept between looks: to open and close it each time
  * would make QEMU, where nobody else has a monitor open, drop descriptors of -add-fd that nobody uses yet.
  *
- * Looks are made while overbookd is there and has ordered any; they are as frequent as it says. When it goes the balloon
+ * Looks are made while overbookd is there and has ordered any; they are as frequent as it says, and more frequent for GOING_NS
+ * while the balloon goes to a target that was just set: the next step waits for it to be there. When overbookd goes the balloon
  * keeps its target. What overbookd knows of a machine's balloon it is told again by us (BALLOON_SET), mode and target.
  *
  * An order may change while QEMU's answer to the former one is awaited, and an answer may be lost with the connection. So what
@@ -47,6 +48,9 @@
 
 #define SILENCE_NS   (10 * OB_NS_PER_SEC)
 #define RETRY_NS     OB_NS_PER_SEC /* QEMU does not listen yet */
+#define SOON_NS      (200 * OB_NS_PER_MS) /* to the next look, while the balloon goes to a new target: */
+#define GOING_NS     (5 * OB_NS_PER_SEC)  /* for so long */
+#define THERE        (1ull << 20)         /* so near to the target it is there */
 #define ANSWER_MAX   (64u << 10) /* bytes of the longest answer */
 #define LEAST_BYTES  (16ull << 20) /* is left to the guest at least, whatever is ordered */
 #define UNKNOWN      UINT64_MAX  /* QEMU's word for what a guest does not tell */
@@ -68,6 +72,7 @@ static struct {
 	struct ob_wire_balloon order;
 	uint64_t asked_bytes;   /* what QEMU was told last to have in it */
 	uint64_t set_bytes;     /* what it took last from us, 0: nothing; UNKNOWN: its answer was lost */
+	uint64_t set_ns;        /* when */
 	unsigned asked_s;       /* the interval that it was told last */
 	unsigned interval_s, before_s; /* of QEMU's questions: as we have set it, 0: not at all; as it was */
 	int knows_before;
@@ -223,8 +228,10 @@ static int ask_target(char *buf, size_t size)
 
 static int take_target(const struct ob_json *answer)
 {
-	if (answer)
+	if (answer) {
 		balloon.set_bytes = balloon.asked_bytes;
+		balloon.set_ns = ob_now_ns();
+	}
 	return 0;
 }
 
@@ -358,8 +365,20 @@ static void send_command(const char *text, size_t length)
 		ob_balloon_drop();
 }
 
+/* Whether it is on its way to a target that is new. */
+static int is_going(uint64_t now_ns)
+{
+	uint64_t is = balloon.seen.balloon_bytes, target = balloon.set_bytes;
+
+	return balloon.set_ns && now_ns - balloon.set_ns < GOING_NS && (is > target ? is - target : target - is) > THERE;
+}
+
 static void end_look(void)
 {
+	uint64_t now_ns = ob_now_ns();
+
+	if (is_going(now_ns))
+		balloon.next_ns = OB_MIN(balloon.next_ns, now_ns + SOON_NS);
 	balloon.step = NULL;
 	balloon.seen.balloon_flags = balloon.flags | OB_BALLOON_LOOKED;
 }

@@ -32,8 +32,20 @@ static void settle(struct ob_app *app)
 
 static void tell(struct ob_app *app, enum ob_app_state state, uint64_t target_bytes)
 {
+	uint64_t excess = ob_less(app->told_bytes, app->target_bytes);
+
 	app->state = state;
 	app->target_bytes = target_bytes;
+	app->told_bytes = target_bytes ? target_bytes + excess : 0;
+	app->is_final = false;
+}
+
+/* What it has given is all that counts. If that is nearly what it was told, it is told no less. */
+static void count_given(struct ob_app *app)
+{
+	app->told_bytes = app->given_bytes >= app->told_bytes / 4 * 3 ? app->told_bytes : app->given_bytes;
+	app->state = OB_APP_SHORT;
+	app->target_bytes = app->given_bytes;
 	app->is_final = false;
 }
 
@@ -49,7 +61,7 @@ static void fall_short(struct ob_app *app, uint64_t now_ns)
 	app->wait_ns = app->wait_ns ? OB_MIN(2 * app->wait_ns, WAIT_MOST_NS) : WAIT_LEAST_NS;
 	app->until_ns = now_ns + app->wait_ns;
 	app->shorts++;
-	tell(app, OB_APP_SHORT, app->given_bytes);
+	count_given(app);
 }
 
 /* Less is wanted. */
@@ -66,7 +78,7 @@ static void take_back(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns
 		/* Of what was asked for, less: some may still be on its way. */
 		app->state = OB_APP_ASKED;
 	else if (before == OB_APP_SHORT)
-		tell(app, OB_APP_SHORT, app->given_bytes);
+		count_given(app);
 	else
 		fall_short(app, now_ns);
 }
@@ -95,7 +107,7 @@ static void step_given(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_n
 static void step_short(struct ob_app *app, uint64_t now_ns)
 {
 	if (is_above(app->target_bytes, app->given_bytes))
-		tell(app, OB_APP_SHORT, app->given_bytes);
+		count_given(app);
 	else if (now_ns >= app->until_ns)
 		settle(app);
 }
@@ -169,11 +181,8 @@ static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 {
 	uint64_t there = view->held_bytes + view->spare_bytes, missing = view->is_known ? ob_less(view->goal_bytes, there) : 0;
 
-	/* What is on its way will be there. */
-	for (unsigned i = 0; i < apps->n; i++)
-		if (apps->app[i].state == OB_APP_ASKED)
-			missing = ob_less(missing, ob_less(apps->app[i].target_bytes, apps->app[i].given_bytes));
-	if (missing < GRAIN) {
+	/* What comes of what was asked for is seen later than it is said to be given. */
+	if (missing < GRAIN || ob_apps_are_asked(apps)) {
 		apps->looks = 0;
 		return 0;
 	}
@@ -227,6 +236,22 @@ static void want_less(const struct ob_apps *apps, uint64_t less_bytes, uint64_t 
 	}
 }
 
+/* What they are to have back: what the balloon has let go of; and slowly, since it is seen late what they make of it, what is free beside it. */
+static uint64_t get_due(const struct ob_apps *apps, const struct ob_apps_view *view, uint64_t told)
+{
+	uint64_t held = OB_MAX(view->goal_bytes, view->held_bytes), let_go = ob_less(told, ob_less(held + apps->beyond_bytes, apps->own_bytes));
+
+	if (view->room_bytes == UINT64_MAX)
+		return ob_less(told, ob_less(held, apps->own_bytes));
+	return view->room_bytes ? OB_MIN(told, let_go + OB_MIN(view->room_bytes, view->spare_bytes) / 16) : 0;
+}
+
+static void note_shares(struct ob_apps *apps, const struct ob_apps_view *view, uint64_t told)
+{
+	apps->own_bytes = ob_less(view->held_bytes, told);
+	apps->beyond_bytes = ob_less(told, view->held_bytes);
+}
+
 void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 {
 	uint64_t wanted[OB_GUEST_APPS_MAX], told = sum_of_targets(apps), most, due, more;
@@ -234,10 +259,10 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 	for (unsigned i = 0; i < apps->n; i++)
 		wanted[i] = apps->app[i].target_bytes;
 	most = ob_less(OB_MAX(view->goal_bytes, view->held_bytes), apps->own_bytes);
-	due = ob_less(told, most);
+	due = get_due(apps, view, told);
 	/* While it shrinks it is known already, by what it was before, what of it is own. */
 	if (!due && view->goal_bytes >= view->held_bytes && view->held_bytes >= apps->held_bytes)
-		apps->own_bytes = ob_less(view->held_bytes, told);
+		note_shares(apps, view, told);
 	apps->held_bytes = view->held_bytes;
 	if (due && view->held_bytes && view->is_known)
 		due = OB_MIN(due, OB_MAX(OB_MAX(view->spare_bytes, due / 16), GRAIN));
@@ -246,7 +271,7 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 	if (due)
 		want_less(apps, due, wanted);
 	else
-		want_more(apps, OB_MIN(more, most - told), wanted);
+		want_more(apps, OB_MIN(more, ob_less(most, told)), wanted);
 	for (unsigned i = 0; i < apps->n; i++)
 		ob_app_step(&apps->app[i], wanted[i], view->now_ns);
 }

@@ -30,16 +30,23 @@
  *                                                asked         more is wanted than it has given                          told wanted
  *                                                short         less is wanted, and it has taken more back than that      told given
  *
+ * One that was told `given` when it has given nearly that (three quarters) goes on being told what it was: what it counts is not what is
+ * seen to be gone (an allocator's pages are half filled, say), and if it were told less it would fill up, and be seen to have given less again. By
+ * so much more than counts it is told what is wanted of it from then on, until that is nothing.
+ *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.
  *
  * How much is wanted. The balloon is to hold `goal`; it holds `held`, and can take `spare` more without harm to the guest. If
  * that is not enough for SETTLE looks in a row, the least that was missing in these is asked for, on top of what has been given: of those that
- * suffer least a byte first, of each what it could give at most. What has been asked for and has not come is not asked for of others
- * before its DEADLINE. Meanwhile the balloon takes free memory only, and leaves the guest's caches alone; after it, or when nobody can give more, it takes
+ * suffer least a byte first, of each what it could give at most. While one is asked, until its DEADLINE, no more is asked for of
+ * anybody. Meanwhile the balloon takes free memory only, and leaves the guest's caches alone; after it, or when nobody can give more, it takes
  * what it can (ob_apps_hold).
  *
- * On the way back it is the reverse: applications are told only of what the balloon has let go of. `own` is what the balloon has got that no
+ * On the way back it is the reverse: applications are told only of what the balloon has let go of, and nothing before the host has room for
+ * it. That less is wanted at the moment is not enough: the engine may have evicted instead, or the balloon, which takes
+ * it in steps and leaves the guest a margin, has not got what they gave. Where the host has a bound, and room, and the guest memory to spare,
+ * they get that too, a sixteenth at a time, since how much of it they take is seen later. `own` is what the balloon has got that no
  * application gave; what applications are to have given is never more than the greater of goal and held, less own. So host memory
  * comes first, then the balloon shrinks, then those are told who suffer most; at most as much a second as the guest has to spare,
  * or a sixteenth of what is due. A balloon that shrinks by itself, since the guest suffers, tells nobody to take anything: the goal is as high as it was.
@@ -66,7 +73,7 @@ struct ob_app {
 	bool is_final; /* it has said so of the present target */
 
 	enum ob_app_state state;
-	uint64_t target_bytes;
+	uint64_t target_bytes, told_bytes; /* what counts, and what it is told: as much, or more */
 	uint64_t until_ns, wait_ns; /* the deadline, while it is asked; no question before, while it is short; the last WAIT */
 	uint64_t shorts;            /* times */
 };
@@ -76,12 +83,14 @@ struct ob_apps_view {
 	uint64_t goal_bytes, held_bytes; /* of the balloon */
 	uint64_t spare_bytes;            /* the balloon can take without harm */
 	bool is_known;                   /* spare_bytes counts */
+	uint64_t room_bytes;             /* that the host has for what the balloon does not hold; UINT64_MAX: for all */
 };
 
 struct ob_apps {
 	unsigned n;
 	struct ob_app app[OB_GUEST_APPS_MAX];
-	uint64_t own_bytes, held_bytes; /* the latter: at the last look */
+	uint64_t own_bytes, beyond_bytes; /* what is in the balloon and no application gave, or what they gave and it has not got */
+	uint64_t held_bytes; /* at the last look */
 	unsigned looks; /* in a row at which something was missing */
 	uint64_t missing_bytes; /* the least at these */
 };

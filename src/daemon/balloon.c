@@ -5,7 +5,7 @@
  *
  * Modes. `off`: the balloon is left alone, once it holds nothing that Overbook has put there: what others have is
  * theirs. `fixed`: so much is to be left to the guest, if it can do with it. `auto`: as much is taken as the machine
- * costs above what it is entitled to, and given back when there is room. A machine that has none said goes by
+ * needs above what it is entitled to, and given back when there is room (ob_balloon_auto_goal). A machine that has none said goes by
  * overbookd's setting. An agent says the mode after HELLO and is told it with every order, so that a new overbookd takes
  * up what it finds: drives on, or deflates.
  *
@@ -76,20 +76,49 @@ static uint64_t floor_of(const struct ob_machine *machine)
 	return OB_MAX(floor->percent ? machine_bytes(machine) / 100 * floor->percent : floor->bytes, FLOOR_LEAST);
 }
 
-static uint64_t goal_of(const struct ob_machine *machine)
+/* What the host does not have to keep, by the engine. */
+static uint64_t gone_bytes(const struct ob_machine *machine)
 {
 	const struct ob_stats *stats = &machine->stats;
-	uint64_t away = sane(stats->swapped_bytes) + ob_less(sane(stats->compressed_bytes), sane(stats->pool_bytes));
 
-	if (mode_of(machine) == OB_BALLOON_FIXED)
-		return ob_less(machine_bytes(machine), machine->balloon.size_bytes);
-	if (mode_of(machine) != OB_BALLOON_AUTO || machine->release != OB_RELEASE_NO)
-		return 0;
-	/* Not divided yet. */
-	if (!machine->target_bytes)
-		return machine->balloon.policy.target_bytes;
-	return ob_balloon_auto_goal(&machine->balloon.policy, sane(stats->balloon_bytes), sane(stats->cost_bytes), away,
-				    machine->target_bytes);
+	return sane(stats->ballooned_bytes) + sane(stats->absent_bytes) + sane(stats->zero_bytes) +
+	       ob_less(machine_bytes(machine), sane(stats->ram_bytes));
+}
+
+/* What is free in the guest beyond its margin: in all, and of that, what the host does not keep. */
+static void look_at_free(const struct ob_machine *machine, uint64_t *ret_free, uint64_t *ret_unused)
+{
+	const struct ob_stats *stats = &machine->stats;
+	uint64_t nowhere = ob_less(gone_bytes(machine), sane(stats->balloon_bytes)), margin = ob_balloon_margin_bytes(machine_bytes(machine));
+	uint64_t bytes = OB_MIN(sane(stats->guest_free_bytes), sane(stats->guest_available_bytes));
+
+	if (~stats->guest_known & (OB_GUEST_FREE | OB_GUEST_AVAILABLE))
+		bytes = 0;
+	*ret_free = ob_less(bytes, margin);
+	*ret_unused = ob_less(OB_MIN(bytes, nowhere), margin);
+}
+
+/* The goal, and what room there is for what is not in the balloon. */
+static void set_goal(struct ob_machine *machine)
+{
+	const struct ob_stats *stats = &machine->stats;
+	struct ob_balloon_machine *balloon = &machine->balloon;
+	struct ob_balloon_balance balance = {
+		.held_bytes = sane(stats->balloon_bytes), .cost_bytes = sane(stats->cost_bytes),
+		.away_bytes = sane(stats->swapped_bytes) + ob_less(sane(stats->compressed_bytes), sane(stats->pool_bytes)),
+		.back_bytes = machine->working_set.demand_bytes, .entitled_bytes = machine->target_bytes,
+	};
+
+	balloon->room_bytes = UINT64_MAX;
+	balloon->goal_bytes = 0;
+	if (mode_of(machine) == OB_BALLOON_FIXED) {
+		balloon->goal_bytes = ob_less(machine_bytes(machine), balloon->size_bytes);
+	} else if (mode_of(machine) == OB_BALLOON_AUTO && machine->release == OB_RELEASE_NO) {
+		look_at_free(machine, &balance.free_bytes, &balance.unused_bytes);
+		balloon->room_bytes = ob_balloon_room(&balance);
+		/* 0: not divided yet. */
+		balloon->goal_bytes = machine->target_bytes ? ob_balloon_auto_goal(&balloon->policy, &balance) : balloon->policy.target_bytes;
+	}
 }
 
 /* An older QEMU does not say whether there is a driver: its guest is taken at its deeds. */
@@ -103,13 +132,13 @@ static bool has_driver(const struct ob_machine *machine)
 static struct ob_balloon_view view_of(const struct ob_machine *machine, uint64_t now_ns)
 {
 	const struct ob_stats *stats = &machine->stats;
-	uint64_t size = machine_bytes(machine), unseen = ob_less(size, sane(stats->ram_bytes));
+	uint64_t size = machine_bytes(machine);
 
 	return (struct ob_balloon_view){
 		.now_ns = now_ns, .machine_bytes = size, .held_bytes = OB_MIN(stats->balloon_bytes, size),
-		.gone_bytes = sane(stats->ballooned_bytes) + sane(stats->absent_bytes) + sane(stats->zero_bytes) + unseen,
-		.floor_bytes = floor_of(machine), .goal_bytes = machine->balloon.goal_bytes, .has_driver = has_driver(machine),
-		.may_be_blind = mode_of(machine) == OB_BALLOON_FIXED, .updates = stats->guest_updates, .known = stats->guest_known,
+		.gone_bytes = gone_bytes(machine), .floor_bytes = floor_of(machine), .goal_bytes = machine->balloon.goal_bytes,
+		.has_driver = has_driver(machine), .may_be_blind = mode_of(machine) == OB_BALLOON_FIXED,
+		.updates = stats->guest_updates, .known = stats->guest_known,
 		.free_bytes = sane(stats->guest_free_bytes), .available_bytes = sane(stats->guest_available_bytes),
 		.caches_bytes = sane(stats->guest_caches_bytes), .swap_in_bytes = stats->guest_swap_in_bytes,
 		.swap_out_bytes = stats->guest_swap_out_bytes, .major_faults = stats->guest_major_faults,
@@ -139,7 +168,7 @@ static void step_machine(struct ob_machine *machine, uint64_t now_ns)
 	if (!machine->link || !balloon->is_known || machine->state == OB_MACHINE_STOPPED ||
 	    !(machine->stats.balloon_flags & OB_BALLOON_LOOKED))
 		return;
-	balloon->goal_bytes = goal_of(machine);
+	set_goal(machine);
 	view = view_of(machine, now_ns);
 	ob_guest_step(machine, &view);
 	if (mode_of(machine) == OB_BALLOON_OFF && !is_ours(machine))
@@ -254,24 +283,27 @@ static bool is_anybody_waiting(const struct ob_daemon *daemon)
 }
 
 /* Whether the balloon of a machine in its grace can be expected to take more. */
-static bool has_prospects(const struct ob_machine *machine, uint64_t now_ns)
+static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 {
-	const struct ob_balloon_machine *balloon = &machine->balloon;
-	uint64_t age_ns = now_ns - balloon->grace_ns;
+	struct ob_balloon_machine *balloon = &machine->balloon;
 
-	if (age_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
+	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
 		return false;
-	if (ob_guest_may_give(machine))
+	if (ob_guest_may_give(machine)) {
+		balloon->hope_ns = now_ns;
 		return true;
+	}
 	switch (balloon->policy.state) {
 	case OB_BALLOON_NO_DRIVER:
 	case OB_BALLOON_EASING:
 	case OB_BALLOON_STUCK:
 		return false;
 	case OB_BALLOON_INFLATING:
+		balloon->hope_ns = now_ns;
 		return true;
 	default:
-		return age_ns < GRACE_CHANCE_NS;
+		/* What applications have given, and what the last step has left, the guest tells a moment later. */
+		return now_ns - balloon->hope_ns < GRACE_CHANCE_NS;
 	}
 }
 
@@ -291,7 +323,7 @@ uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
 	if (!balloon->grace_ns) {
 		if (now_ns < balloon->no_grace_ns)
 			return grant_bytes;
-		balloon->grace_ns = now_ns;
+		balloon->grace_ns = balloon->hope_ns = now_ns;
 		step_and_tell(machine);
 	}
 	if (!has_prospects(machine, now_ns)) {
@@ -319,11 +351,12 @@ json_t *ob_balloon_render(const struct ob_machine *machine)
 	const struct ob_balloon_machine *balloon = &machine->balloon;
 	struct ob_balloon_view view = view_of(machine, 0);
 
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "mode", modes[mode_of(machine)], "state",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:o}", "mode", modes[mode_of(machine)], "state",
 			 ob_balloon_state_name(balloon->policy.state), "size_bytes", (json_int_t)sane(balloon->size_bytes), "floor_bytes",
-			 (json_int_t)sane(view.floor_bytes), "target_bytes", (json_int_t)balloon->policy.target_bytes, "held_bytes",
-			 (json_int_t)view.held_bytes, "arrived_bytes", (json_int_t)OB_MIN(view.held_bytes, view.gone_bytes), "eased",
-			 (json_int_t)balloon->policy.eased, "stuck", (json_int_t)balloon->policy.stuck, "device",
+			 (json_int_t)sane(view.floor_bytes), "goal_bytes", (json_int_t)sane(balloon->goal_bytes), "target_bytes",
+			 (json_int_t)balloon->policy.target_bytes, "held_bytes", (json_int_t)view.held_bytes, "arrived_bytes",
+			 (json_int_t)OB_MIN(view.held_bytes, view.gone_bytes), "eased", (json_int_t)balloon->policy.eased, "stuck",
+			 (json_int_t)balloon->policy.stuck, "device",
 			 fact(machine, OB_BALLOON_LOOKED, OB_BALLOON_DEVICE), "driver", fact(machine, agreed, OB_BALLOON_DRIVER),
 			 "reports_free_pages", fact(machine, agreed, OB_BALLOON_REPORTS), "takes_reports",
 			 fact(machine, agreed, OB_BALLOON_OFFERED), "gives_statistics", fact(machine, agreed, OB_BALLOON_STATISTICS));

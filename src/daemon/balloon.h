@@ -32,7 +32,9 @@ struct ob_balloon_machine {
 	uint64_t size_bytes; /* to be left to the guest; OB_BALLOON_FIXED alone */
 	struct ob_balloon_policy policy;
 	uint64_t goal_bytes;
+	uint64_t room_bytes; /* for what is not in the balloon; UINT64_MAX: for all */
 	uint64_t grace_ns, no_grace_ns; /* since when a cut waits for the balloon, 0: none does; none will before */
+	uint64_t hope_ns; /* in it: when the balloon, or an application, was last about to take or give more */
 	struct ob_wire_balloon told;
 };
 

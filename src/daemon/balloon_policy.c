@@ -20,6 +20,7 @@
 #define DOUBT_LEAST   (16 * OB_MIB)
 #define SWAP_RATE     OB_MIB /* bytes a second */
 #define FAULT_RATE    200    /* a second */
+#define BACK_SHARE    16 /* of what a machine is entitled to, may come and go */
 #define SLACK_LEAST   (16 * OB_MIB)
 #define SLACK_MOST    (256 * OB_MIB)
 
@@ -279,19 +280,30 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 	return policy->target_bytes;
 }
 
-uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t held_bytes, uint64_t cost_bytes, uint64_t away_bytes,
-			      uint64_t entitled_bytes)
+uint64_t ob_balloon_room(const struct ob_balloon_balance *balance)
 {
-	uint64_t slack, demand;
+	uint64_t slack = clamp(balance->entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);
 
-	if (entitled_bytes == OB_BUDGET_NONE)
+	if (balance->entitled_bytes == OB_BUDGET_NONE)
+		return OB_BUDGET_NONE;
+	return ob_less(balance->entitled_bytes, balance->cost_bytes + balance->away_bytes + slack);
+}
+
+uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)
+{
+	uint64_t entitled = balance->entitled_bytes, back = OB_MIN(balance->back_bytes, balance->away_bytes), needed, wanted;
+
+	if (entitled == OB_BUDGET_NONE)
 		return 0;
-	/* Reclaim begins a little below the limit. What is held may be of before the cost: no reason to turn round. */
-	if (cost_bytes > entitled_bytes)
-		return OB_MAX(policy->target_bytes, held_bytes + (cost_bytes - entitled_bytes) + entitled_bytes / 32);
-	slack = clamp(entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);
-	demand = cost_bytes + away_bytes;
-	if (demand + slack < entitled_bytes)
-		return ob_less(policy->target_bytes, entitled_bytes - slack - demand);
-	return policy->target_bytes;
+	/* At no loss to anybody. */
+	wanted = OB_MIN(ob_less(balance->cost_bytes + balance->away_bytes, entitled), ob_less(balance->free_bytes, balance->unused_bytes));
+	needed = balance->cost_bytes + ob_less(back, entitled / BACK_SHARE);
+	/* Reclaim begins a little below the limit. */
+	if (needed > entitled)
+		wanted = OB_MAX(wanted, needed - entitled + entitled / 32);
+	/* What is held may be of before the cost: no reason to turn round. */
+	if (wanted)
+		return OB_MAX(policy->target_bytes, balance->held_bytes + balance->unused_bytes + wanted);
+	/* In parts: that it is unused is seen later. */
+	return ob_less(policy->target_bytes, ob_less(ob_balloon_room(balance), balance->unused_bytes) / 4);
 }

@@ -98,11 +98,35 @@ uint64_t ob_balloon_margin_bytes(uint64_t machine_bytes);
 uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct ob_balloon_view *view);
 
 /*
- * The goal of a balloon that is driven by what its machine costs. Above what it is entitled to (OB_BUDGET_NONE: there is
- * no bound), the balloon is to take what it costs too much; once everything that it has, evicted or not, would fit with
- * room to spare, the balloon gives that room back; in between it stays, so that the two do not follow each other.
+ * The goal of a balloon that is driven by what its machine costs, and is entitled to cost (OB_BUDGET_NONE: there is no bound).
+ *
+ *     needed      what it costs, and of what has been evicted as much as has come back of late (working_set.h), beyond a sixteenth of what it
+ *                 is entitled to: the engine keeps the limit at once and the balloon later, so what it costs alone would say that
+ *                 nothing more is wanted, while the machine faults. For what was evicted and is cold nobody has to make
+ *                 room, and a little that comes and goes costs less than what applications would do without
+ *     room        what it could have besides everything that it has, evicted or not, and an eighth to spare
+ *
+ *     needed is above what it is entitled to    the balloon is to take the difference, and a thirty-second; and what is unused: it gets that
+ *                                               first, and nothing costs less for it
+ *     all that it has is                        it takes of the difference what is free in the guest, at no loss to it: the engine knows no
+ *                                               better than to evict that
+ *     there is room                             it gives that back, a quarter of it each time, less what is unused of what the guest has
+ *     neither                                   it stays
+ *
+ * Nothing turns round by itself: between the two lies the eighth, less the thirty-second, and all that is evicted and cold; and what has
+ * been given back is not given again before it is used.
  */
-uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, uint64_t held_bytes, uint64_t cost_bytes, uint64_t away_bytes,
-			      uint64_t entitled_bytes);
+struct ob_balloon_balance {
+	uint64_t held_bytes;
+	uint64_t free_bytes;   /* in the guest, beyond its margin */
+	uint64_t unused_bytes; /* of that, what the host does not keep: never touched, or reported */
+	uint64_t cost_bytes;
+	uint64_t away_bytes;   /* evicted, less what it costs there */
+	uint64_t back_bytes;   /* came back of late */
+	uint64_t entitled_bytes;
+};
+
+uint64_t ob_balloon_room(const struct ob_balloon_balance *balance);
+uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);
 
 #endif

@@ -103,7 +103,9 @@ static int add_app(struct ob_machine *machine, const struct ob_guest_app *said)
 	}
 	ob_log(OB_LOG_DEBUG, "machine \"%s\": application %u is \"%s\"", machine->name, said->app, said->name);
 	memset(&guest->seen[at], 0, sizeof(guest->seen[at]));
-	guest->apps.app[at] = (struct ob_app){ .state = said->target_bytes ? OB_APP_GIVEN : OB_APP_RESTING, .target_bytes = said->target_bytes };
+	guest->apps.app[at] = (struct ob_app){
+		.state = said->target_bytes ? OB_APP_GIVEN : OB_APP_RESTING, .target_bytes = said->target_bytes, .told_bytes = said->target_bytes,
+	};
 	/* What it has not given of it by now it falls short of. */
 	guest->seen[at].told_bytes = said->target_bytes;
 	guest->apps.n++;
@@ -189,6 +191,7 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 	struct ob_apps_view apps = {
 		.now_ns = view->now_ns, .goal_bytes = OB_MIN(view->goal_bytes, ob_less(view->machine_bytes, view->floor_bytes)),
 		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
+		.room_bytes = machine->balloon.room_bytes,
 	};
 
 	ob_apps_step(&guest->apps, &apps);
@@ -216,7 +219,7 @@ static void add_welcome(struct ob_machine *machine, struct ob_wire_msg *out)
 
 static bool is_due(const struct ob_app *app, const struct ob_guest_seen *seen, uint64_t now_ns)
 {
-	if (app->target_bytes != seen->told_bytes)
+	if (app->told_bytes != seen->told_bytes)
 		return true;
 	return seen->sequence && seen->said.answers != seen->sequence && now_ns - seen->told_ns >= AGAIN_NS;
 }
@@ -228,13 +231,13 @@ static void add_target(struct ob_machine *machine, struct ob_wire_msg *out, unsi
 	const struct ob_app *app = &machine->guest.apps.app[at];
 
 	/* By the clock: no number that another overbookd has used before. */
-	if (app->target_bytes != seen->told_bytes || !seen->sequence)
+	if (app->told_bytes != seen->told_bytes || !seen->sequence)
 		seen->sequence = machine->guest.last_sequence = OB_MAX(machine->guest.last_sequence + 1, (uint32_t)(now_ns / OB_NS_PER_MS));
 	msg.sequence = seen->sequence;
 	msg.target.app = seen->said.app;
-	msg.target.give_bytes = app->target_bytes;
+	msg.target.give_bytes = app->told_bytes;
 	msg.target.deadline_ms = OB_APP_DEADLINE_MS;
-	seen->told_bytes = app->target_bytes;
+	seen->told_bytes = app->told_bytes;
 	seen->told_ns = now_ns;
 	add_frame(out, &msg);
 }
@@ -282,7 +285,7 @@ static json_t *render_app(const struct ob_app *app, const struct ob_guest_app *s
 {
 	return json_pack("{s:s, s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "name", said->name, "kind", kind_name(said->kind), "pain",
 			 (json_int_t)app->pain, "state", ob_app_state_name(app->state), "used_bytes", (json_int_t)said->used_bytes,
-			 "could_bytes", (json_int_t)app->could_bytes, "target_bytes", (json_int_t)app->target_bytes, "given_bytes",
+			 "could_bytes", (json_int_t)app->could_bytes, "target_bytes", (json_int_t)app->told_bytes, "given_bytes",
 			 (json_int_t)app->given_bytes, "short", (json_int_t)app->shorts, "error",
 			 said->status ? json_string(strerror(-said->status)) : json_null());
 }

@@ -19,7 +19,8 @@
 
 static struct ob_app make_app(enum ob_app_state state, uint64_t target, uint64_t given)
 {
-	return (struct ob_app){ .state = state, .target_bytes = target * M, .given_bytes = given * M, .could_bytes = 1000 * M, .until_ns = 100 * SEC };
+	return (struct ob_app){ .state = state, .target_bytes = target * M, .told_bytes = target * M, .given_bytes = given * M,
+				.could_bytes = 1000 * M, .until_ns = 100 * SEC };
 }
 
 static void expect_edge(struct ob_app app, uint64_t wanted, uint64_t now_s, enum ob_app_state state, uint64_t target)
@@ -149,6 +150,7 @@ static void waits_double_and_are_forgotten(void **state)
 struct player {
 	uint64_t full, floor, speed, takes_back; /* takes_back: of what it has given, by itself */
 	bool refuses;
+	unsigned unseen; /* percent of what it has given, by its own count, that is not gone from its process */
 	uint64_t given;
 };
 
@@ -157,6 +159,7 @@ struct guest {
 	uint64_t held, goal, balloon_speed;
 	uint64_t margin;
 	uint64_t now;
+	bool keeps;    /* the host has no room for what is not in the balloon */
 	bool is_tight; /* it needs what it is given back for something else */
 	struct ob_apps apps;
 	struct player player[OB_GUEST_APPS_MAX];
@@ -164,12 +167,17 @@ struct guest {
 	unsigned rises[OB_GUEST_APPS_MAX], falls[OB_GUEST_APPS_MAX];
 };
 
+static uint64_t seen_of(const struct player *p)
+{
+	return p->given / 100 * (100 - p->unseen);
+}
+
 static uint64_t used_by_apps(const struct guest *g)
 {
 	uint64_t sum = 0;
 
 	for (unsigned i = 0; i < g->apps.n; i++)
-		sum += g->player[i].full - g->player[i].given;
+		sum += g->player[i].full - seen_of(&g->player[i]);
 	return sum;
 }
 
@@ -195,14 +203,14 @@ static void live(struct guest *g)
 {
 	for (unsigned i = 0; i < g->apps.n; i++) {
 		struct player *p = &g->player[i];
-		uint64_t target = g->apps.app[i].target_bytes;
+		uint64_t target = g->apps.app[i].told_bytes;
 
 		if (!p->refuses && p->given < target)
 			p->given = OB_MIN(OB_MIN(p->given + p->speed, target), p->full - p->floor);
 		else if (p->given > target)
 			p->given = target;
 		p->given -= OB_MIN(p->takes_back, p->given);
-		g->apps.app[i].given_bytes = p->given;
+		g->apps.app[i].given_bytes = p->unseen ? seen_of(p) : p->given;
 	}
 }
 
@@ -220,7 +228,8 @@ static void move_balloon(struct guest *g)
 
 static void second(struct guest *g)
 {
-	struct ob_apps_view view = { .now_ns = g->now, .goal_bytes = g->goal, .held_bytes = g->held, .is_known = true };
+	struct ob_apps_view view = { .now_ns = g->now, .goal_bytes = g->goal, .held_bytes = g->held, .is_known = true,
+				     .room_bytes = g->keeps ? 0 : UINT64_MAX };
 	uint64_t told = 0;
 
 	g->now += SEC;
@@ -234,12 +243,13 @@ static void second(struct guest *g)
 
 		assert_true(app->target_bytes <= app->could_bytes);
 		told += app->target_bytes;
-		g->rises[i] += app->target_bytes > g->told_before[i];
-		g->falls[i] += app->target_bytes < g->told_before[i];
-		g->told_before[i] = app->target_bytes;
+		assert_true(app->told_bytes >= app->target_bytes);
+		g->rises[i] += app->told_bytes > g->told_before[i];
+		g->falls[i] += app->told_bytes < g->told_before[i];
+		g->told_before[i] = app->told_bytes;
 	}
 	/* Nobody is told of memory that is not there, and nothing is wanted that the host does not want. */
-	assert_true(g->is_tight || told <= OB_MAX(g->goal, g->held));
+	assert_true(g->is_tight || g->keeps || told <= OB_MAX(g->goal, g->held));
 }
 
 static void seconds(struct guest *g, unsigned n)
@@ -352,6 +362,27 @@ static void a_balloon_that_shrinks_by_itself_tells_nobody(void **state)
 	assert_true(g.apps.app[0].target_bytes >= target && g.falls[0] == 0);
 }
 
+static void what_is_given_stays_given_while_the_host_has_no_room(void **state)
+{
+	struct guest g = make_guest();
+	uint64_t target;
+
+	add_player(&g, 20, (struct player){ .full = 600 * M, .floor = 100 * M, .speed = 50 * M });
+	g.goal = 500 * M;
+	seconds(&g, 60);
+	target = g.apps.app[0].target_bytes;
+	/* The balloon backs off, and what is wanted is what it holds then. */
+	g.keeps = true;
+	g.held = g.goal = 300 * M;
+	seconds(&g, 60);
+	assert_int_equal(g.apps.app[0].target_bytes, target);
+	assert_int_equal(g.rises[0] + g.falls[0], 1);
+	g.goal = 200 * M;
+	g.keeps = false;
+	seconds(&g, 60);
+	assert_in_range(g.apps.app[0].target_bytes, 0, 200 * M);
+}
+
 static void what_is_given_back_follows_the_balloon(void **state)
 {
 	struct guest g = make_guest();
@@ -392,16 +423,42 @@ static void a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all(void *
 static void without_statistics_nobody_is_asked(void **state)
 {
 	struct ob_apps apps = { .n = 1, .app = { { .could_bytes = 500 * M } } };
-	struct ob_apps_view view = { .goal_bytes = 400 * M };
+	struct ob_apps_view view = { .goal_bytes = 400 * M, .room_bytes = UINT64_MAX };
 
 	for (view.now_ns = SEC; view.now_ns < 60 * SEC; view.now_ns += SEC)
 		ob_apps_step(&apps, &view);
 	assert_int_equal(apps.app[0].target_bytes, 0);
 	/* But what has been given comes back. */
-	apps.app[0] = (struct ob_app){ .could_bytes = 500 * M, .target_bytes = 300 * M, .given_bytes = 300 * M, .state = OB_APP_GIVEN };
+	apps.app[0] = (struct ob_app){ .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 300 * M,
+					 .state = OB_APP_GIVEN };
 	view.goal_bytes = 0;
 	ob_apps_step(&apps, &view);
 	assert_int_equal(apps.app[0].target_bytes, 0);
+}
+
+/* What it counts as given is more than is seen: were it told what is seen, it would take some of it back, and less would be seen. */
+static void one_that_counts_otherwise_is_not_chased(void **state)
+{
+	struct guest g = make_guest();
+	uint64_t told;
+
+	add_player(&g, 20, (struct player){ .full = 700 * M, .floor = 100 * M, .speed = 200 * M, .unseen = 15 });
+	g.goal = 500 * M;
+	seconds(&g, 20);
+	told = g.apps.app[0].told_bytes;
+	assert_int_equal(g.apps.app[0].state, OB_APP_SHORT);
+	assert_in_range(g.apps.app[0].target_bytes, told * 84 / 100, told * 86 / 100);
+	seconds(&g, 600);
+	assert_int_equal(g.falls[0], 0);
+	assert_true(g.rises[0] <= 4 && g.held >= 490 * M);
+	/* Of less it is told that much less, and in the end nothing. */
+	told = g.apps.app[0].told_bytes;
+	g.goal = 400 * M;
+	seconds(&g, 60);
+	assert_in_range(g.apps.app[0].told_bytes, told - 130 * M, told - 80 * M);
+	g.goal = 0;
+	seconds(&g, 60);
+	assert_int_equal(g.apps.app[0].told_bytes + g.held, 0);
 }
 
 static void one_that_goes_is_made_up_for_by_others(void **state)
@@ -439,7 +496,10 @@ static void whatever_a_guest_says(void **state)
 		if (r % 50 == 0)
 			memset(&apps, 0, sizeof(apps));
 		apps.n = OB_MAX(apps.n, (unsigned)(r >> 8) % (OB_GUEST_APPS_MAX + 1));
-		view = (struct ob_apps_view){ i * SEC, (r >> 3) % (1ull << (r % 57)), (r >> 5) % (1ull << (r / 57 % 57)), (r >> 4) % (1ull << 40), r % 7 };
+		view = (struct ob_apps_view){
+			i * SEC, (r >> 3) % (1ull << (r % 57)), (r >> 5) % (1ull << (r / 57 % 57)), (r >> 4) % (1ull << 40), r % 7,
+			r % 11 == 0 ? 0 : r % 3 ? UINT64_MAX : r % (1ull << 40),
+		};
 		for (unsigned k = 0; k < apps.n; k++) {
 			struct ob_app *app = &apps.app[k];
 
@@ -473,9 +533,11 @@ int main(void)
 		cmocka_unit_test(one_that_refuses_is_not_waited_for),
 		cmocka_unit_test(one_that_takes_back_is_left_alone_ever_longer),
 		cmocka_unit_test(a_balloon_that_shrinks_by_itself_tells_nobody),
+		cmocka_unit_test(what_is_given_stays_given_while_the_host_has_no_room),
 		cmocka_unit_test(what_is_given_back_follows_the_balloon),
 		cmocka_unit_test(a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all),
 		cmocka_unit_test(without_statistics_nobody_is_asked),
+		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};

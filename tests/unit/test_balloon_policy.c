@@ -422,6 +422,12 @@ static void machine_is_not_known(void **state)
 	assert_int_equal(ob_balloon_policy_step(&g.policy, &view), 500 * OB_MIB);
 }
 
+static uint64_t auto_goal(const struct guest *g, uint64_t held, uint64_t cost, uint64_t away, uint64_t back, uint64_t entitled)
+{
+	return ob_balloon_auto_goal(&g->policy, &(struct ob_balloon_balance){ .held_bytes = held, .cost_bytes = cost, .away_bytes = away,
+				    .back_bytes = back, .entitled_bytes = entitled });
+}
+
 /*
  * Driven by what the machine costs: the engine keeps the limit by evicting what is above it, after a grace. Memory is
  * used, cached or free; the machine costs what of it was touched and is not in the balloon, and not evicted.
@@ -430,6 +436,7 @@ static void goal_follows_the_cost(void **state)
 {
 	struct guest g = make_guest(2 * OB_GIB, 300 * OB_MIB);
 	uint64_t touched = 1500 * OB_MIB, away = 0, entitled = OB_BUDGET_NONE, cost, deflated;
+	struct ob_balloon_balance balance;
 
 	g.cache = OB_GIB;
 	for (int second = 0; second < 2000; second++) {
@@ -445,7 +452,7 @@ static void goal_follows_the_cost(void **state)
 		away = OB_MIN(away, cost);
 		if (entitled != OB_BUDGET_NONE && cost - away > entitled && (second > 115 || second < 100))
 			away = cost - entitled;
-		g.goal = ob_balloon_auto_goal(&g.policy, g.held, cost - away, away, entitled);
+		g.goal = auto_goal(&g, g.held, cost - away, away, 0, entitled);
 		run(&g, 1);
 		if (second < 100)
 			assert_int_equal(g.policy.target_bytes, 0);
@@ -454,19 +461,44 @@ static void goal_follows_the_cost(void **state)
 		if (second == 599)
 			deflated = g.held;
 		if (second == 1199)
-			assert_true(g.held + 300 * OB_MIB < deflated);
+			assert_true(g.held + 240 * OB_MIB < deflated);
 	}
 	/* All of it could be resident: nothing is kept from the guest but the room that is kept free. */
 	assert_true(g.held <= 256 * OB_MIB);
 	assert_int_equal(g.policy.eased + g.policy.stuck, 0);
 	assert_true(g.reversals <= 1);
-	assert_int_equal(ob_balloon_auto_goal(&g.policy, g.held, UINT64_MAX / 4, 0, OB_BUDGET_NONE), 0);
+	assert_int_equal(auto_goal(&g, g.held, UINT64_MAX / 4, 0, 0, OB_BUDGET_NONE), 0);
 	/* What is held is of a moment ago, what it costs of now. */
 	g.policy.target_bytes = 500 * OB_MIB;
-	assert_int_equal(ob_balloon_auto_goal(&g.policy, 400 * OB_MIB, 650 * OB_MIB, 0, 640 * OB_MIB), 500 * OB_MIB);
-	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 650 * OB_MIB, 0, 640 * OB_MIB), 530 * OB_MIB);
-	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 640 * OB_MIB, 0, 640 * OB_MIB), 500 * OB_MIB);
-	assert_int_equal(ob_balloon_auto_goal(&g.policy, 500 * OB_MIB, 400 * OB_MIB, 100 * OB_MIB, 640 * OB_MIB), 440 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 400 * OB_MIB, 650 * OB_MIB, 0, 0, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 650 * OB_MIB, 0, 0, 640 * OB_MIB), 530 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 640 * OB_MIB, 0, 0, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 400 * OB_MIB, 100 * OB_MIB, 0, 640 * OB_MIB), 485 * OB_MIB);
+	/* Room is made for what comes back, but for a little; not for what is evicted and does not, and there is no more that could. */
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 630 * OB_MIB, 100 * OB_MIB, 10 * OB_MIB, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 630 * OB_MIB, 100 * OB_MIB, 50 * OB_MIB, 640 * OB_MIB), 500 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 630 * OB_MIB, 100 * OB_MIB, 90 * OB_MIB, 640 * OB_MIB), 560 * OB_MIB);
+	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 630 * OB_MIB, 20 * OB_MIB, 90 * OB_MIB, 640 * OB_MIB), 500 * OB_MIB);
+	/* What has been given back, and is not used, is not given again. */
+	balance = (struct ob_balloon_balance){ .cost_bytes = 400 * OB_MIB, .unused_bytes = 60 * OB_MIB, .entitled_bytes = 640 * OB_MIB };
+	assert_int_equal(ob_balloon_room(&balance), 160 * OB_MIB);
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 475 * OB_MIB);
+	balance.unused_bytes = 200 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 500 * OB_MIB);
+	/* What is free in the guest is taken while not everything fits. */
+	balance = (struct ob_balloon_balance){ .held_bytes = 500 * OB_MIB, .cost_bytes = 630 * OB_MIB, .away_bytes = 60 * OB_MIB,
+					       .free_bytes = 200 * OB_MIB, .entitled_bytes = 640 * OB_MIB };
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 550 * OB_MIB);
+	balance.free_bytes = 20 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 520 * OB_MIB);
+	balance.unused_bytes = 20 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 500 * OB_MIB);
+	balance.away_bytes = 0;
+	balance.free_bytes = balance.unused_bytes = 200 * OB_MIB;
+	/* What is unused the balloon gets first, and it helps nobody. */
+	balance.held_bytes = 400 * OB_MIB;
+	balance.cost_bytes = 680 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 660 * OB_MIB);
 }
 
 int main(void)

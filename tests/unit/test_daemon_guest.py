@@ -47,6 +47,9 @@ class Machine(Agent):
         self.use, self.caches, self.apps, self.session, self.mode = use, caches, list(apps), session, mode
         self.target, self.held, self.size, self.updates, self.relayed, self.heard, self.raw = 0, 0.0, 0, 0, False, [], b""
         self.at, self.said, self.mute, self.calls = time.monotonic(), 0.0, False, 0
+        self.churn, self.faults = 0, 0.0  # pages that come back a second, and in all
+        self.late, self.past = 0.0, []  # its balloon tells what was available so many seconds ago
+        self.reports, self.touched = True, 0  # what becomes free the host has at once
         super().__init__(daemon, name, ram=ram, **options)
 
     def hello(self, **other):
@@ -109,13 +112,20 @@ class Machine(Agent):
         held = int(self.held)
         available = max(0, self.ram - held - self.used())
         caches = min(self.caches, available)
+        self.past = [(at, value) for at, value in self.past if now - at < self.late] + [(now, available)]
+        told = self.past[0][1]
         touched = self.used() + caches
+        if not self.reports:
+            touched = max(touched, min(self.touched, self.ram - held))
+        self.touched = touched
         self.updates += 1
+        self.faults += self.churn * elapsed
         self.cost = min(touched, self.limit or ceiling(self.ram))
         fields = dict(ram_bytes=self.ram, limit_bytes=self.limit, cost_bytes=self.cost, swapped_bytes=touched - self.cost, ballooned_bytes=held,
+                      faults_swapped=int(self.faults),
                       absent_bytes=self.ram - held - touched, balloon_flags=WELL, balloon_bytes=held, balloon_target_bytes=self.target,
                       machine_bytes=self.ram, guest_updates=self.updates, guest_known=127, guest_total_bytes=self.ram - held,
-                      guest_free_bytes=available - caches, guest_available_bytes=available, guest_caches_bytes=caches)
+                      guest_free_bytes=max(0, told - caches), guest_available_bytes=told, guest_caches_bytes=caches)
         values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
         self.say_statistics(values)
         if self.relayed and now - self.said > 0.2:
@@ -215,6 +225,43 @@ def a_cut_waits_for_applications(daemon):
     daemon.serve_for(6)
     # Nothing swings.
     assert len(cache.told) - len(told) <= 1, cache.told
+    assert daemon.call("limit", name="web", maximum_bytes=0)["ok"]
+    daemon.until(lambda: machine.held == 0 and cache.given == 0, 30)
+
+
+@with_daemon()
+def a_cut_waits_for_what_a_guest_tells_late(daemon):
+    cache = App("cache", 700 * MIB, 100 * MIB)
+    machine = Machine(daemon, use=260 * MIB, apps=[cache], mode=AUTO)
+    machine.late, machine.reports = 2.5, False
+    daemon.until(lambda: len(apps(daemon)) == 1 and machine.cost == 960 * MIB)
+    assert daemon.call("limit", name="web", maximum_bytes=600 * MIB)["ok"]
+    daemon.until(lambda: machine.limit == 600 * MIB, 30)
+    assert cache.given > 200 * MIB and machine.held > 60 * MIB, (cache.given, machine.held)
+
+
+@with_daemon()
+def what_was_evicted_and_comes_back_is_asked_for(daemon):
+    cache = App("cache", 700 * MIB, 100 * MIB, speed=0)
+    machine = Machine(daemon, use=150 * MIB, apps=[cache], mode=AUTO)
+    daemon.until(lambda: len(apps(daemon)) == 1 and machine.cost == 850 * MIB)
+    assert daemon.call("limit", name="web", maximum_bytes=600 * MIB)["ok"]
+    daemon.until(lambda: machine.limit == 600 * MIB and state(daemon, "cache") == "short", 40)
+    # It could now, and what is evicted is cold.
+    cache.speed = 80 * MIB
+    daemon.until(lambda: state(daemon, "cache") == "resting", 40)
+    told = len(cache.told)
+    daemon.serve_for(5)
+    assert cache.given == 0 and len(cache.told) == told, cache.told
+    # It is not.
+    machine.churn = 2000
+    daemon.until(lambda: cache.given > 50 * MIB, 30)
+    machine.churn = 0
+    # What came back is of late for a while.
+    daemon.serve_for(25)
+    told = list(cache.told)
+    daemon.serve_for(5)
+    assert cache.told == told and cache.given > 50 * MIB and state(daemon, "cache") == "given", cache.told
     assert daemon.call("limit", name="web", maximum_bytes=0)["ok"]
     daemon.until(lambda: machine.held == 0 and cache.given == 0, 30)
 
