@@ -28,7 +28,7 @@
  *   wants it, and the scheduler must be able to place the thread. (Waiting for the worker is no part of that: a thread that is
  *   woken goes before it. On an idle host it hardly waits at all, and beside one busy loop on the same processor not for
  *   so long either: neither of the two gets less than without a lease.)
- * - The same while the worker spins (below) and has waited for the processor itself, so long: then it takes it from somebody.
+ * - The same while the worker mostly spins (below) and has waited for the processor itself, so long: then it takes it from somebody.
  * - The mask that it gets back is the one that it had. When at a look it is not the one that was set, it is somebody else's
  *   (libvirt, taskset), and is left. Only who sets the very same one is not noticed: the thread is free again later.
  * - After either of these, or when the kernel refuses, there is no lease for a second; twice as long each time that it happens
@@ -186,16 +186,17 @@ static int is_worth_it(struct ob_engine *engine, uint64_t elapsed)
 
 	lease->faults = faults;
 	lease->reads = reads;
-	return ob_load(&engine->follow.is_led) && came * AGAIN_NS >= LEAST * elapsed && (2 * read < came || is_brisk(engine));
+	lease->mostly_reads = 2 * read >= came;
+	return ob_load(&engine->follow.is_led) && came * AGAIN_NS >= LEAST * elapsed && (!lease->mostly_reads || is_brisk(engine));
 }
 
-/* Whether a worker that spins has waited for its processor for long since it asked last. */
+/* Whether a worker that mostly spins has waited for its processor for long since it asked last. Else its waiting is that for its thread. */
 static int is_in_the_way(struct ob_worker *worker, uint64_t now)
 {
 	uint64_t before = worker->waited_ns, elapsed = now - worker->asked_ns;
 
 	worker->asked_ns = now;
-	return ob_cpu_waited((uint32_t)gettid(), &worker->waited_ns) == 0 && ob_follow_spin_ns(worker->engine) &&
+	return ob_cpu_waited((uint32_t)gettid(), &worker->waited_ns) == 0 && worker->engine->follow.lease.mostly_reads &&
 	       worker->waited_ns - before > elapsed / CROWDED;
 }
 

@@ -135,6 +135,7 @@ struct ob_lease {
 	cpu_set_t had;              /* where it might run before */
 	uint64_t pause_ns, paused_until_ns;
 	uint64_t looked_ns, faults, reads; /* at the last look; reads: of the faults, those answered from the store */
+	int mostly_reads;           /* ... most of those since the one before were */
 	uint64_t waited_ns;         /* ... how long the thread had waited for a processor */
 };
 

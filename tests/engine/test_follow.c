@@ -201,6 +201,7 @@ static void a_storm_has_a_lease_and_rest_has_none(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		wait_until(has_lease(&storm));
 		assert_true(bed_stats(bed).leases > i);
+		assert_false(ob_load(&bed->engine->follow.lease.mostly_reads));
 		ob_store(&storm.is_resting, 1);
 		wait_until(is_as_before(&storm) && !ob_load(&bed->engine->follow.lease.thread));
 		ob_store(&storm.is_resting, 0);
