@@ -22,7 +22,7 @@
  *     change     a working set that grows takes from cold memory wherever that is, in proportion; one that shrinks leaves it
  *                where it is. New content is touched first, at FIRST_TOUCH a second
  *
- * The figures are measured, bench/results/paging.json and reclaim.json on two processors:
+ * The figures are measured, bench/results/paging.json (as of c5c996f) and reclaim.json on two processors:
  *
  *     fault      the time of a run by the faults in it, 1 / (accesses a second x faults an access): zero 16 us (zero/random:
  *                88,240 x 0.691), compressed 18 us (compressible/random: 61,930 x 0.894), disk 68 us (incompressible/random:
