@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What bench/density makes of its points, and when it asks guests: test_density.py BENCH (its directory). Prints TAP."""
+import os
 import sys
 import tempfile
 import xml.dom.minidom
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")]
 
+import cases  # noqa: E402
 import density_load  # noqa: E402
 import density_report  # noqa: E402
 
@@ -68,13 +70,5 @@ def the_picture():
         assert len(xml.dom.minidom.parse(file.name).getElementsByTagName("polyline")) == 2
 
 
-def main():
-    cases = (times_are_drawn_the_same, percentiles, slowdown_is_of_the_same_round, so_many_fit, the_picture)
-    print(f"1..{len(cases)}")
-    for number, case in enumerate(cases, 1):
-        case()
-        print(f"ok {number} {case.__doc__}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(cases.main(times_are_drawn_the_same, percentiles, slowdown_is_of_the_same_round, so_many_fit, the_picture))

@@ -8,6 +8,11 @@ import shutil
 import subprocess
 import sys
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import cases  # noqa: E402
+
 SOURCE, OVERBOOK, OVERBOOKD, GUEST = sys.argv[1:]
 OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")
 # Where the options of a subcommand lie, if not in cmd_NAME.c; whose options are meant where a page speaks of those of others.
@@ -113,13 +118,5 @@ def names():
         assert f"docs/man/{page}'" in read("meson.build"), f"{page} is not installed"
 
 
-def main():
-    cases = (subcommands, daemons, settings, names)
-    print(f"1..{len(cases)}")
-    for number, case in enumerate(cases, 1):
-        case()
-        print(f"ok {number} {case.__doc__}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(cases.main(subcommands, daemons, settings, names))
