@@ -28,7 +28,8 @@ log=$build/meson-logs/testlog
 [ -z "${OVERBOOK_TEST_WRAPPER:-}" ] || log=$log-$(basename "${OVERBOOK_TEST_WRAPPER%% *}")
 rm -f "$log.junit.xml" "$log.json"
 status=0
-meson test -C "$build" --print-errorlogs --timeout-multiplier "$multiplier" \
+# Those that may run side by side mostly wait.
+meson test -C "$build" --print-errorlogs --num-processes $((2 * $(nproc))) --timeout-multiplier "$multiplier" \
 	${OVERBOOK_TEST_WRAPPER:+--wrapper "$OVERBOOK_TEST_WRAPPER"} $suites || status=$?
 exec python3 - "$log" "$status" <<'PYTHON'
 import json
