@@ -41,8 +41,8 @@
  *
  * The spin. With a lease and a brisk store, one whose reads take BRISK_NS or less on average, the worker does not sleep until the read has
  * ended: it looks for that, for twice as long at most. The processor has nothing else to do, else there would be no lease; and to be woken from
- * idleness takes 15 us on a virtual machine, where the disk takes 35. It burns no more than the
- * thread would use if its memory were there. What a read takes for longer is slept through.
+ * idleness is dear on a virtual machine (docs/architecture.md). It burns no more than the thread would use if its memory were there. What a
+ * read takes for longer is slept through.
  *
  * Locking. All but the binding itself is under event_lock, and the lease under a lock of its own, since hooks do not wait for events. ob_follow()
  * looks at is_led and leader without it: the two may be of different windows then, and a worker sits beside the wrong
@@ -219,6 +219,7 @@ static void look_at_lease(struct ob_worker *worker, int is_beside, uint64_t now)
 			take_lease(engine, leader, worker->bound, now);
 		return;
 	}
+	/* Both are asked: each goes by what it saw last. */
 	crowded = is_crowded(lease, elapsed) | is_in_the_way(worker, now);
 	if (is_worth && leader == lease->thread && !crowded && ob_cpu_mask(leader, &mask) == 0 && is_ours(lease, &mask))
 		return;
