@@ -245,6 +245,7 @@ static void allow_stores(struct ob_daemon *daemon)
 	size_t n = describe_all(daemon);
 
 	if (daemon->config.budget_bytes == OB_BUDGET_NONE) {
+		daemon->least_bytes = OB_BUDGET_NONE;
 		ob_share_allow(daemon, OB_BUDGET_NONE, false);
 		return;
 	}
