@@ -343,15 +343,22 @@ static void one_that_takes_back_is_left_alone_ever_longer(void **state)
 	assert_true(g.rises[0] <= 12);
 }
 
-static void a_balloon_that_shrinks_by_itself_tells_nobody(void **state)
+/* With one application, which has given what the balloon was to have. */
+static struct guest make_guest_that_has_given(void)
 {
 	struct guest g = make_guest();
-	uint64_t target;
 
 	add_player(&g, 20, (struct player){ .full = 600 * M, .floor = 100 * M, .speed = 50 * M });
 	g.goal = 500 * M;
 	seconds(&g, 60);
-	target = g.apps.app[0].target_bytes;
+	return g;
+}
+
+static void a_balloon_that_shrinks_by_itself_tells_nobody(void **state)
+{
+	struct guest g = make_guest_that_has_given();
+	uint64_t target = g.apps.app[0].target_bytes;
+
 	assert_true(target > 200 * M && g.held >= 499 * M);
 	/* Something else in the guest wants memory, and the balloon backs off. */
 	g.kernel += 200 * M;
@@ -364,13 +371,9 @@ static void a_balloon_that_shrinks_by_itself_tells_nobody(void **state)
 
 static void what_is_given_stays_given_while_the_host_has_no_room(void **state)
 {
-	struct guest g = make_guest();
-	uint64_t target;
+	struct guest g = make_guest_that_has_given();
+	uint64_t target = g.apps.app[0].target_bytes;
 
-	add_player(&g, 20, (struct player){ .full = 600 * M, .floor = 100 * M, .speed = 50 * M });
-	g.goal = 500 * M;
-	seconds(&g, 60);
-	target = g.apps.app[0].target_bytes;
 	/* The balloon backs off, and what is wanted is what it holds then. */
 	g.keeps = true;
 	g.held = g.goal = 300 * M;
@@ -385,11 +388,8 @@ static void what_is_given_stays_given_while_the_host_has_no_room(void **state)
 
 static void what_is_given_back_follows_the_balloon(void **state)
 {
-	struct guest g = make_guest();
+	struct guest g = make_guest_that_has_given();
 
-	add_player(&g, 20, (struct player){ .full = 600 * M, .floor = 100 * M, .speed = 50 * M });
-	g.goal = 500 * M;
-	seconds(&g, 60);
 	g.balloon_speed = 5 * M;
 	g.goal = 0;
 	for (unsigned i = 0; i < 60; i++) {
@@ -405,11 +405,8 @@ static void what_is_given_back_follows_the_balloon(void **state)
 
 static void a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all(void **state)
 {
-	struct guest g = make_guest();
+	struct guest g = make_guest_that_has_given();
 
-	add_player(&g, 20, (struct player){ .full = 600 * M, .floor = 100 * M, .speed = 50 * M });
-	g.goal = 500 * M;
-	seconds(&g, 60);
 	g.kernel += 400 * M;
 	g.is_tight = true;
 	g.goal = 100 * M;
