@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -93,6 +94,25 @@ int ob_fd_connect(const char *path)
 	if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0)
 		return -errno;
 	return ob_fd_take(&fd);
+}
+
+int ob_fd_unnamed(const char *dir, int more_flags)
+{
+	char path[4096];
+	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | more_flags, 0600);
+
+	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
+		return fd < 0 ? -errno : fd;
+	/* O_DIRECT that the file system does not know, say. */
+	if (more_flags && errno == EINVAL)
+		return -EINVAL;
+	if (snprintf(path, sizeof(path), "%s/overbook-XXXXXX", dir) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	fd = mkostemp(path, O_CLOEXEC | more_flags);
+	if (fd < 0)
+		return -errno;
+	unlink(path);
+	return fd;
 }
 
 int ob_read_text(const char *path, char *buf, size_t size)

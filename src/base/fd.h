@@ -29,6 +29,12 @@ int ob_write_full(int fd, const void *buf, size_t size) OB_MUST_CHECK;
 /* A stream socket that is connected to who listens at path, and that nobody waits on. Returns it, or -errno. */
 int ob_fd_connect(const char *path) OB_MUST_CHECK;
 
+/*
+ * A new file in dir that has no name, for reading and writing, of this user alone; more_flags: more of open()'s. Where the file system cannot
+ * make one (O_TMPFILE) its name is removed at once. Returns it, or -errno.
+ */
+int ob_fd_unnamed(const char *dir, int more_flags) OB_MUST_CHECK;
+
 /* Reads a small text file whole: at most size - 1 bytes, always ended by NUL, trailing newlines cut. Returns its length or -errno. */
 int ob_read_text(const char *path, char *buf, size_t size) OB_MUST_CHECK;
 

@@ -145,8 +145,8 @@ static void check_swap(struct ob_doctor_report *report, const char *given)
 	if (r < 0) {
 		ob_doctor_add(report, "swap-dir", given ? OB_DOCTOR_BAD : OB_DOCTOR_WARN, "%s", err.text);
 		ob_doctor_advise(report, "machines have no swap store: what does not compress stays in memory",
-				 "mkdir -m 0700 -p %.200s   (as the user who runs the machines)",
-				 given ? given : "DIR");
+				 given && !access(given, F_OK) ? "overbook doctor --swap DIR   (another one, on a local disk)" :
+				 "mkdir -m 0700 -p %.200s   (as the user who runs the machines)", given ? given : "DIR");
 		return;
 	}
 	snprintf(path, sizeof(path), "%s", wanted);

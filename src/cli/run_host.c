@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/fd.h"
 #include "base/units.h"
 
 #define AGENT_FILE "liboverbook-agent.so"
@@ -88,6 +89,7 @@ static int make_path(const char *path, struct ob_error *err)
 int ob_host_find_swap(const char *given, int make, char *ret_path, size_t size, struct ob_error *err)
 {
 	char path[PATH_MAX], real[PATH_MAX];
+	int OB_FD fd = -1;
 	struct stat st;
 	int r = 0;
 
@@ -104,8 +106,9 @@ int ob_host_find_swap(const char *given, int make, char *ret_path, size_t size, 
 	if (!S_ISDIR(st.st_mode))
 		return ob_error_set(err, ENOTDIR, "swap directory \"%s\" is not a directory: give one with --swap DIR",
 				    path);
-	if (access(real, W_OK | X_OK) < 0)
-		return ob_error_sys(err, errno, "cannot write to swap directory \"%s\"", path);
+	fd = ob_fd_unnamed(real, 0);
+	if (fd < 0)
+		return ob_error_sys(err, -fd, "cannot make a file in swap directory \"%s\"", path);
 	if (strlen(real) >= size)
 		return ob_error_set(err, ENAMETOOLONG, "swap directory \"%s\": its path is too long", path);
 	memcpy(ret_path, real, strlen(real) + 1);

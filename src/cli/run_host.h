@@ -15,8 +15,8 @@ int ob_host_find_agent(char *ret_path, size_t size, struct ob_error *err) OB_MUS
 int ob_host_default_swap(char *ret_path, size_t size, struct ob_error *err) OB_MUST_CHECK;
 
 /*
- * The swap directory as an absolute path: given must exist and be writable; NULL means the default, which is made (mode
- * 0700) where make is set. Returns 0, or -errno with the reason.
+ * The swap directory as an absolute path: given must exist; NULL means the default, which is made (mode
+ * 0700) where make is set. A file is made there to see whether that works, and is gone at once. Returns 0, or -errno with the reason.
  */
 int ob_host_find_swap(const char *given, int make, char *ret_path, size_t size, struct ob_error *err) OB_MUST_CHECK;
 

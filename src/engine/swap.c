@@ -52,34 +52,16 @@ static uint64_t hashes_bytes(const struct ob_swap *swap)
 	return (uint64_t)swap->max_extents * EXTENT_SLOTS * sizeof(struct ob_hash);
 }
 
-static int open_unnamed(const char *dir, int flags)
-{
-	char path[4096];
-	int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC | flags, 0600);
-
-	if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL))
-		return fd < 0 ? -errno : fd;
-	if (flags && errno == EINVAL)
-		return -EINVAL;
-	if (snprintf(path, sizeof(path), "%s/overbook-swap-XXXXXX", dir) >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	fd = mkostemp(path, O_CLOEXEC | flags);
-	if (fd < 0)
-		return -errno;
-	unlink(path);
-	return fd;
-}
-
 static int open_store(struct ob_swap *swap, const char *dir, struct ob_error *err)
 {
 	int r = ob_fault(OB_FP_swap_open);
 
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot make a swap file in \"%s\"", dir);
-	swap->fd = open_unnamed(dir, O_DIRECT);
+	swap->fd = ob_fd_unnamed(dir, O_DIRECT);
 	swap->direct = swap->fd >= 0;
 	if (swap->fd == -EINVAL)
-		swap->fd = open_unnamed(dir, 0);
+		swap->fd = ob_fd_unnamed(dir, 0);
 	if (swap->fd < 0) {
 		r = swap->fd;
 		swap->fd = -1;

@@ -87,6 +87,10 @@ expect 2 1 'from 1 to 1000000' run --shares -5 -- "$qemu" -m 1G
 expect 2 1 'is not a name' run --name ../x -- "$qemu" -m 1G
 expect 2 1 'is not a name' run --domain 'a b' -- "$qemu" -m 1G
 expect 2 1 'exclude each other' run --swap "$dir/swap" --no-swap -- "$qemu" -m 1G
+for place in /proc "$dir/nowhere" "$dir/bin/something-else"; do
+	expect 1 1 "swap directory \"$place\"" run --swap "$place" -- "$qemu" -m 1G
+	expect 1 0 "swap directory \\\"$place\\\"" doctor --json --swap "$place" --qemu "$qemu"
+done
 expect 2 1 'goes with --dry-run' run --json -- "$qemu" -m 1G
 
 # The program.
