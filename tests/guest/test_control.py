@@ -86,7 +86,7 @@ def daemon_killed(host):
 def the_idle_give_to_the_busy(host):
     """Of two machines with equal shares the one that is busy has most of the budget"""
     host.start_daemon("--budget", "256M", "--share", "off")
-    idle, busy = (host.machine(name, memory=256, witness=dict(anon=150, seed=seed, rate=rate, threads=1))
+    idle, busy = (host.machine(name, memory=288, witness=dict(anon=150, seed=seed, rate=rate, threads=1))
                   for seed, (name, rate) in enumerate((("idle", 0), ("busy", "max")), 1))
     for machine in (idle, busy):
         machine.wait_ready()

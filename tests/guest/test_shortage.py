@@ -18,7 +18,7 @@ def start_both(host, group):
     host.start_daemon()
     neighbour = host.machine("neighbour", memory=160, limit=64, witness=dict(anon=50))
     neighbour.wait_ready()
-    machine = host.machine("squeezed", memory=256, limit=192, prefix=group.prefix(),
+    machine = host.machine("squeezed", memory=288, limit=192, prefix=group.prefix(),
                            witness=dict(anon=150, random=100, zero=0, rate=20000))
     machine.wait_word("start")
     return machine, neighbour
