@@ -252,5 +252,7 @@ unsigned ob_evict_chunk(struct ob_reclaimer *re, struct ob_place *place)
 		if (re->placed_pool_bytes > ob_evict_grow_bytes(engine) || (ob_load(&engine->pending_count) && re->placed_count > 4 * STEP_PAGES))
 			freed += finish(re, place);
 	}
-	return freed + finish(re, place);
+	freed += finish(re, place);
+	ob_share_offered(engine);
+	return freed;
 }

@@ -684,6 +684,8 @@ void ob_share_destroy(struct ob_engine *engine);
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
 /* Sharing is on, and the page's bytes lie still, its chunk locked: hashes and offers them. kind: OB_SHARE_COLD and so on. */
 void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind);
+/* Some may have been offered: wakes who takes them. */
+void ob_share_offered(struct ob_engine *engine);
 /* Whether any orphan is held; whether there is room for a chunk's offers. */
 int ob_share_has_orphans(const struct ob_engine *engine);
 int ob_share_has_room(const struct ob_engine *engine);

@@ -232,6 +232,7 @@ static void sample(struct ob_engine *engine, struct ob_place *place)
 			ob_share_offer(engine, place, place->chunk_first + numbers[i], bytes, OB_SHARE_COLD);
 	}
 	chunk->large_sampled = (uint8_t)n;
+	ob_share_offered(engine);
 }
 
 static int is_sampled(const struct ob_place *place, unsigned number)

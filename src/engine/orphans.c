@@ -35,6 +35,7 @@ static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
 		}
 		ob_chunk_unlock(place->chunk);
 	}
+	ob_share_offered(engine);
 }
 
 /* The hand's next chunk with shared pages, by a look without its lock. Returns 0 when there is none, or after SKIPS_MAX others. */

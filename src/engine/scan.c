@@ -312,6 +312,7 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 			else
 				entry->cold = (uint16_t)(entry->cold + cold);
 		}
+		ob_share_offered(engine);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 	entry->due_ns = ob_now_ns() + grace_ns(engine);

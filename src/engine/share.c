@@ -21,7 +21,8 @@
  * have counted, for each slot: one more with each adoption, less what was taken as ended. A hold that ends changes nothing of that
  * until it is taken, so these counts stand still while nobody adopts or takes anything, and can be told piece by piece.
  *
- * Offers are hints, kept in a ring; when it is full the oldest goes.
+ * Offers are hints, kept in a ring; when it is full the oldest goes. Who takes them is woken for many at a time: whoever has looked through a
+ * chunk says so (ob_share_offered()).
  *
  * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
  * were there belong to an overbookd that has gone, until somebody announces them again, or says that he has them. Their pages
@@ -496,10 +497,20 @@ void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint
 		.page = (uint64_t)place->region_index << OB_SHARE_REGION_SHIFT | page, .lo = hash.low, .hi = hash.high, .class = class,
 	};
 	ob_store(&share->offer_count, count + 1);
-	if (!count && share->ready)
-		share->ready(share->context);
 	pthread_mutex_unlock(&share->lock);
 	ob_count(engine, share_offered_pages, 1);
+}
+
+void ob_share_offered(struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+
+	if (!share || !ob_load(&share->offer_count))
+		return;
+	pthread_mutex_lock(&share->lock);
+	if (share->offer_count && share->ready)
+		share->ready(share->context);
+	pthread_mutex_unlock(&share->lock);
 }
 
 int ob_share_has_room(const struct ob_engine *engine)
