@@ -89,19 +89,23 @@ void ob_adaptors_init(const struct ob_guest_config *config, const char *state_di
 		add_usual(config, *kind);
 }
 
-/* In the child: nothing of overbook-guest's is open but the socket to it, and it ends with overbook-guest, whose signals it does not take. */
+void ob_child_init(const char *name, unsigned first)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, name);
+	/* Kernels before 5.9 do not know that; there is little more than clients. */
+	if (syscall(SYS_close_range, first, ~0u, 0u) < 0)
+		for (unsigned other = first; other < 4 + 2 * OB_CLIENTS_MAX; other++)
+			close((int)other);
+}
+
 static void become_adaptor(const struct ob_service *service, int fd)
 {
 	char subject[80];
 
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	prctl(PR_SET_NAME, "overbook-adapt");
 	if (dup2(fd, 3) != 3)
 		_exit(1);
-	/* Kernels before 5.9 do not know that; there is little more than clients. */
-	if (syscall(SYS_close_range, 4u, ~0u, 0u) < 0)
-		for (int other = 4; other < 4 + 2 * OB_CLIENTS_MAX; other++)
-			close(other);
+	ob_child_init("overbook-adapt", 4);
 	snprintf(subject, sizeof(subject), "overbook-guest: %s", service->name);
 	ob_log_set_subject(subject);
 	_exit(ob_adaptor_serve(service, 3, adaptors.state_dir));
@@ -140,12 +144,9 @@ static void forget(unsigned i)
 
 static void reap(void)
 {
-	pid_t pid;
-
-	while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-		for (unsigned i = 0; i < adaptors.n; i++)
-			if (adaptors.item[i].pid == pid)
-				forget(i);
+	for (unsigned i = 0; i < adaptors.n; i++)
+		if (adaptors.item[i].pid && waitpid(adaptors.item[i].pid, NULL, WNOHANG) > 0)
+			forget(i);
 }
 
 uint64_t ob_adaptors_due_ns(void)

@@ -96,7 +96,7 @@ extern const struct ob_adaptor ob_redis, ob_mariadb, ob_memcached, ob_postgresql
 extern const struct ob_adaptor *const ob_adaptor_kinds[];
 
 struct ob_guest_config {
-	bool discover;
+	bool discover, compact;
 	unsigned n;
 	struct ob_service service[OB_SERVICES_MAX];
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The file of --config: a line a server, its kind and then words KEY=VALUE; "discover on" or "discover off"; # in front of a comment. What is
+ * The file of --config: a line a server, its kind and then words KEY=VALUE; "discover" or "compact", "on" or "off"; # in front of a comment. What is
  * not understood makes the whole file invalid.
  *
  * The file, and the files with passwords that it names, must be root's, or whose overbook-guest is; nobody else may write the one, or read the others.
@@ -114,6 +114,16 @@ static int read_service(struct ob_guest_config *config, const struct ob_adaptor 
 	return 0;
 }
 
+static int read_switch(bool *is_on, const char *name, char *rest, struct ob_error *err)
+{
+	char *at = NULL, *word = strtok_r(rest, " \t", &at);
+
+	if (!word || (strcmp(word, "on") && strcmp(word, "off")) || strtok_r(NULL, " \t", &at))
+		return ob_error_set(err, EINVAL, "\"%s\" is \"on\" or \"off\"", name);
+	*is_on = !strcmp(word, "on");
+	return 0;
+}
+
 static int read_line(struct ob_guest_config *config, char *line, struct ob_error *err)
 {
 	char *rest = NULL, *word;
@@ -125,19 +135,16 @@ static int read_line(struct ob_guest_config *config, char *line, struct ob_error
 	for (const struct ob_adaptor *const *kind = ob_adaptor_kinds; *kind; kind++)
 		if (!strcmp(word, (*kind)->name))
 			return read_service(config, *kind, rest, err);
-	if (!strcmp(word, "discover")) {
-		word = strtok_r(NULL, " \t", &rest);
-		if (!word || (strcmp(word, "on") && strcmp(word, "off")) || strtok_r(NULL, " \t", &rest))
-			return ob_error_set(err, EINVAL, "\"discover\" is \"on\" or \"off\"");
-		config->discover = !strcmp(word, "on");
-		return 0;
-	}
-	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached, postgresql, jvm and discover", word);
+	if (!strcmp(word, "discover"))
+		return read_switch(&config->discover, word, rest, err);
+	if (!strcmp(word, "compact"))
+		return read_switch(&config->compact, word, rest, err);
+	return ob_error_set(err, EINVAL, "\"%s\" is not known: there are redis, mariadb, memcached, postgresql, jvm, discover and compact", word);
 }
 
 int ob_guest_config_read(const char *path, bool may_miss, struct ob_guest_config *ret_config, struct ob_error *err)
 {
-	struct ob_guest_config config = { .discover = true };
+	struct ob_guest_config config = { .discover = true, .compact = true };
 	char text[FILE_MAX], *next = text;
 	unsigned number = 0;
 	int r;

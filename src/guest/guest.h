@@ -8,6 +8,7 @@
  *     adaptor.h  servers that know nothing of us: adaptor.c, serve.c, config.c; redis.c, mariadb.c, memcached.c, postgresql.c,
  *                jvm.c (with attach.c)
  *     memory.c   what the kernel says of the guest's memory, and of a process's
+ *     compact.h  free memory in pieces that are too small to be reported to the host
  *
  * Both sides are hostile. The host's words are frames of one size with two numbers in them; nothing that it says is a path, a name or a command, and no
  * application is asked for more than it has offered. Applications say numbers about themselves, in frames of the same size; each has
@@ -38,6 +39,11 @@ int ob_memory_read(struct ob_guest_memory *ret_memory) OB_MUST_CHECK;
 /* What a process has in memory and in swap. Returns 0, or -errno: it has ended. */
 int ob_memory_of_process(pid_t pid, uint64_t *ret_bytes) OB_MUST_CHECK;
 
+/* --- adaptor.c --- */
+
+/* In a child: it ends with overbook-guest, whose signals it does not take, and has no descriptors from first on. */
+void ob_child_init(const char *name, unsigned first);
+
 /* --- port.c --- */
 
 /* path: of a device or a socket; NULL: the port of the name OB_GUEST_PORT, wherever it is. Opened when it is there. */
@@ -46,6 +52,8 @@ void ob_port_poll(struct pollfd *ret_fd);
 /* After poll(). */
 void ob_port_turn(const struct pollfd *fd);
 uint64_t ob_port_due_ns(void);
+/* Whether there is an overbookd that knows of us. */
+bool ob_port_has_host(void);
 
 /* --- clients.c --- */
 

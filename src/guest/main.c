@@ -20,6 +20,7 @@
 #include "base/option.h"
 #include "base/units.h"
 #include "guest/adaptor.h"
+#include "guest/compact.h"
 #include "guest/guest.h"
 
 #define EXIT_USAGE 2
@@ -73,10 +74,11 @@ static int claim(const char *socket, char *ret_dir, size_t size, struct ob_error
 /* How long poll() may wait. */
 static struct timespec get_wait(void)
 {
-	uint64_t now_ns = ob_now_ns(), port = ob_port_due_ns(), adaptors = ob_adaptors_due_ns(), due = ob_clients_due_ns();
+	uint64_t now_ns = ob_now_ns(), port = ob_port_due_ns(), adaptors = ob_adaptors_due_ns(), compact = ob_compact_due_ns(), due = ob_clients_due_ns();
 
 	due = OB_MIN(due, port);
 	due = OB_MIN(due, adaptors);
+	due = OB_MIN(due, compact);
 	due = ob_less(due, now_ns);
 	/* A millisecond at least: nothing here is worth a loop without rest. */
 	due = OB_MAX(due, OB_NS_PER_MS);
@@ -101,6 +103,7 @@ static void run(const sigset_t *waiting)
 		ob_clients_turn(&fds[1], n);
 		ob_port_turn(&fds[0]);
 		ob_adaptors_turn();
+		ob_compact_turn(ob_port_has_host());
 	}
 }
 
@@ -170,9 +173,11 @@ int main(int argc, char **argv)
 	}
 	ob_port_init(port);
 	ob_adaptors_init(&config, dir);
+	ob_compact_init(config.compact);
 	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready");
 	run(&waiting);
 	ob_adaptors_end();
+	ob_compact_end();
 	ob_log(OB_LOG_INFO, "ends on signal %d; what applications have given stays given", (int)is_ending);
 	return EXIT_SUCCESS;
 }

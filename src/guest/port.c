@@ -269,6 +269,11 @@ void ob_port_poll(struct pollfd *ret_fd)
 	*ret_fd = (struct pollfd){ .fd = is_resting() ? -1 : port.fd, .events = (short)((has_heard_enough() ? 0 : POLLIN) | (port.used ? POLLOUT : 0)) };
 }
 
+bool ob_port_has_host(void)
+{
+	return port.is_welcome;
+}
+
 uint64_t ob_port_due_ns(void)
 {
 	uint64_t due;

@@ -22,12 +22,21 @@ from guest_frames import APP, FRAME, GONE, HELLO, MEMORY, TARGET, WELCOME, app_p
 MIB = 1 << 20
 
 
+def write_config(directory, *lines):
+    """The configuration, for overbook-guest's words. The memory of whatever this runs on is left as it lies."""
+    path = directory + "/config"
+    with open(path, "w") as file:
+        file.write("\n".join(["compact off", *lines]) + "\n")
+    os.chmod(path, 0o644)
+    return ["--config", path]
+
+
 class Guest:
     """overbook-guest, and the host at the other end of its port."""
 
     def __init__(self, program, *args, directory=None, start=True):
-        self.program, self.args = program, list(args)
         self.dir = directory or tempfile.mkdtemp(prefix="overbook-guest-")
+        self.program, self.args = program, [*write_config(self.dir), *args]
         os.chmod(self.dir, 0o755)
         self.socket = self.dir + "/run/app.sock"
         self.log = open(self.dir + "/log", "ab+")
@@ -154,11 +163,7 @@ class World:
         self.config("discover off", "%s socket=%s %s" % (self.kind, self.server.socket, words))
 
     def config(self, *lines):
-        path = self.guest.dir + "/config"
-        with open(path, "w") as file:
-            file.write("\n".join(lines) + "\n")
-        os.chmod(path, 0o644)
-        self.guest.args = ["--config", path]
+        self.guest.args = write_config(self.guest.dir, *lines)
 
     def again(self, words):
         """Another overbook-guest, with other words about the server."""

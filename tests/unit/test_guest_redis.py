@@ -270,7 +270,8 @@ def configurations_are_checked():
         def run(*words):
             return subprocess.run([GUEST, *words], capture_output=True, text=True, timeout=20)
         for line, wrong in (
-                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached, postgresql, jvm and discover'), ("discover maybe", '"on" or "off"'),
+                ("nonesuch", '"nonesuch" is not known: there are redis, mariadb, memcached, postgresql, jvm, discover and compact'),
+                ("discover maybe", '"discover" is "on" or "off"'), ("compact", '"compact" is "on" or "off"'), ("compact on off", '"compact" is "on" or "off"'),
                 ("redis floor", "not KEY=VALUE"), ("redis floor=x", 'floor="x" is not a size'), ("redis pain=101", "from 0 to 100"),
                 ("redis pain=", "from 0 to 100"), ("redis pain=1x", "from 0 to 100"),
                 ("redis name=a/b", "name="), ("redis socket=x", "absolute path"), ("redis user=a;b", "user="), ("redis colour=red", '"colour" is not known'),

@@ -46,6 +46,7 @@
  *     checked   pages= wrong= touched_bytes=                  answers "check": every page has been read once
  *     touched   pages= wrong= touched_bytes=                  answers "touch": every page has been written once
  *     freed     pages= wrong= touched_bytes=                  answers "free N": N percent of anon (and grown) given back to the kernel
+ *     sieved    pages= wrong= touched_bytes=                  answers "sieve": every other page of anon (and grown) given back
  *     filled    pages= wrong= touched_bytes=                  answers "fill N": N percent of anon (and grown) are held from then on: what
  *               was missing of them has been written (pages), what is beyond given back to the kernel
  *     grown     pages= wrong= touched_bytes=                  answers "grow N": N MiB of anonymous memory more, filled; once a boot.
@@ -61,7 +62,7 @@
  *               the last line; the guest then powers off ("stop", "seconds") or resets ("reboot")
  *     exit      status=                                       printed by init: 0 orderly, else the witness died
  *
- * INPUT, lines on the console: check, touch, free N, fill N, grow N, request N, corrupt, rate N, stop, reboot. One order at a time: one
+ * INPUT, lines on the console: check, touch, free N, sieve, fill N, grow N, request N, corrupt, rate N, stop, reboot. One order at a time: one
  * that comes while another is being carried out, or before ready, waits (at most 8 are kept; more are answered by unknown).
  */
 #include "witness.h"
@@ -265,6 +266,8 @@ static void obey(struct session *s, const char *line)
 		give_order(s, ORDER_STOP, 100);
 	} else if (!strncmp(line, "free ", 5) && !number(line + 5, &n) && n <= 100) {
 		give_order(s, ORDER_FREE, (unsigned)n);
+	} else if (!strcmp(line, "sieve")) {
+		give_order(s, ORDER_SIEVE, 100);
 	} else if (!strncmp(line, "fill ", 5) && !number(line + 5, &n) && n <= 100) {
 		params.fill = n;
 		give_order(s, ORDER_FILL, (unsigned)n);
@@ -316,7 +319,7 @@ static void read_input(struct session *s)
 static int finish_order(struct session *s)
 {
 	static const char *const words[] = {
-		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_FILL] = "filled", [ORDER_GROW] = "grown",
+		[ORDER_CHECK] = "checked", [ORDER_TOUCH] = "touched", [ORDER_FREE] = "freed", [ORDER_SIEVE] = "sieved", [ORDER_FILL] = "filled", [ORDER_GROW] = "grown",
 		[ORDER_CORRUPT] = "corrupted-done",
 	};
 	uint64_t pages, wrong;

@@ -76,7 +76,7 @@ uint64_t areas_touched_bytes(void);
 struct io_buffer *io_buffer_create(void);
 
 /* Orders to all workers; one at a time. */
-enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_FILL, ORDER_GROW, ORDER_REQUEST, ORDER_CORRUPT, ORDER_STOP };
+enum order { ORDER_NONE, ORDER_CHECK, ORDER_TOUCH, ORDER_FREE, ORDER_SIEVE, ORDER_FILL, ORDER_GROW, ORDER_REQUEST, ORDER_CORRUPT, ORDER_STOP };
 
 /* Starts the workers: they fill their pages, then play. Returns 0 or -1. */
 int workers_start(void);

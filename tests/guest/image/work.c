@@ -195,6 +195,15 @@ static uint64_t fill(struct worker *w, struct slice *s)
 	return area_fill_pages(s->area, s->first, s->held, w->buffers);
 }
 
+static uint64_t sieve(struct slice *s)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = 0; i < s->count; i += 2)
+		pages += area_free_pages(s->area, s->first + i, 1);
+	return pages;
+}
+
 /* Flips one bit behind the witness's back: it must find it itself. */
 static uint64_t corrupt(struct worker *w)
 {
@@ -237,6 +246,8 @@ static uint64_t carry_out_on(struct worker *w, struct slice *s)
 		return s->held;
 	case ORDER_FILL:
 		return fill(w, s);
+	case ORDER_SIEVE:
+		return sieve(s);
 	case ORDER_FREE:
 		return area_free_pages(s->area, s->first + s->count - part, part);
 	default:

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Free memory in pieces that are too small to be reported to the host, and having the kernel move together what lies between them.
+ *
+ * What is free goes to the host in two ways. The balloon takes any page, when somebody wants memory of the guest. Free page reporting gives back
+ * by itself, but whole blocks alone, of the kernel's reporting order (2 MiB on x86), and of those zones that have ZONE_BLOCKS of them free or more.
+ * What an application lets go of page by page is free then, and stays in the host's memory for as long as nobody uses it. The kernel can move
+ * pages together (/proc/sys/vm/compact_memory): what was free between them is free in blocks, which it reports two seconds later.
+ *
+ *     resting --at LOOKS looks in a row enough is free in pieces, and the host is there--> at work --the kernel has done it--> resting, WAIT
+ *
+ *     enough   a 64th of the guest's memory, 16 MiB at least
+ *     WAIT     nothing is asked before: a minute, and twice as long each time that half of the pieces were left, up to an hour. What lies between
+ *              them cannot be moved then (the kernel's own, pages that are pinned), or they were used meanwhile
+ *
+ * The kernel works as long as it takes, seconds where much is moved, so whoever asks is a process of its own, and nothing waits for it. Where
+ * a balloon does not report nothing is done, nor where the kernel cannot, or this process may not. What is moved is in use, and may go to pages
+ * that the host has to find memory for; these are as many as it gets back or fewer, and the limit of the machine is kept meanwhile.
+ *
+ * The reporting order is left as it is, the other way to have pieces reported: each would be a report of its own, and a hole in a large page of the host's. Who has
+ * lowered it himself has fewer pieces here.
+ */
+#ifndef OB_GUEST_COMPACT_H
+#define OB_GUEST_COMPACT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Zeroed at first. */
+struct ob_compact {
+	unsigned looks;   /* in a row at which there was enough */
+	uint64_t wait_ns; /* the last WAIT */
+	uint64_t next_ns; /* no work before */
+};
+
+/* Bytes that are free in pieces below the order, by the text of /proc/buddyinfo, where the zone reports at all. */
+uint64_t ob_compact_pieces(const char *buddyinfo, unsigned order, uint64_t page_bytes);
+
+/* A look. Returns whether the kernel is to be asked. */
+bool ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t memory_bytes, uint64_t now_ns);
+/* It has done it. */
+void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t now_ns);
+
+/* --- for the loop --- */
+
+/* is_wanted: by the configuration. */
+void ob_compact_init(bool is_wanted);
+/* has_host: there is one that would get what is reported. */
+void ob_compact_turn(bool has_host);
+uint64_t ob_compact_due_ns(void);
+void ob_compact_end(void);
+
+#endif

@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Which free memory counts as pieces, and when they are worth the kernel's work. */
+#include "test.h"
+
+#include "base/clock.h"
+#include "base/units.h"
+#include "guest/compact.h"
+
+#define GUEST (1024 * OB_MIB)
+#define MANY  (100 * OB_MIB)
+
+/* In pages of 4 KiB. */
+static uint64_t pieces(const char *text, unsigned order)
+{
+	return ob_compact_pieces(text, order, 4096) / 4096;
+}
+
+static void pieces_are_what_is_free_below_the_order(void **state)
+{
+	const char *zone = "Node 0, zone    DMA32    100     10      0      0      0      0      0      0      1     40      3 \n";
+
+	assert_int_equal(pieces(zone, 9), 100 + 20 + 256);
+	assert_int_equal(pieces(zone, 10), 0);
+	assert_int_equal(pieces(zone, 1), 100);
+	assert_int_equal(pieces(zone, 0), 0);
+}
+
+static void zones_that_do_not_report_do_not_count(void **state)
+{
+	/* With less than 32 blocks free nothing of a zone is reported. */
+	assert_int_equal(pieces("Node 0, zone   Normal   7000      0      0      0      0      0      0      0      0     18      0\n", 9), 0);
+	assert_int_equal(pieces("Node 0, zone   Normal   7168      0      0      0      0      0      0      0      0     18      0\n", 9), 7168);
+	assert_int_equal(pieces("Node 0, zone      DMA      1      0      0      0      0      0      0      0      1      1      3 \n"
+				"Node 0, zone    DMA32     50      0      0      0      0      0      0      0      0      0    745 \n"
+				"Node 1, zone   Normal    600      1      0      0      0      0      0      0      0      0     40 ",
+				9), 50 + 602);
+}
+
+static void what_is_no_such_text_has_none(void **state)
+{
+	const char *const texts[] = { "", "\n\n", "Node", "Node 0, zone", "Node 0, zone Normal", "Node 0, zone Normal x y", "zone 0, Node Normal 1 2 3\n",
+				      "Node 0, zone Normal\nNode 1, zone Normal\n" };
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+		assert_int_equal(pieces(texts[i], 9), 0);
+}
+
+/* Looks every two seconds, until the kernel is to be asked. Returns how many were needed, or 0 after a hundred. */
+static unsigned looks(struct ob_compact *compact, uint64_t bytes, uint64_t memory, uint64_t *now_ns)
+{
+	for (unsigned i = 1; i <= 100; i++) {
+		*now_ns += 2 * OB_NS_PER_SEC;
+		if (ob_compact_look(compact, bytes, memory, *now_ns))
+			return i;
+	}
+	return 0;
+}
+
+static void enough_at_five_looks_in_a_row(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	assert_int_equal(looks(&compact, 16 * OB_MIB - 1, GUEST, &now_ns), 0);
+	assert_int_equal(looks(&compact, 100 * OB_MIB, 64 * GUEST, &now_ns), 0);
+	for (unsigned i = 0; i < 4; i++)
+		assert_false(ob_compact_look(&compact, MANY, GUEST, now_ns));
+	/* The balloon has taken them, say. */
+	assert_false(ob_compact_look(&compact, OB_MIB, GUEST, now_ns));
+	assert_int_equal(looks(&compact, 16 * OB_MIB, GUEST, &now_ns), 5);
+}
+
+static void work_in_vain_comes_ever_more_seldom(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC, before_ns = 0;
+
+	assert_int_equal(looks(&compact, MANY, GUEST, &now_ns), 5);
+	for (uint64_t seconds = 60; seconds < 4 * 3600; seconds *= 2) {
+		uint64_t wait_ns = (seconds < 3600 ? seconds : 3600) * OB_NS_PER_SEC;
+
+		before_ns = now_ns;
+		ob_compact_did(&compact, MANY, MANY / 2 + 1, now_ns);
+		while (!looks(&compact, MANY, GUEST, &now_ns))
+			;
+		assert_in_range(now_ns - before_ns, wait_ns, wait_ns + 2 * OB_NS_PER_SEC);
+	}
+	/* Once it was worth it, it is a minute again. */
+	before_ns = now_ns;
+	ob_compact_did(&compact, MANY, MANY / 2, now_ns);
+	assert_int_equal(looks(&compact, MANY, GUEST, &now_ns), 30);
+	assert_int_equal(now_ns - before_ns, 60 * OB_NS_PER_SEC);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pieces_are_what_is_free_below_the_order),
+		cmocka_unit_test(zones_that_do_not_report_do_not_count),
+		cmocka_unit_test(what_is_no_such_text_has_none),
+		cmocka_unit_test(enough_at_five_looks_in_a_row),
+		cmocka_unit_test(work_in_vain_comes_ever_more_seldom),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
