@@ -67,14 +67,16 @@ static void print_budget(const json_t *answer)
 	       ob_size_format(cost_text, sizeof(cost_text), cost), ob_size_format(budget_text, sizeof(budget_text), budget));
 }
 
-static void print_large(const json_t *answer)
+static void print_memory(const json_t *answer)
 {
-	const json_t *large = json_object_get(answer, "large_pages");
+	const json_t *memory = json_object_get(answer, "memory"), *large = json_object_get(answer, "large_pages");
+	const char *because = ob_client_text(memory, "because");
 	char free_text[16];
 
-	if (ob_client_number(answer, "budget_bytes") && json_is_object(large))
-		printf("memory: %s, %s free; large pages: %s\n", ob_client_text(large, "state"),
-		       ob_size_format(free_text, sizeof(free_text), ob_client_number(large, "free_bytes")), ob_client_text(large, "policy"));
+	if (!ob_client_number(answer, "budget_bytes") || !json_is_object(memory) || !json_is_object(large))
+		return;
+	printf("memory: %s%s%s, %s free; large pages: %s\n", ob_client_text(memory, "state"), *because ? ", " : "", because,
+	       ob_size_format(free_text, sizeof(free_text), ob_client_number(memory, "free_bytes")), ob_client_text(large, "policy"));
 }
 
 static void print_all(const json_t *answer)
@@ -84,7 +86,7 @@ static void print_all(const json_t *answer)
 	ob_table_print(columns, OB_ARRAY_LEN(columns), machines);
 	print_causes(machines);
 	print_budget(answer);
-	print_large(answer);
+	print_memory(answer);
 }
 
 int ob_cmd_ps(int argc, char **argv)

@@ -199,9 +199,11 @@ static void take_pressure(struct ob_top_host *host, const struct ob_top_host *be
 static void take_host(struct ob_top_host *host, const struct ob_top_host *before, const json_t *answer, const struct ob_top_row *rows, size_t count)
 {
 	const json_t *large = json_object_get(answer, "large_pages"), *stores = json_object_get(answer, "stores");
+	const json_t *memory = json_object_get(answer, "memory");
 
 	take_text(host->version, sizeof(host->version), answer, "program_version");
-	take_text(host->memory_state, sizeof(host->memory_state), large, "state");
+	take_text(host->memory_state, sizeof(host->memory_state), memory, "state");
+	take_text(host->memory_because, sizeof(host->memory_because), memory, "because");
 	take_text(host->large_policy, sizeof(host->large_policy), large, "policy");
 	host->memory_known = json_is_object(large);
 	host->may_make_large = json_is_true(json_object_get(large, "may_make"));

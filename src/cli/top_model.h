@@ -60,7 +60,7 @@ struct ob_top_row {
 };
 
 struct ob_top_host {
-	char version[32], memory_state[16], large_policy[16];
+	char version[32], memory_state[16], memory_because[64], large_policy[16];
 	bool memory_known, may_make_large;
 	uint64_t pid, now_ms;
 	uint64_t budget_bytes; /* 0: none */

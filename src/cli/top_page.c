@@ -169,7 +169,7 @@ static void put_budget(struct ob_top_canvas *canvas, unsigned y, const struct ob
 
 static void put_memory(struct ob_top_canvas *canvas, unsigned y, const struct ob_top_host *host)
 {
-	char clear[OB_TOP_SHORT], low[OB_TOP_SHORT];
+	char clear[OB_TOP_SHORT], soft[OB_TOP_SHORT];
 	bool is_high = !strcmp(host->memory_state, "high");
 	unsigned x;
 
@@ -179,9 +179,11 @@ static void put_memory(struct ob_top_canvas *canvas, unsigned y, const struct ob
 	}
 	x = ob_top_put(canvas, y, 0, OB_TOP_PLAIN, "Memory ");
 	x = ob_top_put(canvas, y, x, is_high ? OB_TOP_BOLD : OB_TOP_ALARM, "%s", host->memory_state);
-	if (host->budget_bytes)
-		x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, " (clear < %s, low < %s free)",
-			       ob_top_size(clear, (double)host->boundary_bytes), ob_top_size(low, (double)host->min_free_bytes));
+	if (*host->memory_because)
+		x = ob_top_put(canvas, y, x, OB_TOP_ALARM, ", %s", host->memory_because);
+	else if (host->budget_bytes)
+		x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, " (clear < %s, soft < %s free)",
+			       ob_top_size(clear, (double)host->boundary_bytes), ob_top_size(soft, (double)host->min_free_bytes));
 	x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, "; large pages %s, %s", host->large_policy,
 		       host->may_make_large ? "new ones may come" : "no new ones");
 	if (host->shareable_pages != OB_TOP_UNKNOWN)

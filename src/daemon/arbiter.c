@@ -26,7 +26,9 @@
  *
  * Without a budget a machine's limit is the maximum that its user set.
  *
- * A cut is not made at once where the machine's balloon has a chance to take what is above it (balloon.c).
+ * A cut is not made at once where the machine's balloon has a chance to take what is above it (balloon.c), unless memory is short in a way that
+ * does not allow for it (shortage.c). When it is shorter still nobody grows beyond what is guaranteed to him, and newcomers wait whose guarantee is not
+ * what they need to start.
  */
 #include "daemon/arbiter.h"
 
@@ -43,6 +45,7 @@
 #include "daemon/notify.h"
 #include "daemon/runtime.h"
 #include "daemon/share.h"
+#include "daemon/shortage.h"
 
 #define STIR_NS       (10 * OB_NS_PER_SEC)
 #define SETTLE_NS     (5 * OB_NS_PER_SEC)
@@ -67,7 +70,7 @@ uint64_t ob_arbiter_released_cost(const struct ob_machine *machine)
 	return OB_MAX(OB_MIN(machine->stats.cost_bytes, BYTES_SANE), ob_arbiter_ram(machine));
 }
 
-static bool is_orderable(const struct ob_machine *machine)
+bool ob_arbiter_is_orderable(const struct ob_machine *machine)
 {
 	return machine->link && machine->release == OB_RELEASE_NO;
 }
@@ -80,7 +83,7 @@ static uint64_t machine_ceiling(const struct ob_machine *machine)
 static void describe(const struct ob_machine *machine, struct ob_budget_machine *ret)
 {
 	*ret = (struct ob_budget_machine){
-		.role = machine->state == OB_MACHINE_WAITING || is_orderable(machine) ? OB_BUDGET_ORDERED : OB_BUDGET_FIXED,
+		.role = machine->state == OB_MACHINE_WAITING || ob_arbiter_is_orderable(machine) ? OB_BUDGET_ORDERED : OB_BUDGET_FIXED,
 		.shares = machine->shares,
 		.reservation_bytes = machine->reservation_bytes,
 		.maximum_bytes = machine->maximum_bytes,
@@ -129,15 +132,22 @@ static uint64_t budget_of_machines(const struct ob_daemon *daemon)
 	return ob_less(all, stores);
 }
 
-uint64_t ob_arbiter_free(struct ob_daemon *daemon)
+uint64_t ob_arbiter_spent(struct ob_daemon *daemon)
 {
-	uint64_t free_bytes = budget_of_all(daemon), stores = ob_share_store_bytes(daemon);
+	uint64_t sum = ob_share_orphan_bytes(daemon) + ob_share_store_bytes(daemon);
 	size_t n = describe_all(daemon);
 
-	free_bytes -= OB_MIN(free_bytes, stores);
 	for (size_t i = 0; i < n; i++)
-		free_bytes -= OB_MIN(free_bytes, shares_of[i].cost_bytes);
-	return free_bytes;
+		if (__builtin_add_overflow(sum, shares_of[i].cost_bytes, &sum))
+			return UINT64_MAX;
+	return sum;
+}
+
+uint64_t ob_arbiter_free(struct ob_daemon *daemon)
+{
+	uint64_t spent = ob_arbiter_spent(daemon);
+
+	return ob_less(daemon->config.budget_bytes, spent);
 }
 
 uint64_t ob_arbiter_growth(struct ob_daemon *daemon)
@@ -206,7 +216,7 @@ static void run_without_budget(struct ob_daemon *daemon)
 		if (machine->state == OB_MACHINE_WAITING) {
 			ob_registry_start(machine, machine->maximum_bytes);
 			ob_api_admitted(machine);
-		} else if (is_orderable(machine)) {
+		} else if (ob_arbiter_is_orderable(machine)) {
 			apply(machine, ob_balloon_soften(machine, machine->maximum_bytes));
 		}
 	}
@@ -223,6 +233,8 @@ static void run_with_budget(struct ob_daemon *daemon)
 
 		if (settling)
 			grant = OB_MIN(grant, machine->limit_bytes);
+		else if (ob_shortage_is_severe(daemon))
+			grant = OB_MIN(grant, OB_MAX(machine->limit_bytes, ob_budget_floor(&shares_of[i])));
 		if (machine->state == OB_MACHINE_WAITING) {
 			machine->free_bytes = grant;
 			machine->need_bytes = shares_of[i].urgent_bytes;
@@ -232,7 +244,7 @@ static void run_with_budget(struct ob_daemon *daemon)
 			} else {
 				ob_api_machine_changed(machine);
 			}
-		} else if (is_orderable(machine)) {
+		} else if (ob_arbiter_is_orderable(machine)) {
 			apply(machine, ob_balloon_soften(machine, grant));
 		}
 	}
@@ -432,6 +444,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 	note_working_sets(daemon);
 	ob_arbiter_run(daemon);
 	ob_large_step(daemon);
+	ob_shortage_step(daemon);
 	ob_balloon_step(daemon);
 	ob_share_tick(daemon);
 	ob_api_tick(daemon);
@@ -457,6 +470,7 @@ int ob_arbiter_init(struct ob_daemon *daemon, struct ob_error *err)
 	if (daemon->expected)
 		ob_log(OB_LOG_INFO, "%u machines of before are expected back", daemon->expected);
 	ob_large_step(daemon);
+	ob_shortage_step(daemon);
 	return 0;
 }
 

@@ -44,7 +44,11 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err) O
 /* Whether machines of before are still expected back, so that nobody is admitted yet. */
 bool ob_arbiter_is_settling(const struct ob_daemon *daemon);
 
-/* What is free of the budget, if there is one: less what machines cost and the stores of shared pages take. */
+/* Whether it can be told a limit, and is to have one. */
+bool ob_arbiter_is_orderable(const struct ob_machine *machine);
+
+/* What machines cost and the stores of shared pages take; and what is free of the budget, if there is one. */
+uint64_t ob_arbiter_spent(struct ob_daemon *daemon);
 uint64_t ob_arbiter_free(struct ob_daemon *daemon);
 
 /* By how much machines could come to cost more, at most. */

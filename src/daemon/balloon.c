@@ -9,11 +9,12 @@
  * overbookd's setting. An agent says the mode after HELLO and is told it with every order, so that a new overbookd takes
  * up what it finds: drives on, or deflates.
  *
- * In `auto` a cut of the machine's limit is first the balloon's. For GRACE_NS, GRACE_URGENT_NS while a newcomer waits
+ * In `auto` a cut of the machine's limit is first the balloon's. For OB_LADDER_GRACE_NS, GRACE_URGENT_NS while a newcomer waits
  * for room, the limit follows what the machine costs down instead of going ahead of it, so that the guest has the choice
  * of what to do without; it cannot grow meanwhile. The grace ends before that when nothing more is to be had: no driver,
  * nothing told, nothing to spare, a guest that suffers. Then the limit goes where it is due, and the engine evicts the
- * rest; for GRACE_PAUSE_NS the next cut is immediate. To cut later is always safe, since nobody else grows before a cut
+ * rest; for GRACE_PAUSE_NS the next cut is immediate. There is no grace while memory is so short that cuts must not wait (shortage.c), and one that is
+ * under way ends then; the balloon goes on towards its goal. To cut later is always safe, since nobody else grows before a cut
  * is confirmed (arbiter.c).
  *
  * Two bounds on what agents say. Numbers are made sane before they are added up. And gone_bytes is the engine's count,
@@ -34,8 +35,8 @@
 #include "daemon/arbiter.h"
 #include "daemon/guest.h"
 #include "daemon/link.h"
+#include "daemon/shortage.h"
 
-#define GRACE_NS        (10 * OB_NS_PER_SEC)
 #define GRACE_URGENT_NS (3 * OB_NS_PER_SEC)
 #define GRACE_PAUSE_NS  (10 * OB_NS_PER_SEC)
 #define GRACE_CHANCE_NS (3 * OB_NS_PER_SEC) /* before what the balloon does is judged */
@@ -287,7 +288,7 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 {
 	struct ob_balloon_machine *balloon = &machine->balloon;
 
-	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : GRACE_NS))
+	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : OB_LADDER_GRACE_NS))
 		return false;
 	if (ob_guest_may_give(machine)) {
 		balloon->hope_ns = now_ns;
@@ -316,7 +317,7 @@ uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
 	if (machine->limit_bytes == OB_BUDGET_NONE)
 		cost = OB_MAX(cost, ob_arbiter_ram(machine));
 	if (mode_of(machine) != OB_BALLOON_AUTO || !balloon->is_known || !has_driver(machine) || cost <= grant_bytes ||
-	    grant_bytes >= machine->limit_bytes) {
+	    grant_bytes >= machine->limit_bytes || !ob_shortage_may_wait(machine->daemon)) {
 		balloon->grace_ns = 0;
 		return grant_bytes;
 	}

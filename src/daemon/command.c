@@ -152,7 +152,8 @@ static void run_ps(struct request *request)
 	if (refused_as_bad(request))
 		return;
 	list = list_machines(daemon, counts);
-	answer = list ? json_pack("{s:I, s:o, s:o}", "budget_bytes", budget, "machines", list, "large_pages", ob_render_large(daemon)) : NULL;
+	answer = list ? json_pack("{s:I, s:o, s:o, s:o}", "budget_bytes", budget, "machines", list, "memory", ob_shortage_render(daemon),
+				  "large_pages", ob_render_large(daemon)) : NULL;
 	if (counts)
 		more = json_pack("{s:s, s:I, s:I, s:o, s:o}", "program_version", OB_VERSION, "pid", (json_int_t)getpid(), "now_ms",
 				 (json_int_t)(ob_now_ns() / OB_NS_PER_MS), "stores", ob_share_render_stores(daemon), "host", ob_render_host());

@@ -15,6 +15,7 @@
  *     events.c     what happens, in the log and the journal
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h
+ *     shortage.c   how short memory is, by ladder.c, and what follows
  *     share.h      pages that machines have in common: share.c, share_match.c, share_holds.c, share_keep.c, share_api.c, store.c
  *     metrics_server.c  metrics over HTTP, by libmicrohttpd; metrics.c: their text
  *     api.c        one connected client: lines in, lines out; command.c: what the lines mean; render.c: how machines look
@@ -37,6 +38,7 @@
 #include "daemon/config.h"
 #include "daemon/large.h"
 #include "daemon/metrics_server.h"
+#include "daemon/shortage.h"
 
 #define OB_DAEMON_MACHINES_MAX 1024
 #define OB_DAEMON_CLIENTS_MAX  128
@@ -66,6 +68,7 @@ struct ob_daemon {
 
 	struct ob_share *share;
 	struct ob_large large;
+	struct ob_shortage shortage;
 
 	int metrics_passed_fd; /* a listening socket that systemd has passed; 0: none */
 	struct ob_metrics_server *metrics;

@@ -152,23 +152,6 @@ static void order_all(struct ob_daemon *daemon)
 	}
 }
 
-static void log_change(const struct ob_daemon *daemon, enum ob_large_state before)
-{
-	const struct ob_large_host *host = &daemon->large.host;
-	char free_text[16], budget[16];
-
-	if (host->state == before)
-		return;
-	if (!host->budget_bytes)
-		ob_event(OB_EVENT_MEMORY_STATE, NULL, 0, "memory: %s -> %s, since there is no budget", ob_large_state_name(before),
-			 ob_large_state_name(host->state));
-	else
-		ob_event(OB_EVENT_MEMORY_STATE, NULL, 0, "memory: %s -> %s, %s of the budget of %s free; large pages: %s",
-			 ob_large_state_name(before), ob_large_state_name(host->state),
-			 ob_size_format(free_text, sizeof(free_text), host->free_bytes),
-			 ob_size_format(budget, sizeof(budget), host->budget_bytes), ob_large_policy_name(daemon->config.large_policy));
-}
-
 /* A budget where there was none, or none any more: the state is what it would be at a start, at once. */
 static void start_anew(struct ob_large *large)
 {
@@ -178,7 +161,6 @@ static void start_anew(struct ob_large *large)
 void ob_large_step(struct ob_daemon *daemon)
 {
 	struct ob_large *large = &daemon->large;
-	enum ob_large_state before = large->host.state;
 	struct ob_large_input input = { .min_free_bytes = daemon->config.min_free_bytes };
 	uint64_t now_ns = ob_now_ns();
 
@@ -196,6 +178,5 @@ void ob_large_step(struct ob_daemon *daemon)
 	input.elapsed_ns = large->host.is_started ? now_ns - large->step_ns : 0;
 	large->orders = ob_large_host_step(&large->host, daemon->config.large_policy, &input);
 	large->step_ns = now_ns;
-	log_change(daemon, before);
 	order_all(daemon);
 }

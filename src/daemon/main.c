@@ -200,6 +200,7 @@ static void reload(struct ob_daemon *daemon)
 		doubt(daemon);
 	ob_notify_ready(daemon, err.text);
 	ob_large_step(daemon);
+	ob_shortage_step(daemon);
 	ob_balloon_step(daemon);
 	ob_arbiter_stir(daemon);
 }

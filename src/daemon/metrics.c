@@ -151,7 +151,7 @@ static bool write_state(const struct ob_metrics *metrics, size_t sample, struct 
 
 static bool write_memory(const struct ob_metrics *metrics, size_t sample, struct ob_metrics_cursor *cursor)
 {
-	const char *name = ob_large_state_name((enum ob_large_state)sample);
+	const char *name = ob_ladder_state_name((enum ob_ladder_state)sample);
 	char labels[LABELS_MAX];
 
 	if (!metrics->memory_state)
@@ -174,7 +174,7 @@ static size_t count_samples(const struct ob_metrics *metrics, unsigned family)
 {
 	switch (family) {
 	case FAMILY_BUILD: return 1;
-	case FAMILY_MEMORY: return OB_LARGE_STATES;
+	case FAMILY_MEMORY: return OB_LADDER_STATES;
 	case FAMILY_STATE: return metrics->count;
 	case FAMILY_LATENCY: return metrics->count * OB_HIST_KINDS * HIST_LINES;
 	default: return families[family].source == SOURCE_HOST ? 1 : metrics->count;

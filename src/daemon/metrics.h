@@ -20,7 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "largepages/host.h"
+#include "daemon/ladder.h"
 #include "proto/stats.h"
 #include "proto/wire.h"
 
@@ -31,6 +31,8 @@
 	X(min_free_bytes, gauge, "memory is low when less of the budget is free")                                 \
 	X(boundary_bytes, gauge, "memory is clear, and not high, when less of the budget is free")                \
 	X(memory_changes, counter, "changes of the state of memory")                                              \
+	X(over_bytes, gauge, "what machines cost and stores take above the budget")                               \
+	X(waiting_bytes, gauge, "what machines cost above what they are entitled to, while guests are asked to give it")\
 	X(boundary_resets, counter, "times that a fast fall of free memory has moved the boundary back")          \
 	X(large_pages_allowed, gauge, "1 while new large pages may come about")                                   \
 	X(store_bytes, gauge, "what the stores of shared pages take")                                             \

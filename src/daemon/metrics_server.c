@@ -98,14 +98,17 @@ static uint64_t or_zero(uint64_t bytes)
 static void copy_host(const struct ob_daemon *daemon, struct ob_metrics *to)
 {
 	const struct ob_large_host *host = &daemon->large.host;
+	const struct ob_ladder *ladder = &daemon->shortage.ladder;
 
 	to->version = OB_VERSION;
-	to->memory_state = host->is_started ? ob_large_state_name(host->state) : NULL;
+	to->memory_state = ladder->is_started ? ob_ladder_state_name(ladder->state) : NULL;
 	to->budget_bytes = or_zero(daemon->config.budget_bytes);
 	to->free_bytes = host->free_bytes;
 	to->min_free_bytes = host->min_free_bytes;
 	to->boundary_bytes = host->boundary_bytes;
-	to->memory_changes = host->changes;
+	to->memory_changes = ladder->changes;
+	to->over_bytes = ladder->over_bytes;
+	to->waiting_bytes = ladder->waiting_bytes;
 	to->boundary_resets = host->resets;
 	to->large_pages_allowed = ob_large_may_make(&daemon->large);
 	to->store_bytes = ob_share_store_bytes(daemon);

@@ -77,6 +77,7 @@ struct ob_machine {
 	struct ob_working_set working_set;
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
+	struct ob_ladder_follower follower;
 	struct ob_machine_events events;
 	struct ob_guest guest;
 	struct ob_sharer *sharer; /* share.h; NULL before the first HELLO */

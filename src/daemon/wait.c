@@ -18,6 +18,7 @@
 #include "daemon/api.h"
 #include "daemon/arbiter.h"
 #include "daemon/share.h"
+#include "daemon/shortage.h"
 
 #define ADMIT_NS    (10 * OB_NS_PER_SEC)
 #define STUCK_NS    (30 * OB_NS_PER_SEC)
@@ -56,11 +57,12 @@ static void on_admission(struct ob_client *client, struct ob_wait *wait)
 			 ob_size_format(need, sizeof(need), machine->need_bytes),
 			 ob_size_format(have, sizeof(have), machine->free_bytes));
 		ob_client_refuse(client, "refused",
-				 "machine \"%s\" needs %s to start and only %s became free within %llu s: machines above their limits "
-				 "are slow to give memory back (overbook ps shows them); try again, or give it less", machine->name,
+				 "machine \"%s\" needs %s to start and only %s became free within %llu s: %s; try again, or give it less", machine->name,
 				 ob_size_format(need, sizeof(need), machine->need_bytes),
 				 ob_size_format(have, sizeof(have), machine->free_bytes),
-				 (unsigned long long)(ADMIT_NS / OB_NS_PER_SEC));
+				 (unsigned long long)(ADMIT_NS / OB_NS_PER_SEC), ob_shortage_is_severe(machine->daemon) ?
+				 "memory is low, so that nobody is given more than is reserved for him (overbook ps says why)" :
+				 "machines above their limits are slow to give memory back (overbook ps shows them)");
 		ob_registry_remove(machine, "it was not admitted");
 	} else if (progress_due(wait)) {
 		ob_client_progress(client, OB_MIN(machine->free_bytes, machine->need_bytes), machine->need_bytes,

@@ -107,7 +107,7 @@ def machines_and_host_are_shown(daemon, port):
     assert value(text, "overbook_budget_bytes") == 2048 * MIB and value(text, "overbook_machines") == 1
     assert value(text, "overbook_machine_stall_seconds_total", machine="web", domain="") == 1.5
     assert value(text, "overbook_machine_state", machine="web", state="running") == 1
-    assert value(text, "overbook_memory_state", state="high") is not None
+    assert all(value(text, "overbook_memory_state", state=state) is not None for state in ("high", "clear", "soft", "hard", "low"))
     assert value(text, "overbook_machine_fault_latency_seconds_count", kind="touch") == 0
     agent.die()
     daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machines") == 0)

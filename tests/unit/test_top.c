@@ -149,7 +149,7 @@ static void nonsense_is_taken_as_nothing(void **state)
 {
 	const struct ob_top_row *row;
 
-	assert_int_equal(take("{'now_ms':-5,'budget_bytes':'x','large_pages':[],'stores':7,'machines':[7,null,'x',[],"
+	assert_int_equal(take("{'now_ms':-5,'budget_bytes':'x','memory':'x','large_pages':[],'stores':7,'machines':[7,null,'x',[],"
 			      "{'name':'\\u001b[31mred\\u001b[0m\\n\\u00e9','state':7,'pid':-1,'cost_bytes':1e9,'working_set_bytes':null,'counts':[]},"
 			      "{'name':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'},"
 			      "{'name':'twice','pid':3},{'name':'twice','pid':3}]}"), 0);
@@ -164,7 +164,7 @@ static void nonsense_is_taken_as_nothing(void **state)
 
 static const char three[] =
 	"{'now_ms':5000,'pid':42,'program_version':'0.1.0','budget_bytes':1073741824,"
-	"'large_pages':{'policy':'proactive','state':'high','may_make':true,'free_bytes':268435456,'min_free_bytes':67108864,"
+	"'memory':{'state':'high','because':null},'large_pages':{'policy':'proactive','state':'high','may_make':true,'free_bytes':268435456,'min_free_bytes':67108864,"
 	"'boundary_bytes':134217728,'shareable_pages':9},'stores':{'store_bytes':67108864,'shared_bytes':134217728,'saved_bytes':67108864},"
 	"'machines':["
 	"{'name':'b','pid':1,'state':'running','ram_bytes':1073741824,'cost_bytes':268435456,'limit_bytes':0,'target_bytes':0,"
@@ -325,7 +325,7 @@ static void the_list_shows_host_and_machines(void **state)
 	draw(&view, NULL, 80, 24);
 	assert_string_equal(line(0), "3 machines, 2 not running, 1 above the limit             overbookd 0.1.0, pid 42");
 	assert_string_equal(line(1), "Budget 1.0G [##############################] cost 1.0G, stores 64M, free 256M");
-	assert_string_equal(line(2), "Memory high (clear < 128M, low < 64M free); large pages proactive, new ones may");
+	assert_string_equal(line(2), "Memory high (clear < 128M, soft < 64M free); large pages proactive, new ones may");
 	assert_string_equal(line(3), "Shared: 128M of pages in stores of 64M, 64M saved. Swap in -/s, out -/s");
 	assert_string_equal(line(4), "Faults -/s: touch - bench - zero - compressed - swapped - shared -");
 	assert_string_equal(line(6), "NAME STATE      COST LIMIT TARGET FAULT/s  IN/s OUT/s WHERE ITS RAM IS");
@@ -355,6 +355,16 @@ static void wide_pages_have_all_columns_and_narrow_ones_the_first(void **state)
 	for (unsigned width = 0; width < 250; width += 7)
 		for (unsigned height = 0; height < 40; height += 3)
 			draw(&view, NULL, width, height);
+}
+
+static void why_memory_is_short_is_said(void **state)
+{
+	struct ob_top_view view = { .key = OB_TOP_COST };
+
+	assert_int_equal(take("{'now_ms':5000,'budget_bytes':1073741824,'memory':{'state':'hard','because':'used up faster than guests give\\u001b'},"
+			      "'large_pages':{'policy':'late','state':'low','may_make':true},'machines':[]}"), 0);
+	draw(&view, NULL, 80, 24);
+	assert_string_equal(line(2), "Memory hard, used up faster than guests give?; large pages late, new ones may co");
 }
 
 static void take_many(unsigned count, unsigned from)
@@ -532,6 +542,7 @@ int main(void)
 		cmocka_unit_test_teardown(figures_are_short, reset),
 		cmocka_unit_test_teardown(the_list_shows_host_and_machines, reset),
 		cmocka_unit_test_teardown(wide_pages_have_all_columns_and_narrow_ones_the_first, reset),
+		cmocka_unit_test_teardown(why_memory_is_short_is_said, reset),
 		cmocka_unit_test_teardown(the_list_scrolls_with_the_selection, reset),
 		cmocka_unit_test_teardown(plain_text_has_every_machine, reset),
 		cmocka_unit_test_teardown(a_machine_has_a_page, reset),
