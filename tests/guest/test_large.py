@@ -243,7 +243,7 @@ def daemon_killed(host):
     machines = start(host, BUSY, BUSY)
     settings(host, MIN_FREE=SHORT)
     wait_state(host, "low")
-    third = host.machine("late-comer", memory=160, witness=dict(anon=64, rate=1000, seed=3), options=["--domain", "both"])
+    third = host.machine("late-comer", memory=160, witness=dict(anon=48, rate=1000, seed=3), options=["--domain", "both"])
     # It was told when it was admitted, before QEMU put the guest's kernel into its memory.
     third.wait_stats(lambda s: s["ram_bytes"] > 0, "it is here")
     assert not may_make(third) and large(third) == 0, f"{large(third) / MIB:.0f} MiB are large"
