@@ -4,10 +4,10 @@
  * overbookd calls ob_ladder_step() once a second (shortage.c).
  *
  * Theory of operation. The states have the names that VMware ESXi gave them. There each is a part of min_free (400%, 100%, 64%, 32%, 16%),
- * since machines take what they touch, and what is free is what the host has left. Here each machine has a limit, which its engine
- * keeps at once, and limits never sum up to more than the budget. A host that has sold more than it has is full for
- * good, with nothing free but what lies between its engines' marks, and may be well. So the upper states go by what is free, and are those of
- * largepages/host.h, whose `low` is `soft` here; the lower ones by whether those who are to give can give in time:
+ * since machines take what they touch, and what is free is what the host has left. Here each machine has a limit, which its engine keeps at
+ * once, and limits never sum up to more than the budget. A host that has sold more than it has is full for good, with nothing free but what
+ * lies between its engines' marks, and may be well. So the upper states go by what is free, and are those of largepages/host.h, whose `low`
+ * is `soft` here; the lower ones by whether those who are to give can give in time:
  *
  *     state   when                                            what is done
  *     high    plenty is free                                  large pages are made and kept. Who costs more than he is entitled to is asked
@@ -28,8 +28,8 @@
  * fills whatever it is given uses no more than that, and is no reason. Nor is what comes and goes between an engine's marks: a machine
  * counts that has grown by more than that of late (ob_ladder_follow).
  *
- * Pressure, by the kernel's account of who waits for memory. The budget may be more than the host has, or somebody else has taken it. The account knows
- * of everything that waits, whatever that is confined to, so it counts only when the host has hardly anything available.
+ * Pressure, by the kernel's account of who waits for memory. The budget may be more than the host has, or somebody else has taken it. The
+ * account knows of everything that waits, whatever that is confined to, so it counts only when the host has hardly anything available.
  *
  * Down at once, to whatever is deserved; up a state at a time when even half of what is said above has not been so for a while (HOLD, DWELL).
  *
@@ -38,7 +38,8 @@
  *   2. What deserves hard or low has it after that very step.
  *   3. In any time T hard and low are left at most T/HOLD + 1 times; what leads to them does so no more often, and once.
  *
- * What comes in may be anything: sums saturate; time that goes by in one leap counts for at most OB_LADDER_STEP_MAX_NS of calm. Without a budget the state is high.
+ * What comes in may be anything: sums saturate; time that goes by in one leap counts for at most OB_LADDER_STEP_MAX_NS of calm. Without a
+ * budget the state is high.
  */
 #ifndef OB_DAEMON_LADDER_H
 #define OB_DAEMON_LADDER_H
