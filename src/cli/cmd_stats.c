@@ -141,6 +141,27 @@ static void print_latencies(json_t *kinds)
 		       json_number_value(json_object_get(hist, "p99_us")));
 }
 
+static void print_means(const json_t *answer)
+{
+	const json_t *means = json_object_get(answer, "means"), *turn = json_object_get(means, "turn");
+	const char *because = ob_client_text(turn, "because");
+	char asked[16], came[16], held[16];
+	const char *name;
+	json_t *record;
+
+	printf("\nMeans of taking memory, of the last minutes; milliseconds lost a second\n  %-12s %10s %10s %10s %10s %10s\n", "means", "asked", "came",
+	       "held", "lost", "for a GiB");
+	json_object_foreach((json_t *)means, name, record)
+		if (record != turn)
+			printf("  %-12s %10s %10s %10s %10.3f %10.3f\n", name,
+			       ob_size_format(asked, sizeof(asked), ob_client_number(record, "asked_bytes")),
+			       ob_size_format(came, sizeof(came), ob_client_number(record, "came_bytes")),
+			       ob_size_format(held, sizeof(held), ob_client_number(record, "held_bytes")),
+			       (double)ob_client_number(record, "lost_ns_a_second") / 1e6, (double)ob_client_number(record, "price_ns") / 1e6);
+	if (ob_client_number(turn, "wait_ms"))
+		printf("  cuts do not wait for the guest, for %.0f s%s%s\n", (double)ob_client_number(turn, "wait_ms") / 1e3, *because ? ": " : "", because);
+}
+
 /* The mean of one part of the faults of a kind, or of all kinds, in microseconds. */
 static double part_us(json_t *stats, const char *kind, const char *part, uint64_t count)
 {
@@ -218,6 +239,7 @@ static void print_machine(const json_t *answer)
 	print_degraded(ob_client_number(answer, "degraded"));
 	print_groups(json_object_get(answer, "stats"));
 	print_latencies(json_object_get(answer, "fault_latency"));
+	print_means(answer);
 }
 
 int ob_cmd_stats(int argc, char **argv)

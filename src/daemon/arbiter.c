@@ -42,6 +42,7 @@
 #include "daemon/api.h"
 #include "daemon/balloon.h"
 #include "daemon/link.h"
+#include "daemon/machine_means.h"
 #include "daemon/notify.h"
 #include "daemon/runtime.h"
 #include "daemon/share.h"
@@ -445,6 +446,7 @@ static int on_tick(sd_event_source *source, uint64_t now_us, void *context)
 	ob_arbiter_run(daemon);
 	ob_large_step(daemon);
 	ob_shortage_step(daemon);
+	ob_machine_means_step(daemon);
 	ob_balloon_step(daemon);
 	ob_share_tick(daemon);
 	ob_api_tick(daemon);

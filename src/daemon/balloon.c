@@ -13,7 +13,7 @@
  * for room, the limit follows what the machine costs down instead of going ahead of it, so that the guest has the choice
  * of what to do without; it cannot grow meanwhile. The grace ends before that when nothing more is to be had: no driver,
  * nothing told, nothing to spare, a guest that suffers. Then the limit goes where it is due, and the engine evicts the
- * rest; for GRACE_PAUSE_NS the next cut is immediate. There is no grace while memory is so short that cuts must not wait (shortage.c), and one that is
+ * rest, and means.h decides how soon a cut waits again, by what has come of it. There is no grace while memory is so short that cuts must not wait (shortage.c), and one that is
  * under way ends then; the balloon goes on towards its goal. To cut later is always safe, since nobody else grows before a cut
  * is confirmed (arbiter.c).
  *
@@ -38,7 +38,6 @@
 #include "daemon/shortage.h"
 
 #define GRACE_URGENT_NS (3 * OB_NS_PER_SEC)
-#define GRACE_PAUSE_NS  (10 * OB_NS_PER_SEC)
 #define GRACE_CHANCE_NS (3 * OB_NS_PER_SEC) /* before what the balloon does is judged */
 #define GRACE_GRAIN     (4 * OB_MIB)
 #define LOOK_MS         1000
@@ -100,7 +99,7 @@ static void look_at_free(const struct ob_machine *machine, uint64_t *ret_free, u
 }
 
 /* The goal, and what room there is for what is not in the balloon. */
-static void set_goal(struct ob_machine *machine)
+static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 {
 	const struct ob_stats *stats = &machine->stats;
 	struct ob_balloon_machine *balloon = &machine->balloon;
@@ -119,6 +118,8 @@ static void set_goal(struct ob_machine *machine)
 		balloon->room_bytes = ob_balloon_room(&balance);
 		/* 0: not divided yet. */
 		balloon->goal_bytes = machine->target_bytes ? ob_balloon_auto_goal(&balloon->policy, &balance) : balloon->policy.target_bytes;
+		if (!ob_means_may_ask(&machine->means.means, now_ns))
+			balloon->goal_bytes = OB_MIN(balloon->goal_bytes, balloon->policy.target_bytes);
 	}
 }
 
@@ -169,7 +170,7 @@ static void step_machine(struct ob_machine *machine, uint64_t now_ns)
 	if (!machine->link || !balloon->is_known || machine->state == OB_MACHINE_STOPPED ||
 	    !(machine->stats.balloon_flags & OB_BALLOON_LOOKED))
 		return;
-	set_goal(machine);
+	set_goal(machine, now_ns);
 	view = view_of(machine, now_ns);
 	ob_guest_step(machine, &view);
 	if (mode_of(machine) == OB_BALLOON_OFF && !is_ours(machine))
@@ -308,6 +309,19 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 	}
 }
 
+/* What has come of a grace is judged, unless it ended early for a newcomer's sake, or for what has a WAIT in balloon_policy.h. */
+static void judge_grace(struct ob_machine *machine, uint64_t grant_bytes, uint64_t now_ns)
+{
+	uint64_t before = machine->balloon.grace_cost_bytes, cost = sane(machine->stats.cost_bytes);
+	bool is_early = now_ns - machine->balloon.grace_ns < OB_LADDER_GRACE_NS && is_anybody_waiting(machine->daemon);
+	enum ob_balloon_state state = machine->balloon.policy.state;
+
+	if (cost > grant_bytes && (is_early || state == OB_BALLOON_NO_DRIVER || state == OB_BALLOON_EASING || state == OB_BALLOON_STUCK))
+		ob_means_pause(&machine->means.means, now_ns);
+	else
+		ob_means_cut_ended(&machine->means.means, ob_less(before, grant_bytes), ob_less(before, cost), now_ns);
+}
+
 uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
 {
 	struct ob_balloon_machine *balloon = &machine->balloon;
@@ -318,23 +332,33 @@ uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes)
 		cost = OB_MAX(cost, ob_arbiter_ram(machine));
 	if (mode_of(machine) != OB_BALLOON_AUTO || !balloon->is_known || !has_driver(machine) || cost <= grant_bytes ||
 	    grant_bytes >= machine->limit_bytes || !ob_shortage_may_wait(machine->daemon)) {
+		if (balloon->grace_ns && cost <= grant_bytes)
+			judge_grace(machine, grant_bytes, now_ns);
 		balloon->grace_ns = 0;
 		return grant_bytes;
 	}
 	if (!balloon->grace_ns) {
-		if (now_ns < balloon->no_grace_ns)
+		if (!ob_means_may_wait(&machine->means.means, now_ns))
 			return grant_bytes;
 		balloon->grace_ns = balloon->hope_ns = now_ns;
+		balloon->grace_cost_bytes = sane(machine->stats.cost_bytes);
 		step_and_tell(machine);
 	}
 	if (!has_prospects(machine, now_ns)) {
+		judge_grace(machine, grant_bytes, now_ns);
 		balloon->grace_ns = 0;
-		balloon->no_grace_ns = now_ns + GRACE_PAUSE_NS;
 		return grant_bytes;
 	}
 	/* A little above what it costs: at the limit itself the engine evicts. */
 	cost = (cost + cost / 24 + GRACE_GRAIN - 1) / GRACE_GRAIN * GRACE_GRAIN;
 	return OB_MAX(grant_bytes, OB_MIN(cost, machine->limit_bytes));
+}
+
+uint64_t ob_balloon_arrived(const struct ob_machine *machine)
+{
+	struct ob_balloon_view view = view_of(machine, 0);
+
+	return OB_MIN(view.held_bytes, view.gone_bytes);
 }
 
 /* true, false, or null: not known. */
@@ -356,7 +380,7 @@ json_t *ob_balloon_render(const struct ob_machine *machine)
 			 ob_balloon_state_name(balloon->policy.state), "size_bytes", (json_int_t)sane(balloon->size_bytes), "floor_bytes",
 			 (json_int_t)sane(view.floor_bytes), "goal_bytes", (json_int_t)sane(balloon->goal_bytes), "target_bytes",
 			 (json_int_t)balloon->policy.target_bytes, "held_bytes", (json_int_t)view.held_bytes, "arrived_bytes",
-			 (json_int_t)OB_MIN(view.held_bytes, view.gone_bytes), "eased", (json_int_t)balloon->policy.eased, "stuck",
+			 (json_int_t)ob_balloon_arrived(machine), "eased", (json_int_t)balloon->policy.eased, "stuck",
 			 (json_int_t)balloon->policy.stuck, "device",
 			 fact(machine, OB_BALLOON_LOOKED, OB_BALLOON_DEVICE), "driver", fact(machine, agreed, OB_BALLOON_DRIVER),
 			 "reports_free_pages", fact(machine, agreed, OB_BALLOON_REPORTS), "takes_reports",

@@ -33,7 +33,8 @@ struct ob_balloon_machine {
 	struct ob_balloon_policy policy;
 	uint64_t goal_bytes;
 	uint64_t room_bytes; /* for what is not in the balloon; UINT64_MAX: for all */
-	uint64_t grace_ns, no_grace_ns; /* since when a cut waits for the balloon, 0: none does; none will before */
+	uint64_t grace_ns;   /* since when a cut waits for the balloon, 0: none does */
+	uint64_t grace_cost_bytes; /* what the machine cost then */
 	uint64_t hope_ns; /* in it: when the balloon, or an application, was last about to take or give more */
 	struct ob_wire_balloon told;
 };
@@ -55,6 +56,9 @@ int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64
 
 /* The limit to order where grant_bytes is due: more than that while the balloon has a chance to take what is above it. */
 uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes);
+
+/* Of what the balloon holds, as the guest says, what the host does not have to keep, by the engine. */
+uint64_t ob_balloon_arrived(const struct ob_machine *machine);
 
 /* How it looks in JSON. A new reference, NULL when memory is short. */
 json_t *ob_balloon_render(const struct ob_machine *machine);

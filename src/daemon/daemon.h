@@ -12,6 +12,7 @@
  *     arbiter.c    who gets how much, by budget.c, and when to ask and to order
  *     working_set.c  what a machine needs for what it uses
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
+ *     machine_means.c  what balloons and all else have given and cost, by means.c
  *     events.c     what happens, in the log and the journal
  *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
  *     large.c      what is to be done with large pages, by largepages/host.h

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/units.h"
+#include "daemon/average.h"
 
 #define SPEED_FIRST  (32 * OB_MIB)         /* bytes a second, before gentle means have shown what they can */
 #define SPEED_NS     (4 * OB_NS_PER_SEC)   /* what they have shown outweighs what was believed after this */
@@ -36,14 +37,6 @@ const char *ob_ladder_reason_text(enum ob_ladder_reason reason)
 	return (unsigned)reason < OB_LADDER_REASONS ? texts[reason] : NULL;
 }
 
-/* On the way to `to`, of which time brings it half in `half_ns`, or about that. */
-static uint64_t approach(uint64_t from, uint64_t to, uint64_t elapsed_ns, uint64_t half_ns)
-{
-	wide part = (wide)(to > from ? to - from : from - to) * elapsed_ns / ((wide)elapsed_ns + half_ns);
-
-	return to > from ? from + (uint64_t)part : from - (uint64_t)part;
-}
-
 static uint64_t a_second(uint64_t bytes, uint64_t elapsed_ns)
 {
 	/* Little time tells nothing of a second. */
@@ -63,9 +56,9 @@ static void follow_pressure(struct ob_ladder *ladder, const struct ob_ladder_inp
 	if (!input->has_pressure || !ladder->has_pressure) {
 		ladder->some_permille = ladder->full_permille = 0;
 	} else if (input->elapsed_ns) {
-		ladder->some_permille = (unsigned)approach(ladder->some_permille, waited(input->some_us, ladder->some_us, input->elapsed_ns),
+		ladder->some_permille = (unsigned)ob_approach(ladder->some_permille, waited(input->some_us, ladder->some_us, input->elapsed_ns),
 							   input->elapsed_ns, PRESSURE_NS);
-		ladder->full_permille = (unsigned)approach(ladder->full_permille, waited(input->full_us, ladder->full_us, input->elapsed_ns),
+		ladder->full_permille = (unsigned)ob_approach(ladder->full_permille, waited(input->full_us, ladder->full_us, input->elapsed_ns),
 							   input->elapsed_ns, PRESSURE_NS);
 	}
 	ladder->has_pressure = input->has_pressure;
@@ -79,9 +72,9 @@ static void follow_speed(struct ob_ladder *ladder, const struct ob_ladder_input 
 
 	ladder->use = a_second(ob_less(input->used_bytes, input->given_bytes), input->elapsed_ns);
 	if (was_asked)
-		ladder->speed = approach(ladder->speed, a_second(input->given_bytes, input->elapsed_ns), input->elapsed_ns, SPEED_NS);
+		ladder->speed = ob_approach(ladder->speed, a_second(input->given_bytes, input->elapsed_ns), input->elapsed_ns, SPEED_NS);
 	else
-		ladder->speed = approach(ladder->speed, SPEED_FIRST, input->elapsed_ns, FORGET_NS);
+		ladder->speed = ob_approach(ladder->speed, SPEED_FIRST, input->elapsed_ns, FORGET_NS);
 }
 
 /* Whether the room is used up before what is waited for has come; `times` so fast. */
@@ -168,7 +161,7 @@ struct ob_ladder_way ob_ladder_follow(struct ob_ladder_follower *follower, uint6
 	if (ob_less(cost_bytes, follower->low_bytes) > marks_bytes)
 		way.up_bytes = ob_less(cost_bytes, follower->cost_bytes);
 	way.down_bytes = ob_less(follower->cost_bytes, cost_bytes);
-	follower->low_bytes = OB_MIN(approach(follower->low_bytes, cost_bytes, elapsed_ns, RISE_NS), cost_bytes);
+	follower->low_bytes = OB_MIN(ob_approach(follower->low_bytes, cost_bytes, elapsed_ns, RISE_NS), cost_bytes);
 	follower->cost_bytes = cost_bytes;
 	follower->is_seen = true;
 	return way;

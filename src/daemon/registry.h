@@ -19,6 +19,7 @@
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/guest.h"
+#include "daemon/machine_means.h"
 #include "daemon/working_set.h"
 #include "proto/wire.h"
 
@@ -77,6 +78,7 @@ struct ob_machine {
 	struct ob_working_set working_set;
 	struct ob_large_machine large;
 	struct ob_balloon_machine balloon;
+	struct ob_machine_means means;
 	struct ob_ladder_follower follower;
 	struct ob_machine_events events;
 	struct ob_guest guest;

@@ -167,6 +167,7 @@ json_t *ob_render_stats(const struct ob_machine *machine)
 	add(&object, "fault_latency", render_hists(&machine->hists));
 	add(&object, "ranges", render_ranges(machine));
 	add(&object, "guest", ob_guest_render(machine));
+	add(&object, "means", ob_machine_means_render(machine));
 	return object;
 }
 

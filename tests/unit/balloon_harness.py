@@ -54,6 +54,7 @@ class Machine(Agent):
                       ballooned_bytes=held, absent_bytes=self.ram - held - touched, balloon_flags=self.shown, balloon_bytes=held,
                       balloon_target_bytes=self.target, machine_bytes=self.ram, guest_updates=self.updates, guest_known=self.known,
                       guest_total_bytes=self.ram - held, guest_free_bytes=max(0, available - self.caches),
-                      guest_available_bytes=available, guest_caches_bytes=min(self.caches, available), **self.numbers)
+                      guest_available_bytes=available, guest_caches_bytes=min(self.caches, available))
+        fields.update(self.numbers)
         values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
         self.say_statistics(values)

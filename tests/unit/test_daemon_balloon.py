@@ -23,6 +23,10 @@ def shown(daemon, name="web"):
     return daemon.machine(name)["balloon"]
 
 
+def means(daemon, name="web"):
+    return daemon.call("stats", name=name)["means"]
+
+
 def until(daemon, condition, seconds=20):
     daemon.until(condition, seconds)
 
@@ -140,8 +144,57 @@ def a_cut_does_not_wait_for_ever(daemon):
     waited = wait(daemon, "limit", name="web", maximum_bytes=400 * MIB, wait=True)
     assert time.monotonic() - began >= 10 and waited < 15, waited
     assert machine.limit == 400 * MIB and 0 < machine.held < GIB - 400 * MIB, machine.held
-    # The next one is immediate.
+    # The next one is immediate, and no more is asked of a guest that has given so little.
     assert cut(daemon, machine, 300 * MIB) == 300 * MIB
+    turn, target = means(daemon)["turn"], machine.target
+    assert not turn["guest_first"] and turn["because"] == "it gave little of what a cut waited for" and turn["losses"] == 1, turn
+    assert 0 < turn["wait_ms"] <= 10000, turn
+    daemon.serve_for(2.5)
+    assert machine.target == target and not means(daemon)["turn"]["guest_first"]
+    # It is tried again, and then not for twice as long.
+    until(daemon, lambda: means(daemon)["turn"]["guest_first"])
+    assert means(daemon)["turn"]["because"] is None
+    assert cut(daemon, machine, 200 * MIB) > 200 * MIB
+    until(daemon, lambda: not means(daemon)["turn"]["guest_first"], 30)
+    turn = means(daemon)["turn"]
+    assert turn["losses"] == 2 and 15000 < turn["wait_ms"] <= 20000 and machine.limit == 200 * MIB, turn
+
+
+class Missing(Machine):
+    """Its guest misses what is in its balloon: not so much that it suffers at once. What is evicted is missed by nobody."""
+
+    began = None
+
+    def begin(self):
+        self.began = time.monotonic()
+
+    def report(self):
+        if self.began:
+            self.numbers["guest_major_faults"] = int(150 * (time.monotonic() - self.began))
+        super().report()
+
+
+@with_daemon()
+def a_balloon_that_costs_more_than_eviction_is_not_asked_for_more(daemon):
+    machine = Missing(daemon, "web", use=400 * MIB, caches=600 * MIB, mode=AUTO)
+    until(daemon, lambda: machine.told and machine.cost == 1000 * MIB)
+    assert cut(daemon, machine, 800 * MIB) >= 1000 * MIB
+    until(daemon, lambda: machine.limit == 800 * MIB and shown(daemon)["state"] == "holding", 30)
+    found = means(daemon)
+    assert found["turn"]["guest_first"] and found["turn"]["losses"] == 0, found
+    assert found["balloon"]["asked_bytes"] >= found["balloon"]["came_bytes"] > 180 * MIB and found["balloon"]["lost_ns_a_second"] == 0, found
+    # A part of it is away otherwise, and stays there.
+    machine.numbers.update(swapped_bytes=300 * MIB, swap_out_pages=300 * 256)
+    machine.begin()
+    until(daemon, lambda: not means(daemon)["turn"]["guest_first"], 60)
+    found = means(daemon)
+    assert found["turn"]["because"] == "it costs more than eviction" and found["turn"]["losses"] == 1, found
+    assert found["balloon"]["price_ns"] > found["swap"]["price_ns"] == 0 and found["swap"]["asked_bytes"] >= 200 * MIB, found
+    assert shown(daemon)["eased"] == 0, shown(daemon)
+    target = machine.target
+    assert cut(daemon, machine, 600 * MIB) == 600 * MIB
+    daemon.serve_for(2.5)
+    assert machine.target <= target, (machine.target, target)
 
 
 @with_daemon()
@@ -313,7 +366,10 @@ def the_command_line_tool_shows_it_and_changes_it(daemon):
     until(daemon, lambda: machine.told)
 
     def balloon(*words, status=0):
-        process = subprocess.Popen([OVERBOOK, "balloon", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        return overbook("balloon", *words, status=status)
+
+    def overbook(*words, status=0):
+        process = subprocess.Popen([OVERBOOK, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                    env=dict(os.environ, OVERBOOK_RUNDIR=daemon.dir))
         daemon.until(lambda: process.poll() is not None)
         out, error = process.communicate()
@@ -323,6 +379,10 @@ def the_command_line_tool_shows_it_and_changes_it(daemon):
     assert "web: fixed, 768 MiB for the guest" in balloon("web", "768M")
     until(daemon, lambda: machine.held == 256 * MIB, 40)
     assert json.loads(balloon("web", "--json"))["balloon"]["held_bytes"] == 256 * MIB
+    until(daemon, lambda: means(daemon)["balloon"]["came_bytes"] >= 192 * MIB)
+    stats = overbook("stats", "web")
+    assert "means             asked       came       held       lost  for a GiB" in stats and "cuts do not wait" not in stats, stats
+    assert "\n  swap                0 B        0 B        0 B      0.000      0.000\n" in stats, stats
     machine.shown &= ~DRIVER
     until(daemon, lambda: shown(daemon)["state"] == "no driver")
     assert "its guest has no driver for the balloon" in balloon("web", "auto")
