@@ -510,7 +510,12 @@ unsigned ob_lift_only(struct ob_engine *engine, struct ob_place *place, const ui
 int ob_lift_io_inflight(const struct ob_chunk *chunk);
 /* Chunk locked. Moves n benched pages from `page` on back and wakes those who wait. Returns how many came back, or -errno if not even the first. */
 int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n);
-/* Chunk locked. Moves everything of the chunk that is benched back; what does not move stays. */
+/*
+ * Chunk locked. Moves the run of benched pages back that begins at `page`, with one call if it can, over shared and zero pages in between, of
+ * which there is nothing anywhere. Returns how long it was, those included; 0 when the page is not benched. What does not move stays.
+ */
+unsigned ob_lift_return_run(struct ob_engine *engine, struct ob_place *place, uint64_t page);
+/* The same of everything of the chunk that is benched. */
 void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place);
 /* The same for a chunk of which everything is benched, and which is to come back as a large page. */
 int ob_lift_return_whole(struct ob_engine *engine, struct ob_place *place);

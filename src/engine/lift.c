@@ -189,20 +189,6 @@ static unsigned lift_run(struct ob_engine *engine, struct ob_place *place, uint6
 	return count;
 }
 
-void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place)
-{
-	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
-		unsigned n = 0;
-
-		/* Runs by state alone: a large page that is in use can go back whole, but cannot be split. */
-		while (page + n < ob_place_end(place) && ob_page_state(*ob_place_word(place, page + n)) == OB_PAGE_BENCHED)
-			n++;
-		if (n)
-			ob_lift_return(engine, place, page, n);
-		page += n ? n : 1;
-	}
-}
-
 unsigned ob_lift_chunk(struct ob_engine *engine, struct ob_place *place)
 {
 	static const uint64_t none[OB_CHUNK_PAGES / 64];
@@ -274,12 +260,26 @@ unsigned ob_lift_only(struct ob_engine *engine, struct ob_place *place, const ui
 	return ob_lift_chunk_but(engine, place, left);
 }
 
-static void returned(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+static int is_benched(const struct ob_place *place, uint64_t page)
 {
-	uint64_t *word = ob_place_word(place, page);
+	return ob_page_state(*ob_place_word(place, page)) == OB_PAGE_BENCHED;
+}
 
-	/* What is being written or is placed belongs to a reclaimer, who frees it when he sees that the word has changed. */
-	ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull & ~OB_PAGE_PLACED);
+/* Those of the n pages that were on the bench are in place. Returns how many. */
+static unsigned returned(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
+{
+	unsigned count = 0;
+
+	for (uint64_t end = page + n; page < end; page++) {
+		uint64_t *word = ob_place_word(place, page);
+
+		if (!is_benched(place, page))
+			continue;
+		/* What is being written or is placed belongs to a reclaimer, who frees it when he sees that the word has changed. */
+		ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull & ~OB_PAGE_PLACED);
+		count++;
+	}
+	return count;
 }
 
 /* The page cannot be moved (something holds it on the bench): copies it, and empties the bench. */
@@ -301,23 +301,25 @@ static int return_by_copy(struct ob_engine *engine, struct ob_place *place, uint
 	return 0;
 }
 
-int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
+/* The first of the n pages is on the bench; of the others those are holes that are not, and such there may be only with_holes. */
+static int move_back(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, int with_holes)
 {
 	unsigned count = 0;
 	int r = 0;
 
 	ob_lift_mutate(ob_place_bench(place, page));
-	while (count < n) {
-		uint64_t done = 0, ram = ob_place_ram(place, page + count);
-		uint64_t bench = (uint64_t)(uintptr_t)ob_place_bench(place, page + count);
+	while (n) {
+		uint64_t done = 0, ram = ob_place_ram(place, page);
+		uint64_t bench = (uint64_t)(uintptr_t)ob_place_bench(place, page);
 		unsigned moved, denied;
 
-		r = ob_uffd_move(engine->uffd, ram, bench, (n - count) * OB_PAGE_SIZE, 0, &done);
+		r = with_holes ? ob_uffd_move_with_holes(engine->uffd, ram, bench, n * OB_PAGE_SIZE, &done) :
+				 ob_uffd_move(engine->uffd, ram, bench, n * OB_PAGE_SIZE, 0, &done);
 		moved = (unsigned)(done / OB_PAGE_SIZE);
-		denied = moved_and_denied(engine, ram + done, bench + done, n - count - moved, r);
-		for (unsigned i = 0; i < moved + denied; i++)
-			returned(engine, place, page + count + i);
-		count += moved + denied;
+		denied = moved_and_denied(engine, ram + done, bench + done, n - moved, r);
+		count += returned(engine, place, page, moved + denied);
+		page += moved + denied;
+		n -= moved + denied;
 		/* The kernel wakes those only who wait for what it says that it has moved. */
 		if (denied && ob_uffd_wake(engine->uffd, ram + done, denied * OB_PAGE_SIZE) < 0)
 			ob_engine_internal_error(engine, "UFFDIO_WAKE", -EIO, ram + done);
@@ -326,13 +328,55 @@ int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 		if (denied)
 			continue;
 		if (r != -EBUSY && r != -EAGAIN && r != -ENOMEM)
-			ob_engine_internal_error(engine, "UFFDIO_MOVE from the bench", r, ob_place_ram(place, page + count));
-		r = return_by_copy(engine, place, page + count);
-		if (r < 0)
+			ob_engine_internal_error(engine, "UFFDIO_MOVE from the bench", r, ob_place_ram(place, page));
+		if (is_benched(place, page))
+			r = return_by_copy(engine, place, page);
+		if (r < 0 && is_benched(place, page))
 			break;
-		returned(engine, place, page + count);
-		count++;
+		count += returned(engine, place, page, 1);
+		page++;
+		n--;
 	}
 	ob_count(engine, returned_pages, count);
 	return count ? (int)count : r;
+}
+
+int ob_lift_return(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
+{
+	return move_back(engine, place, page, n, 0);
+}
+
+/* Whether there is nothing of a page in guest RAM, and nothing on the bench: that was emptied before the page became what it is. */
+static int is_nowhere(uint64_t word)
+{
+	return ob_page_state(word) == OB_PAGE_ZERO || ob_page_state(word) == OB_PAGE_SHARED;
+}
+
+unsigned ob_lift_return_run(struct ob_engine *engine, struct ob_place *place, uint64_t page)
+{
+	uint64_t end = page, holes = 0;
+
+	/* By state alone: a large page that is in use can go back whole, but cannot be split. */
+	for (uint64_t at = page; at < ob_place_end(place); at++) {
+		if (is_benched(place, at)) {
+			holes += at - end;
+			end = at + 1;
+		} else if (end == page || !is_nowhere(*ob_place_word(place, at))) {
+			break;
+		}
+	}
+	if (end > page)
+		(void)!move_back(engine, place, page, (unsigned)(end - page), holes > 0);
+	return (unsigned)(end - page);
+}
+
+void ob_lift_return_all(struct ob_engine *engine, struct ob_place *place)
+{
+	uint64_t page = place->chunk_first;
+
+	while (page < ob_place_end(place)) {
+		unsigned n = ob_lift_return_run(engine, place, page);
+
+		page += n ? n : 1;
+	}
 }

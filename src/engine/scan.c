@@ -7,7 +7,7 @@
  * Theory of operation. A hand goes round all chunks. A chunk is lifted whole, and watched: what is still on the bench after
  * a few seconds is cold. Then it is judged: pages of zeros are dropped at once, the others hashed and offered. After a
  * further grace, long enough for overbookd to fetch and to have pages adopted, the chunk is settled: without a limit the pages that
- * nobody wanted are moved back, a run with one call, so that large pages stay large; with a limit they are left on the bench,
+ * nobody wanted are moved back, with one call if they can, so that large pages stay large; with a limit they are left on the bench,
  * where the reclaimer finds them (a lifted chunk is in its queue from the beginning: scanning never keeps memory from him).
  *
  * What is large pages is lifted and moved back as such, and large.c says when its pages may be taken one by one: until then what is found
@@ -208,25 +208,18 @@ static int is_full(const struct ob_chunk *chunk)
 static void put_back(struct ob_engine *engine, struct ob_place *place, const struct ob_scanned *entry)
 {
 	struct ob_chunk *chunk = place->chunk;
-	uint64_t first = place->chunk_first, benched[OB_CHUNK_PAGES / 64] = { 0 };
 
 	if (!engine->can_arm || !entry->all_judged || is_full(chunk)) {
 		ob_lift_return_all(engine, place);
 		return;
 	}
-	for (unsigned i = 0; i < chunk->pages; i++)
-		if (ob_page_state(*ob_place_word(place, first + i)) == OB_PAGE_BENCHED)
-			benched[i / 64] |= 1ull << (i % 64);
-	ob_lift_return_all(engine, place);
-	for (unsigned i = 0; i < chunk->pages;) {
-		unsigned n = 0;
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
+		unsigned n = ob_lift_return_run(engine, place, page);
 
-		while (i + n < chunk->pages && benched[(i + n) / 64] >> ((i + n) % 64) & 1)
-			n++;
-		/* What cannot be armed is looked at again: that is all. */
-		if (n && ob_pagemap_arm(engine->pagemap, ob_place_ram(place, first + i), n * OB_PAGE_SIZE) == 0)
+		/* Holes in it are not. What cannot be armed is looked at again: that is all. */
+		if (n && ob_pagemap_arm(engine->pagemap, ob_place_ram(place, page), n * OB_PAGE_SIZE) == 0)
 			chunk->armed = 1;
-		i += n ? n : 1;
+		page += n ? n : 1;
 	}
 }
 

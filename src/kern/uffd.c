@@ -20,6 +20,7 @@ struct move_arg {
 };
 #define MOVE_IOCTL         _IOWR(UFFDIO, 0x05, struct move_arg)
 #define MOVE_MODE_DONTWAKE (1ull << 0)
+#define MOVE_MODE_HOLES    (1ull << 1) /* UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES */
 #define USERFAULTFD_NEW    _IO(0xAA, 0x00) /* on /dev/userfaultfd */
 
 #define MAX_EVENTS  32u
@@ -204,6 +205,13 @@ static int fill_all(struct fill fill, enum ob_fault_point point, int64_t (*step)
 int ob_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t length, int nowake, uint64_t *ret_done)
 {
 	struct fill fill = { fd, dst, src, length, nowake ? MOVE_MODE_DONTWAKE : 0 };
+
+	return fill_all(fill, OB_FP_uffd_move, move_step, ret_done);
+}
+
+int ob_uffd_move_with_holes(int fd, uint64_t dst, uint64_t src, uint64_t length, uint64_t *ret_done)
+{
+	struct fill fill = { fd, dst, src, length, MOVE_MODE_HOLES };
 
 	return fill_all(fill, OB_FP_uffd_move, move_step, ret_done);
 }

@@ -57,6 +57,8 @@ int ob_uffd_unregister(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
  * -EAGAIN the kernel could not lock it in many tries.
  */
 int ob_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t length, int nowake, uint64_t *ret_done) OB_MUST_CHECK;
+/* Waking, and passing over holes in the source, which count as done. */
+int ob_uffd_move_with_holes(int fd, uint64_t dst, uint64_t src, uint64_t length, uint64_t *ret_done) OB_MUST_CHECK;
 int ob_uffd_copy(int fd, uint64_t dst, const void *src, uint64_t length, uint64_t *ret_done) OB_MUST_CHECK;
 int ob_uffd_zeropage(int fd, uint64_t dst, uint64_t length, uint64_t *ret_done) OB_MUST_CHECK;
 

@@ -9,6 +9,7 @@
 #include "account.h"
 #include "engine/internal.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "player.h"
 
 #define COLD_MS 60u
@@ -107,6 +108,45 @@ static void what_nobody_wants_goes_back(void **state)
 	keeper_halt(&keeper);
 	share_check_all();
 	share_assert_holds();
+}
+
+/* Of four pages one is shared, one zeros, and the other two go back around them. */
+static void write_in_turns(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			if (page % 4 == 1)
+				ram_write(ram[i], page, PATTERN_ZERO, 0);
+			else
+				ram_write_twin(ram[i], page, page % 4 == 2 ? page : (i + 1) * RAM_PAGES + page);
+}
+
+static int most_have_gone(void *context)
+{
+	const uint64_t most = RAMS * RAM_MIB * OB_MIB / 4 * 9 / 10;
+
+	return bed_stats(bed).shared_bytes >= most && bed_stats(bed).zero_bytes >= most;
+}
+
+/* Also when the kernel does not move some of them, or does and denies it. */
+static void what_lies_around_others_goes_back(void **state)
+{
+	static const char *const faults[] = { NULL, "uffd_move:/3:EBUSY", "uffd_move:/2:denied" };
+
+	bed_assert_ok(bed, keeper_run(&keeper));
+	for (unsigned i = 0; i < OB_ARRAY_LEN(faults); i++) {
+		write_in_turns();
+		assert_int_equal(ob_fault_configure(faults[i], NULL), 0);
+		bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
+		bed_assert_ok(bed, account_wait(most_have_gone, NULL, HANG_MS));
+		ob_engine_share_off(bed->engine);
+		bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
+		assert_true(most_have_gone(NULL));
+		assert_true(!faults[i] || ob_fault_fired(OB_FP_uffd_move) > 0);
+		assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+		share_check_all();
+	}
+	share_finish();
 }
 
 static uint64_t cpu_of_scanner(void)
@@ -618,6 +658,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(scanning_shares_equal_pages_without_a_limit, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_resting_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_lies_around_others_goes_back, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
