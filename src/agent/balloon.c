@@ -27,6 +27,11 @@
  * while the balloon goes to a target that was just set: the next step waits for it to be there. When overbookd goes the balloon
  * keeps its target. What overbookd knows of a machine's balloon it is told again by us (BALLOON_SET), mode and target.
  *
+ * A guest that is reset starts with all its memory, and at once: QEMU would go on telling its new driver what the balloon is to hold, and it may be there before the
+ * next look. So QEMU's event RESET makes the target 0, also when no overbookd is there, and until overbookd has ordered that itself a guest is said to have no driver,
+ * as it has none at that moment: the balloon is led to its goal from the beginning. A new driver that has nothing to do says nothing, and QEMU goes on showing
+ * what the former one has said: that counts as nothing until it changes, or is what QEMU was told since.
+ *
  * An order may change while QEMU's answer to the former one is awaited, and an answer may be lost with the connection. So what
  * counts as taken is what was asked, and after a lost answer QEMU is asked again, whatever is ordered.
  *
@@ -70,6 +75,8 @@ static struct {
 	uint64_t next_ns;       /* when the next look is due */
 	int is_ordered;         /* by the overbookd that is connected */
 	struct ob_wire_balloon order;
+	int has_reset;          /* the guest, and what was ordered before does not count */
+	uint64_t stale_bytes;   /* what QEMU says is in it since then; 0: nothing */
 	uint64_t asked_bytes;   /* what QEMU was told last to have in it */
 	uint64_t set_bytes;     /* what it took last from us, 0: nothing; UNKNOWN: its answer was lost */
 	uint64_t set_ns;        /* when */
@@ -217,7 +224,7 @@ static int take_memory(const struct ob_json *answer)
 
 static int ask_target(char *buf, size_t size)
 {
-	uint64_t machine = balloon.seen.machine_bytes, target = balloon.order.target_bytes, left;
+	uint64_t machine = balloon.seen.machine_bytes, target = balloon.has_reset ? 0 : balloon.order.target_bytes, left;
 
 	if (!(balloon.order.flags & OB_WIRE_BALLOON_DRIVE) || target == balloon.set_bytes || machine <= LEAST_BYTES)
 		return 0;
@@ -248,12 +255,17 @@ static int ask_actual(char *buf, size_t size)
 
 static int take_actual(const struct ob_json *answer)
 {
-	uint64_t left = answer ? number_of(*answer, "actual", UNKNOWN) : UNKNOWN;
+	uint64_t left = answer ? number_of(*answer, "actual", UNKNOWN) : UNKNOWN, held;
 
 	if (!answer)
 		return lose_path();
 	balloon.flags |= OB_BALLOON_DEVICE;
-	balloon.seen.balloon_bytes = balloon.seen.machine_bytes - OB_MIN(left, balloon.seen.machine_bytes);
+	held = balloon.seen.machine_bytes - OB_MIN(left, balloon.seen.machine_bytes);
+	if (balloon.has_reset)
+		balloon.stale_bytes = held;
+	if (held != balloon.stale_bytes || held == balloon.set_bytes)
+		balloon.stale_bytes = 0;
+	balloon.seen.balloon_bytes = balloon.stale_bytes ? 0 : held;
 	return 0;
 }
 
@@ -380,6 +392,8 @@ static void end_look(void)
 	if (is_going(now_ns))
 		balloon.next_ns = OB_MIN(balloon.next_ns, now_ns + SOON_NS);
 	balloon.step = NULL;
+	if (balloon.has_reset)
+		balloon.flags = (balloon.flags | OB_BALLOON_STATUS) & ~OB_BALLOON_DRIVER;
 	balloon.seen.balloon_flags = balloon.flags | OB_BALLOON_LOOKED;
 }
 
@@ -421,6 +435,14 @@ static void take_answer(const struct ob_json *answer)
 	}
 }
 
+static void take_event(struct ob_json name)
+{
+	if (!ob_json_begins(name, "RESET") || !(balloon.order.flags & OB_WIRE_BALLOON_DRIVE) || !balloon.order.target_bytes)
+		return;
+	balloon.has_reset = 1;
+	balloon.next_ns = 0;
+}
+
 static void take_line(const char *line, size_t length)
 {
 	static const char negotiate[] = "{\"execute\":\"qmp_capabilities\"}\n";
@@ -437,6 +459,8 @@ static void take_line(const char *line, size_t length)
 		take_answer(&value);
 	} else if (ob_json_member(whole, "error", &value) == 0) {
 		take_answer(NULL);
+	} else if (ob_json_member(whole, "event", &value) == 0) {
+		take_event(value);
 	}
 }
 
@@ -505,7 +529,7 @@ uint64_t ob_balloon_due_ns(void)
 {
 	if (is_waiting())
 		return balloon.since_ns + SILENCE_NS;
-	return balloon.is_ordered ? balloon.next_ns : UINT64_MAX;
+	return balloon.is_ordered || (balloon.has_reset && balloon.set_bytes) ? balloon.next_ns : UINT64_MAX;
 }
 
 void ob_balloon_turn(void)
@@ -530,6 +554,8 @@ void ob_balloon_obey(const struct ob_wire_balloon *order)
 
 	balloon.order = *order;
 	balloon.is_ordered = 1;
+	if (!order->target_bytes)
+		balloon.has_reset = 0;
 	if (is_news)
 		balloon.next_ns = 0;
 }

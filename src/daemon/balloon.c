@@ -297,6 +297,7 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 	}
 	switch (balloon->policy.state) {
 	case OB_BALLOON_NO_DRIVER:
+	case OB_BALLOON_STARTING:
 	case OB_BALLOON_EASING:
 	case OB_BALLOON_STUCK:
 		return false;
@@ -316,7 +317,8 @@ static void judge_grace(struct ob_machine *machine, uint64_t grant_bytes, uint64
 	bool is_early = now_ns - machine->balloon.grace_ns < OB_LADDER_GRACE_NS && is_anybody_waiting(machine->daemon);
 	enum ob_balloon_state state = machine->balloon.policy.state;
 
-	if (cost > grant_bytes && (is_early || state == OB_BALLOON_NO_DRIVER || state == OB_BALLOON_EASING || state == OB_BALLOON_STUCK))
+	if (cost > grant_bytes && (is_early || state == OB_BALLOON_NO_DRIVER || state == OB_BALLOON_STARTING || state == OB_BALLOON_EASING ||
+				   state == OB_BALLOON_STUCK))
 		ob_means_pause(&machine->means.means, now_ns);
 	else
 		ob_means_cut_ended(&machine->means.means, ob_less(before, grant_bytes), ob_less(before, cost), now_ns);

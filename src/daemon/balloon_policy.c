@@ -14,6 +14,7 @@
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define FORGET_WAITS  8
 #define FREE_STEPS    4 /* of free memory, in one */
+#define START_NS      (10 * OB_NS_PER_SEC)
 #define BLIND_NS      (5 * OB_NS_PER_SEC)
 #define GAP_NS        (2 * OB_NS_PER_SEC) /* after it has given memory back: until that shows */
 #define ARRIVED       OB_MIB              /* so much less than the target is as good as the target */
@@ -40,6 +41,7 @@ const char *ob_balloon_state_name(enum ob_balloon_state state)
 		[OB_BALLOON_EMPTY] = "empty", [OB_BALLOON_INFLATING] = "inflating", [OB_BALLOON_HOLDING] = "holding",
 		[OB_BALLOON_DEFLATING] = "deflating", [OB_BALLOON_EASING] = "easing", [OB_BALLOON_STUCK] = "stuck",
 		[OB_BALLOON_BLIND] = "blind", [OB_BALLOON_NO_DRIVER] = "no driver",
+		[OB_BALLOON_STARTING] = "starting",
 	};
 
 	return names[state];
@@ -237,7 +239,8 @@ static void forget_trouble(struct ob_balloon_policy *policy, const struct ob_bal
 /* Nothing is to be changed: what it is called. */
 static void rest(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
-	if (view->now_ns < policy->until_ns && (policy->state == OB_BALLOON_EASING || policy->state == OB_BALLOON_STUCK))
+	if (view->now_ns < policy->until_ns &&
+	    (policy->state == OB_BALLOON_EASING || policy->state == OB_BALLOON_STUCK || policy->state == OB_BALLOON_STARTING))
 		return;
 	if (!policy->target_bytes)
 		policy->state = OB_BALLOON_EMPTY;
@@ -255,9 +258,12 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 	bool suffers;
 
 	if (!view->has_driver) {
-		*policy = (struct ob_balloon_policy){ .state = OB_BALLOON_NO_DRIVER, .eased = policy->eased, .stuck = policy->stuck };
+		*policy = (struct ob_balloon_policy){ .state = OB_BALLOON_NO_DRIVER, .until_ns = view->now_ns + START_NS, .eased = policy->eased,
+						      .stuck = policy->stuck };
 		return 0;
 	}
+	if (policy->state == OB_BALLOON_NO_DRIVER)
+		policy->state = OB_BALLOON_STARTING;
 	if (!view->machine_bytes)
 		return policy->target_bytes;
 	suffers = does_suffer(policy, view);

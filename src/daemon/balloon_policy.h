@@ -29,6 +29,7 @@
  * States, and what leads from one to the other (any to any unless said; the first that holds):
  *
  *     no driver   the guest has none: the target is 0, so that a guest that starts anew starts with all its memory
+ *     starting    it has one, but had none START (10 s) ago: nothing is asked of it while its programs take what they need
  *     easing      the guest suffers, or has deflated by itself: smaller at once. For WAIT
  *     stuck       what is asked for does not arrive, or has not arrived in truth. For WAIT
  *     deflating   the goal is lower: four steps a second, no questions asked
@@ -38,7 +39,7 @@
  *     empty       the goal is 0, and reached
  *
  * Invariants: the target is a multiple of MIB, at most machine less floor, rises by at most a step above what is held,
- * and never while WAIT lasts. So what swings swings ever more slowly.
+ * and never while WAIT or START lasts. So what swings swings ever more slowly.
  */
 #ifndef OB_DAEMON_BALLOON_POLICY_H
 #define OB_DAEMON_BALLOON_POLICY_H
@@ -55,6 +56,7 @@ enum ob_balloon_state {
 	OB_BALLOON_STUCK,
 	OB_BALLOON_BLIND,
 	OB_BALLOON_NO_DRIVER,
+	OB_BALLOON_STARTING,
 	OB_BALLOON_STATES
 };
 

@@ -341,6 +341,10 @@ static void without_driver(void **state)
 	assert_int_equal(g.policy.target_bytes, 0);
 	g.held = g.swap_out = g.faults = 0;
 	g.has_driver = true;
+	/* Nothing is asked while it starts. */
+	run(&g, 9);
+	assert_int_equal(g.policy.state, OB_BALLOON_STARTING);
+	assert_int_equal(g.policy.target_bytes, 0);
 	run(&g, 60);
 	assert_int_equal(g.held, 500 * OB_MIB);
 	assert_int_equal(g.policy.eased, 0);
