@@ -211,10 +211,12 @@ static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 		return;
 	}
 	policy->state = OB_BALLOON_HOLDING;
+	/* What has come with a machine that was migrated is no growth, and can be told to go again. */
+	policy->target_bytes = OB_MIN(goal, OB_MAX(policy->target_bytes, whole_mib(view->held_bytes)));
 	if (!room)
 		return;
 	policy->state = OB_BALLOON_INFLATING;
-	policy->target_bytes = OB_MIN(goal, OB_MAX(policy->target_bytes, whole_mib(view->held_bytes)) + room);
+	policy->target_bytes = OB_MIN(goal, policy->target_bytes + room);
 	policy->step_updates = policy->updates;
 	policy->moved_ns = view->now_ns;
 	policy->moved_bytes = view->held_bytes;

@@ -11,7 +11,8 @@
  * does not know of this one, and when a guest falls silent, for one that stood still. A TARGET is sent when it changes, and again every AGAIN_NS
  * until an APP answers it, so what is lost on the way costs a moment; an application of which nothing is heard for SILENCE_NS has gone. A guest
  * that says of an application that it has been told a target is believed as far as that is a target to start from: so a new overbookd, or one
- * whose agent was away, takes up what it finds.
+ * whose agent was away, takes up what it finds; and a machine that was migrated is taken up where it comes to. What its balloon holds has come with it, and
+ * is seen at the next look at it only: nobody is told anything else before.
  *
  * Everything here is a guest's word. Numbers are within OB_GUEST_BYTES_MAX (guest.c of proto/), there are OB_GUEST_APPS_MAX applications and
  * no queues; the agent lets through so many bytes a second; what a guest can gain by lying is that its own applications are asked for less,
@@ -32,6 +33,7 @@
 #define AGAIN_NS    (2 * OB_NS_PER_SEC)
 #define BUSY_MS     1000
 #define IDLE_MS     5000
+#define LOOKED_MS   2000 /* from a look at a balloon until what it has seen is known here */
 
 static void forget_apps(struct ob_guest *guest)
 {
@@ -108,6 +110,8 @@ static int add_app(struct ob_machine *machine, const struct ob_guest_app *said)
 	};
 	/* What it has not given of it by now it falls short of. */
 	guest->seen[at].told_bytes = said->target_bytes;
+	if (said->target_bytes)
+		guest->found_ns = ob_now_ns();
 	guest->apps.n++;
 	return (int)at;
 }
@@ -184,6 +188,14 @@ bool ob_guest_may_give(const struct ob_machine *machine)
 	return ob_apps_may_give(&machine->guest.apps);
 }
 
+/* Whether what the balloon held may be of before these applications were found. */
+static bool is_stale(const struct ob_machine *machine, uint64_t now_ns)
+{
+	uint64_t looked_ns = (machine->balloon.told.look_ms + LOOKED_MS) * OB_NS_PER_MS;
+
+	return machine->guest.found_ns && now_ns < machine->guest.found_ns + looked_ns;
+}
+
 void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 {
 	uint64_t margin = ob_balloon_margin_bytes(view->machine_bytes);
@@ -194,7 +206,8 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 		.room_bytes = machine->balloon.room_bytes,
 	};
 
-	ob_apps_step(&guest->apps, &apps);
+	if (!is_stale(machine, view->now_ns))
+		ob_apps_step(&guest->apps, &apps);
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
 					view->held_bytes + ob_less(view->free_bytes, margin));
 }

@@ -491,6 +491,24 @@ class Machine:
     def wait_said(self, text, timeout=PATIENCE):
         return wait_until(lambda: text in self.said() and self.said(), f"{self.name} writes \"{text}\"", timeout)
 
+    def migrate(self, uri, timeout=PATIENCE):
+        """Migrates to uri and waits until that is done; this one stays behind, stopped."""
+        self.qmp.command("migrate-set-parameters", max_bandwidth=1 << 30, downtime_limit=2000)
+        self.qmp.command("migrate", uri=uri)
+
+        def status():
+            now = self.qmp.command("query-migrate")
+            assert now.get("status") not in ("failed", "cancelled"), f"{self.name}: the migration failed: {now}"
+            return now.get("status") == "completed"
+        wait_until(status, f"{self.name} has migrated", timeout)
+
+    def quit(self):
+        self.qmp.command("quit")
+        assert self.wait_end() == 0, self.said()
+
+    def wait_running(self):
+        wait_until(lambda: self.qmp.command("query-status")["status"] == "running", f"{self.name} runs")
+
     # --- the witness ---
 
     def wait_word(self, name, since=0, timeout=PATIENCE, **more):

@@ -17,10 +17,12 @@ MIB = harness.MIB
 BALLOON = ["-device", "virtio-balloon-pci,id=balloon,free-page-reporting=off,deflate-on-oom=on"]
 
 
+SETUP = dict(memory=320, witness=dict(anon=20, rate=0), arguments=BALLOON)
+
+
 def start(host, *daemon, cache="150,30", **options):
     host.start_daemon(*daemon)
-    machine = host.machine("guest", **{**dict(memory=320, witness=dict(anon=20, rate=0), arguments=BALLOON,
-                                              append=f"guest_agent cache_app={cache}"), **options})
+    machine = host.machine("guest", **{**SETUP, "append": f"guest_agent cache_app={cache}", **options})
     machine.wait_ready()
     return machine
 
@@ -134,6 +136,77 @@ def a_cut_is_met_by_an_application(host):
     clean(machine)
 
 
+def moved(source, name, mode):
+    """The machine that goes on where the source has stopped, by way of a file. mode: of its balloon, from before it runs."""
+    host, path = source.host, source.host.path(name + ".state")
+    source.migrate(f"exec:cat >{path}")
+    source.quit()
+    machine = host.machine(name, **{**SETUP, "arguments": [*BALLOON, "-incoming", "defer"]})
+    harness.wait_until(lambda: host.run("balloon", name, mode, check=False).returncode == 0, f"{name} is here")
+    machine.qmp.command("migrate-incoming", uri=f"exec:cat {path}")
+    machine.wait_running()
+    return machine
+
+
+def held_by_qemu(machine):
+    """What its balloon holds, which overbookd hears of a moment later."""
+    return SETUP["memory"] * MIB - machine.qmp.command("query-balloon")["actual"]
+
+
+def questions(machine):
+    """How much the application was asked to give, each time, while its guest was here."""
+    return [int(line.split()[3]) * MIB for line in console(machine).splitlines() if line.startswith("asked to give")]
+
+
+def a_machine_migrates(host):
+    """A machine is migrated while an application is asked, when it has given, and while it takes back"""
+    source = start(host, cache="150,30,5")
+    wait_cache(source, "is here", lambda app: app["used_bytes"] == 150 * MIB)
+    host.run("balloon", "guest", "170M")
+    wait_cache(source, "is asked", lambda app: app["target_bytes"] > 30 * MIB and 5 * MIB < app["given_bytes"] < 20 * MIB)
+    clean(source)
+
+    # What it was asked for and has not given yet is asked for later. It is never more in all, and what is given stays given.
+    machine = moved(source, "second", "170M")
+    lowest = cache(machine)["used_bytes"] if cache(machine) else 150 * MIB
+
+    def look(app):
+        nonlocal lowest
+        assert app["used_bytes"] < lowest + 10 * MIB, (app, lowest)
+        lowest = min(lowest, app["used_bytes"])
+        return app["given_bytes"] > 60 * MIB and app["state"] == "given"
+    given = wait_cache(machine, "has given", look)
+    asked, before = questions(machine), questions(source)
+    tap.comment(f"asked for {[asked // MIB for asked in before]} MiB, then {[asked // MIB for asked in asked]}")
+    assert max(asked) < before[-1] + SETUP["memory"] * MIB // 16, (before, asked)
+    clean(machine)
+
+    # What has been given is not asked for again, and not taken back.
+    machine = moved(machine, "third", "170M")
+    found = wait_cache(machine, "is here again", lambda app: machine.stats()["balloon"]["held_bytes"] >= 145 * MIB and
+                       machine.stats()["balloon"]["target_bytes"] >= 145 * MIB)
+    assert all(given["target_bytes"] < asked < before[-1] + SETUP["memory"] * MIB // 16 for asked in questions(machine)), questions(machine)
+    assert found["used_bytes"] <= given["used_bytes"] and found["target_bytes"] >= given["target_bytes"], (given, found)
+    clean(machine)
+
+    # On the way back it is told of what the balloon has let go of: of a part, then, in the next machine, of more, and of the rest.
+    told, held = found["target_bytes"], held_by_qemu(machine)
+
+    def is_there(app):
+        """Whether it has something back and not all; it is told of nothing that QEMU's balloon holds still."""
+        now = held_by_qemu(machine)
+        assert told - app["target_bytes"] <= held - now + 2 * MIB, (told, held, app, now)
+        return 0 < app["target_bytes"] < told
+    host.run("balloon", "third", "230M")
+    wait_cache(machine, "takes back", is_there)
+    machine = moved(machine, "fourth", "300M")
+    wait_cache(machine, "takes more back", lambda app: is_there(app) and app["target_bytes"] < 30 * MIB)
+    host.run("balloon", "fourth", "off")
+    wait_cache(machine, "has it back", lambda app: not is_there(app) and app["state"] == "resting" and app["used_bytes"] == 150 * MIB)
+    harness.wait_until(lambda: held_by_qemu(machine) == 0, "the balloon is empty")
+    clean(machine)
+
+
 def pieces_are_moved_together(host):
     """50 MiB that are freed page by page come back to the host where overbook-guest has the kernel move them together, and nowhere else"""
     host.start_daemon()
@@ -243,4 +316,4 @@ def servers_give_and_get_it_back(host):
 
 
 sys.exit(tap.main([an_application_gives_and_the_host_has_it, one_that_gives_half, overbookd_dies_at_each_step, a_cut_is_met_by_an_application,
-                   pieces_are_moved_together, servers_give_and_get_it_back]))
+                   a_machine_migrates, pieces_are_moved_together, servers_give_and_get_it_back]))

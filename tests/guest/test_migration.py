@@ -10,21 +10,9 @@ MANAGED = dict(memory=208, limit=96)
 LOAD = dict(anon=80, rate=3000)
 
 
-def migrate(source, uri, timeout=harness.PATIENCE):
-    """Migrates to uri and waits until that is done; the source stays behind, stopped."""
-    source.qmp.command("migrate-set-parameters", max_bandwidth=1 << 30, downtime_limit=2000)
-    source.qmp.command("migrate", uri=uri)
-
-    def status():
-        now = source.qmp.command("query-migrate")
-        assert now.get("status") not in ("failed", "cancelled"), f"{source.name}: the migration failed: {now}"
-        return now.get("status") == "completed"
-    harness.wait_until(status, f"{source.name} has migrated", timeout)
-
-
 def expect_runs(machine, source):
     """The witness goes on in its new machine, which knows what it wrote in the old one."""
-    harness.wait_until(lambda: machine.qmp.command("query-status")["status"] == "running", f"{machine.name} runs")
+    machine.wait_running()
     machine.wait_progress(1000)
     assert machine.check() == source.pages
 
@@ -37,20 +25,15 @@ def started(host, name="source", **options):
     return machine
 
 
-def end(machine):
-    machine.qmp.command("quit")
-    assert machine.wait_end() == 0, machine.said()
-
-
 def through_a_file(host):
     """From a file that a machine with evicted pages was migrated to, plain QEMU and a second machine both go on"""
     host.start_daemon()
     path = host.path("state")
     source = started(host)
     source.expect_evicted()
-    migrate(source, f"exec:cat >{path}")
+    source.migrate(f"exec:cat >{path}")
     source.expect_limit_held()
-    end(source)
+    source.quit()
     incoming = ["-incoming", f"exec:cat {path}"]
     plain = host.machine("plain", overbook=False, **MANAGED, witness=LOAD, arguments=incoming)
     expect_runs(plain, source)
@@ -66,7 +49,7 @@ def from_plain_qemu(host):
     host.start_daemon()
     path = host.path("state")
     source = started(host, overbook=False)
-    migrate(source, f"exec:cat >{path}")
+    source.migrate(f"exec:cat >{path}")
     source.kill()
     machine = host.machine("managed", **MANAGED, witness=LOAD, arguments=["-incoming", f"exec:cat {path}"])
     expect_runs(machine, source)
@@ -81,7 +64,7 @@ def live(host):
     source = started(host, machine="q35", processors=2)
     target = host.machine("target", **MANAGED, witness=LOAD, machine="q35", processors=2, arguments=["-incoming", address])
     assert target.qmp.command("query-status")["status"] == "inmigrate"
-    migrate(source, address)
+    source.migrate(address)
     expect_runs(target, source)
     source.expect_limit_held()
     target.expect_limit_held()
@@ -96,7 +79,7 @@ def fails_and_goes_on(host):
     harness.wait_until(lambda: source.qmp.command("query-migrate").get("status") == "failed", "the migration has failed")
     assert source.qmp.command("query-status")["status"] == "running"
     source.wait_progress(1000)
-    migrate(source, "exec:cat >/dev/null")
+    source.migrate("exec:cat >/dev/null")
     source.qmp.command("cont")
     source.check()
     source.expect_limit_held()
@@ -115,9 +98,9 @@ def mapped(host):
         machine.qmp.command("migrate-set-parameters", multifd_channels=3, direct_io=True)
     source = started(host)
     set_up(source)
-    migrate(source, uri)
+    source.migrate(uri)
     source.expect_evicted()
-    end(source)
+    source.quit()
     target = host.machine("target", **MANAGED, witness=LOAD, arguments=["-incoming", "defer"])
     set_up(target)
     target.qmp.command("migrate-incoming", uri=uri)

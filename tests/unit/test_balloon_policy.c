@@ -416,6 +416,26 @@ static void takes_up(void **state)
 	assert_int_equal(g.held, 300 * OB_MIB);
 }
 
+/* Also when it is all that is wanted, and all that the guest can spare: it can be told to go again. */
+static void takes_up_all(void **state)
+{
+	struct guest g = make_guest(OB_GIB, 780 * OB_MIB);
+
+	g.held = g.goal = 200 * OB_MIB;
+	g.updates++;
+	for (unsigned i = 0; i < 3; i++) {
+		struct ob_balloon_view view = look(&g);
+
+		assert_int_equal(ob_balloon_policy_step(&g.policy, &view), 200 * OB_MIB);
+		assert_int_equal(g.policy.state, OB_BALLOON_HOLDING);
+		g.now_ns += OB_NS_PER_SEC;
+		g.updates++;
+	}
+	g.goal = 0;
+	run(&g, 10);
+	assert_int_equal(g.held, 0);
+}
+
 static void machine_is_not_known(void **state)
 {
 	struct guest g = make_guest(OB_GIB, 100 * OB_MIB);
@@ -511,7 +531,7 @@ int main(void)
 		cmocka_unit_test(willing_guest), cmocka_unit_test(nothing_to_spare), cmocka_unit_test(never_below_the_floor),
 		cmocka_unit_test(caches_alone), cmocka_unit_test(swapping_guest), cmocka_unit_test(refusing_guest),
 		cmocka_unit_test(lying_guest), cmocka_unit_test(mad_guest), cmocka_unit_test(deflates_by_itself),
-		cmocka_unit_test(without_driver), cmocka_unit_test(silent_guest), cmocka_unit_test(takes_up),
+		cmocka_unit_test(without_driver), cmocka_unit_test(silent_guest), cmocka_unit_test(takes_up), cmocka_unit_test(takes_up_all),
 		cmocka_unit_test(machine_is_not_known), cmocka_unit_test(goal_follows_the_cost),
 	};
 

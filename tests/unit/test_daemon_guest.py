@@ -50,6 +50,7 @@ class Machine(Agent):
         self.churn, self.faults = 0, 0.0  # pages that come back a second, and in all
         self.late, self.past = 0.0, []  # its balloon tells what was available so many seconds ago
         self.reports, self.touched = True, 0  # what becomes free the host has at once
+        self.has_come = self.unseen = False  # what is in the balloon has come with the machine, and its agent has not looked since
         super().__init__(daemon, name, ram=ram, **options)
 
     def hello(self, **other):
@@ -123,7 +124,7 @@ class Machine(Agent):
         self.cost = min(touched, self.limit or ceiling(self.ram))
         fields = dict(ram_bytes=self.ram, limit_bytes=self.limit, cost_bytes=self.cost, swapped_bytes=touched - self.cost, ballooned_bytes=held,
                       faults_swapped=int(self.faults),
-                      absent_bytes=self.ram - held - touched, balloon_flags=WELL, balloon_bytes=held, balloon_target_bytes=self.target,
+                      absent_bytes=self.ram - held - touched, balloon_flags=WELL, balloon_bytes=0 if self.unseen else held, balloon_target_bytes=0 if self.has_come else self.target,
                       machine_bytes=self.ram, guest_updates=self.updates, guest_known=127, guest_total_bytes=self.ram - held,
                       guest_free_bytes=max(0, told - caches), guest_available_bytes=told, guest_caches_bytes=caches)
         values = [fields.get(name, 0) % 2 ** 64 for name in FIELDS]
@@ -306,6 +307,26 @@ def a_new_overbookd_takes_up_what_it_finds():
         daemon.abandon()
         raise
     daemon.stop()
+
+
+@with_daemon()
+def what_a_migrated_balloon_holds_is_seen_before_anybody_is_told_anything(daemon):
+    cache = App("cache", 500 * MIB, 100 * MIB)
+    cache.target = cache.given = 300 * MIB
+    machine = Machine(daemon, use=100 * MIB, apps=[cache], mode=OFF)
+    machine.held, machine.target, machine.has_come, machine.unseen = 400 * MIB, 400 * MIB, True, True
+    daemon.until(lambda: state(daemon, "cache") == "given")
+    # A balloon that nobody drives is looked at every ten seconds.
+    daemon.serve_for(9)
+    assert not cache.told, cache.told
+    machine.unseen = False
+    daemon.serve_for(6)
+    assert not cache.told and state(daemon, "cache") == "given" and cache.given == 300 * MIB, cache.told
+    machine.target = 250 * MIB
+    daemon.until(lambda: cache.told and cache.told[-1] <= 250 * MIB, 30)
+    assert min(cache.told) >= 248 * MIB, cache.told
+    machine.target = 0
+    daemon.until(lambda: state(daemon, "cache") == "resting" and cache.given == 0, 30)
 
 
 @with_daemon()
