@@ -69,6 +69,7 @@
 #define STEP_PAGES       16u   /* judged with the chunk's lock held */
 #define TICKS            8u    /* a second */
 #define TICK_NS          (OB_NS_PER_SEC / TICKS)
+#define REST_NS          (TICK_NS / 4) /* at a time, at least */
 #define FAULTS_A_SECOND  1000u
 #define RATE_MIN         2u    /* chunks a second */
 #define RATE_START       32u
@@ -671,6 +672,14 @@ static uint64_t rest_ns(unsigned permille, uint64_t cpu_ns)
 	return permille >= 1000 ? 0 : cpu_ns * (1000 - permille) / OB_MAX(permille, 1u);
 }
 
+/* How long to rest when nothing is to be done: until the next tick, but what is watched is not to wait much longer than it has to. */
+static uint64_t idle_ns(const struct ob_engine *engine)
+{
+	uint64_t since = ob_now_ns() - engine->scan.tick_ns, rest = since < TICK_NS ? TICK_NS - since : 0;
+
+	return OB_MAX(OB_MIN(rest, grace_ns(engine)), REST_NS);
+}
+
 static void *scan_thread(void *context)
 {
 	struct ob_engine *engine = context;
@@ -694,9 +703,9 @@ static void *scan_thread(void *context)
 		}
 		owed_ns += rest_ns(permille, cpu - before);
 		if (!did)
-			owed_ns = OB_MAX(owed_ns, TICK_NS / 2);
-		/* Short rests are saved up: to fall asleep and to wake costs more than they last. */
-		if (owed_ns < OB_NS_PER_MS)
+			owed_ns = OB_MAX(owed_ns, idle_ns(engine));
+		/* Short rests are saved up: to fall asleep and to wake takes as long as some of the work. */
+		if (owed_ns < REST_NS)
 			continue;
 		sleep_ns(engine, scan, owed_ns);
 		owed_ns = 0;
