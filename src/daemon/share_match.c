@@ -45,6 +45,7 @@
 #define EXPIRE_NS   (10 * OB_NS_PER_SEC)
 #define QUOTA_LEAST 1024u
 #define FUTILE_MAX  8u   /* offers without room, a message */
+#define EXPECTED    16u  /* offers that are looked for in the index next */
 #define ALIKE_MAX   256u /* pages of one machine and one hash in the index */
 
 _Static_assert(OB_SHARE_PAGE == OB_PAGE_HASH_BYTES && OB_SHARE_PAGE == OB_STORE_PAGE, "a page is a page");
@@ -582,14 +583,25 @@ static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *ite
 		(void)forget(sharer, &offered);
 }
 
+/* An index is larger than the caches: without this most of the time would go into waiting for one entry after the other. */
+static void expect(const struct ob_index *index, const struct ob_wire_offer *items, unsigned n)
+{
+	for (int step = 0; step < OB_INDEX_EXPECT_STEPS; step++)
+		for (unsigned i = 0; i < n; i++)
+			ob_index_expect(index, items[i].lo, items[i].hi, ob_wire_class_changed(items[i].class), step);
+}
+
 static void on_offer(struct ob_sharer *sharer, const struct ob_wire_msg *msg)
 {
 	sharer->counters.offers += msg->offer.n;
 	if (!is_usable(sharer))
 		return;
 	set_quota(sharer);
-	for (uint32_t i = 0; i < msg->offer.n; i++)
+	for (uint32_t i = 0; i < msg->offer.n; i++) {
+		if (i % EXPECTED == 0)
+			expect(sharer->domain->index, &msg->offer.item[i], OB_MIN(EXPECTED, msg->offer.n - i));
 		take_offer(sharer, &msg->offer.item[i]);
+	}
 }
 
 static int on_staged(struct ob_sharer *sharer, const struct ob_wire_msg *msg, struct ob_error *err)

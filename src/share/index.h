@@ -61,6 +61,7 @@ struct ob_index_strategy {
 	int (*add)(struct ob_index *index, const struct ob_index_entry *entry);
 	int (*find)(struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, struct ob_index_cursor *cursor,
 		    struct ob_index_entry *ret_entry);
+	void (*expect)(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, int step);
 	int (*is_elsewhere)(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class);
 	int (*remove)(struct ob_index *index, const struct ob_index_entry *entry);
 	void (*remove_owner)(struct ob_index *index, uint16_t owner);
@@ -107,6 +108,16 @@ static inline int ob_index_find(struct ob_index *index, uint64_t lo, uint64_t hi
 				struct ob_index_entry *ret_entry)
 {
 	return index->strategy->find(index, lo, hi, class, cursor, ret_entry);
+}
+
+/*
+ * A hash will be searched for in this class soon: what that will read is on its way into the cache afterwards. In two steps, 0 and 1, for many
+ * hashes at a time: the second one reads what the first one has asked for. Changes nothing.
+ */
+#define OB_INDEX_EXPECT_STEPS 2
+static inline void ob_index_expect(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, int step)
+{
+	index->strategy->expect(index, lo, hi, class, step);
 }
 
 /* Whether an entry of this hash is in another class, where it is not found. Counts no comparisons. */

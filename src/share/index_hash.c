@@ -353,6 +353,27 @@ static int hash_find(struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t 
 	}
 }
 
+/* Buckets first, then the first records of their chains: they lie across two lines of the cache. */
+static void hash_expect(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, int step)
+{
+	const struct hash_index *self = self_of(index);
+
+	for (unsigned i = 0; i < PARTS; i++) {
+		const struct part *part = &self->parts[class % self->classes][i];
+		const struct record *record;
+
+		if (!part->size)
+			continue;
+		if (!step) {
+			__builtin_prefetch(bucket_of(self, part, lo, hi), 1);
+			continue;
+		}
+		record = &self->records[*bucket_of(self, part, lo, hi)];
+		__builtin_prefetch(&record->lo, 1);
+		__builtin_prefetch(&record->younger, 1);
+	}
+}
+
 static int has_hash(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
 {
 	uint32_t number = head_of(self, part, lo, hi);
@@ -415,7 +436,7 @@ static uint64_t hash_memory(const struct ob_index *index)
 	return bytes_of(self->classes) + (uint64_t)self->size * sizeof(struct record) + buckets * sizeof(uint32_t);
 }
 
-#define OPERATIONS .destroy = hash_destroy, .add = hash_add, .find = hash_find, .is_elsewhere = hash_is_elsewhere, \
+#define OPERATIONS .destroy = hash_destroy, .add = hash_add, .find = hash_find, .expect = hash_expect, .is_elsewhere = hash_is_elsewhere, \
 	.remove = hash_remove, .remove_owner = hash_remove_owner, .set_quota = hash_set_quota, .count = hash_count, \
 	.memory = hash_memory
 

@@ -60,6 +60,26 @@ static void what_is_added_is_found_and_the_slot_comes_first(void **state)
 	ob_index_free(index);
 }
 
+/* Also of an index that is empty, and of hashes that are not there. */
+static void to_expect_a_hash_changes_nothing(void **state)
+{
+	struct ob_index *index = ob_index_new(&ob_index_cmd_subpage, 2);
+	struct ob_index_entry at, page = { .lo = 5, .hi = ~5ull, .where = 1, .owner = 1, .class = 1 };
+
+	ob_index_set_quota(index, 1, 1);
+	for (unsigned pages = 0; pages < 2; pages++) {
+		assert_int_equal(pages ? ob_index_add(index, &page) : 1, 1);
+		for (uint64_t hash = 0; hash < 10; hash++)
+			for (int step = 0; step < OB_INDEX_EXPECT_STEPS; step++)
+				ob_index_expect(index, hash, ~hash, (uint16_t)(hash % 3), step);
+		assert_int_equal(ob_index_count(index, 1), pages);
+		assert_int_equal(found_in(index, 5, 1, &at), pages);
+		assert_int_equal(found_in(index, 5, 0, &at), 0);
+	}
+	assert_int_equal(index->comparisons, 1);
+	ob_index_free(index);
+}
+
 static void a_quota_pushes_out_the_own_oldest(void **state)
 {
 	struct ob_index *index = ob_index_new(&ob_index_hash, 1);
@@ -277,6 +297,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_added_is_found_and_the_slot_comes_first),
+		cmocka_unit_test(to_expect_a_hash_changes_nothing),
 		cmocka_unit_test(a_quota_pushes_out_the_own_oldest),
 		cmocka_unit_test(pages_of_other_classes_are_not_found),
 		cmocka_unit_test(a_page_whose_class_changes_stays_findable),
