@@ -264,8 +264,11 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 						      .stuck = policy->stuck };
 		return 0;
 	}
-	if (policy->state == OB_BALLOON_NO_DRIVER)
-		policy->state = OB_BALLOON_STARTING;
+	if (policy->state == OB_BALLOON_NO_DRIVER) {
+		/* One that comes with something in its balloon was migrated, and has started long ago. */
+		policy->until_ns = view->held_bytes > ARRIVED ? 0 : policy->until_ns;
+		policy->state = policy->until_ns ? OB_BALLOON_STARTING : OB_BALLOON_HOLDING;
+	}
 	if (!view->machine_bytes)
 		return policy->target_bytes;
 	suffers = does_suffer(policy, view);

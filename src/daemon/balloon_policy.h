@@ -29,7 +29,7 @@
  * States, and what leads from one to the other (any to any unless said; the first that holds):
  *
  *     no driver   the guest has none: the target is 0, so that a guest that starts anew starts with all its memory
- *     starting    it has one, but had none START (10 s) ago: nothing is asked of it while its programs take what they need
+ *     starting    it has one, with nothing in its balloon, and had none START (10 s) ago: nothing is asked of it while its programs take what they need
  *     easing      the guest suffers, or has deflated by itself: smaller at once. For WAIT
  *     stuck       what is asked for does not arrive, or has not arrived in truth. For WAIT
  *     deflating   the goal is lower: four steps a second, no questions asked
