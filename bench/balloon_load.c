@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A steady load on a Redis that is a cache, for bench/balloon: runs in the guest, beside the server.
+ * A steady load on a server, for bench/balloon: runs in the guest, beside the server.
  *
- *     balloon_load SOCKET KEYS FILLED CLIENTS DELAY_US
+ *     balloon_load SERVER SOCKET KEYS FILLED CLIENTS DELAY_US
+ *     balloon_load mariadb-make SOCKET KEYS              makes the database, and ends
  *
  * Each of CLIENTS threads asks for one of KEYS keys after the other, without a pause; which, by Zipf's law (key k with a weight of
- * 1/k^0.99). One that is not there costs DELAY_US, in place of a database that knows it, and is then set. Keys have values
- * of 4 to 16 KiB, which can be compressed to some two thirds; every answer is compared with what it should be. Before that
- * FILLED keys are set: those, in the order, that a cache for so many has when such a load has gone on for long.
+ * 1/k^0.99). Before that FILLED keys are set, or read: those, in the order, that a server with room for so many has in memory when such
+ * a load has gone on for long. What asking means is the server's (balloon_load.h): every answer is compared with what it should be.
  *
  * It says once a second, in the form of the witness's lines (tests/guest/image/witness.c):
  *
@@ -16,6 +16,8 @@
  *
  * or "error" or "wrong", and ends.
  */
+#include "balloon_load.h"
+
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -31,29 +33,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KIB         1024u
-#define VALUE_MAX   (16 * KIB)
-#define TEXT_BYTES  (2 * VALUE_MAX)
-#define BUFFER      (VALUE_MAX + 256)
 #define BUCKETS     128u
 #define EXPONENT    0.99
 #define STACK_BYTES (128 * KIB)
 
-struct client {
-	int fd;
-	uint64_t random;
-	size_t used, taken; /* of in: bytes read, and bytes of these that were answers */
-	char in[BUFFER], value[VALUE_MAX], out[BUFFER];
-};
+static const struct load_server *const servers[] = { &load_redis, &load_mariadb, &load_mariadb_make };
 
-static const char *socket_path;
-static uint32_t keys, filled, clients, delay_us;
+struct load load;
+static const struct load_server *server;
 static double *weight; /* of keys up to and with this one */
-static char text[TEXT_BYTES];
 
 static _Atomic uint32_t ops, hits, all_took[BUCKETS], get_took[BUCKETS];
 
-__attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *format, ...)
+_Noreturn void load_fail(const char *format, ...)
 {
 	va_list args;
 
@@ -65,7 +57,7 @@ __attribute__((format(printf, 1, 2))) static _Noreturn void fail(const char *for
 	_exit(1);
 }
 
-static uint64_t next_random(uint64_t *state)
+uint64_t load_random(uint64_t *state)
 {
 	uint64_t x = *state += 0x9e3779b97f4a7c15ull;
 
@@ -74,7 +66,7 @@ static uint64_t next_random(uint64_t *state)
 	return x ^ (x >> 31);
 }
 
-static uint64_t now_us(void)
+uint64_t load_now_us(void)
 {
 	struct timespec now;
 
@@ -90,19 +82,19 @@ static void make_text(void)
 	size_t at = 0;
 
 	for (size_t i = 0; i < 1024; i++) {
-		size_t length = 4 + next_random(&random) % 8;
+		size_t length = 4 + load_random(&random) % 8;
 
 		for (size_t k = 0; k < length; k++)
-			word[i][k] = (char)('a' + next_random(&random) % 26);
+			word[i][k] = (char)('a' + load_random(&random) % 26);
 	}
 	while (at < TEXT_BYTES) {
-		const char *chosen = word[next_random(&random) % 1024];
+		const char *chosen = word[load_random(&random) % 1024];
 		size_t length = strlen(chosen), left = TEXT_BYTES - at;
 
-		memcpy(text + at, chosen, length < left ? length : left);
+		memcpy(load.text + at, chosen, length < left ? length : left);
 		at += length < left ? length : left;
 		if (at < TEXT_BYTES)
-			text[at++] = ' ';
+			load.text[at++] = ' ';
 	}
 }
 
@@ -110,17 +102,17 @@ static void make_weights(void)
 {
 	double sum = 0;
 
-	weight = malloc(keys * sizeof(*weight));
+	weight = malloc(load.keys * sizeof(*weight));
 	if (!weight)
-		fail("error what=malloc errno=%d", errno);
-	for (uint32_t i = 0; i < keys; i++)
+		load_fail("error what=malloc errno=%d", errno);
+	for (uint32_t i = 0; i < load.keys; i++)
 		weight[i] = sum += pow(i + 1.0, -EXPONENT);
 }
 
 static uint32_t wanted_key(uint64_t *random)
 {
-	double drawn = (double)(next_random(random) >> 11) * 0x1p-53 * weight[keys - 1];
-	uint32_t low = 0, high = keys - 1;
+	double drawn = (double)(load_random(random) >> 11) * 0x1p-53 * weight[load.keys - 1];
+	uint32_t low = 0, high = load.keys - 1;
 
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
@@ -133,87 +125,29 @@ static uint32_t wanted_key(uint64_t *random)
 	return low;
 }
 
-/* Returns its length. */
-static size_t make_value(uint32_t key, char value[VALUE_MAX])
-{
-	uint64_t random = key;
-	size_t length = (4 + next_random(&random) % 13) * KIB;
-
-	memcpy(value, text + next_random(&random) % (TEXT_BYTES - VALUE_MAX), length);
-	memcpy(value, &key, sizeof(key));
-	return length;
-}
-
-static void send_all(struct client *client, size_t length)
+void load_send(struct client *client, size_t length)
 {
 	for (size_t at = 0; at < length;) {
 		ssize_t n = write(client->fd, client->out + at, length - at);
 
 		if (n < 0 && errno != EINTR)
-			fail("error what=write errno=%d", errno);
+			load_fail("error what=write errno=%d", errno);
 		at += n > 0 ? (size_t)n : 0;
 	}
 }
 
 /* There are at least so many bytes of the answer. */
-static void receive(struct client *client, size_t length)
+void load_receive(struct client *client, size_t length)
 {
 	if (length > sizeof(client->in))
-		fail("error what=answer errno=0");
+		load_fail("error what=answer errno=0");
 	while (client->used < length) {
 		ssize_t n = read(client->fd, client->in + client->used, sizeof(client->in) - client->used);
 
 		if (n == 0 || (n < 0 && errno != EINTR))
-			fail("error what=read errno=%d", n ? errno : 0);
+			load_fail("error what=read errno=%d", n ? errno : 0);
 		client->used += n > 0 ? (size_t)n : 0;
 	}
-}
-
-/* The first line of an answer, of which the rest is what comes after client->taken. */
-static const char *receive_line(struct client *client)
-{
-	char *end;
-
-	client->used = 0;
-	while (!(end = memchr(client->in, '\n', client->used)))
-		receive(client, client->used + 1);
-	end[-1] = '\0';
-	client->taken = (size_t)(end - client->in) + 1;
-	if (client->in[0] == '-')
-		fail("error what=redis errno=0 said=%.60s", client->in);
-	return client->in;
-}
-
-static void set(struct client *client, uint32_t key)
-{
-	char name[16];
-	int name_length = snprintf(name, sizeof(name), "page:%u", key);
-	size_t length = make_value(key, client->value);
-	size_t at = (size_t)snprintf(client->out, sizeof(client->out), "*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%zu\r\n", name_length, name, length);
-
-	memcpy(client->out + at, client->value, length);
-	memcpy(client->out + at + length, "\r\n", 2);
-	send_all(client, at + length + 2);
-	receive_line(client);
-}
-
-/* Whether it is there. */
-static bool get(struct client *client, uint32_t key)
-{
-	char name[16];
-	int name_length = snprintf(name, sizeof(name), "page:%u", key);
-	size_t length;
-
-	send_all(client, (size_t)snprintf(client->out, sizeof(client->out), "*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", name_length, name));
-	if (!strcmp(receive_line(client), "$-1"))
-		return false;
-	length = make_value(key, client->value);
-	if (client->in[0] != '$' || strtoul(client->in + 1, NULL, 10) != length)
-		fail("wrong what=length key=%u", key);
-	receive(client, client->taken + length + 2);
-	if (memcmp(client->in + client->taken, client->value, length))
-		fail("wrong what=value key=%u", key);
-	return true;
 }
 
 static unsigned bucket_of(uint64_t us)
@@ -223,21 +157,21 @@ static unsigned bucket_of(uint64_t us)
 	return us < 4 ? (unsigned)us : octave * 4 + (unsigned)(us >> (octave - 2) & 3);
 }
 
+void load_answered(uint64_t began_us)
+{
+	get_took[bucket_of(load_now_us() - began_us)]++;
+}
+
 static void *work(void *arg)
 {
 	struct client *client = arg;
 
 	for (;;) {
 		uint32_t key = wanted_key(&client->random);
-		uint64_t began = now_us();
-		bool is_hit = get(client, key);
+		uint64_t began = load_now_us();
+		bool is_hit = server->operate(client, key);
 
-		get_took[bucket_of(now_us() - began)]++;
-		if (!is_hit) {
-			usleep(delay_us);
-			set(client, key);
-		}
-		all_took[bucket_of(now_us() - began)]++;
+		all_took[bucket_of(load_now_us() - began)]++;
 		ops++;
 		hits += (uint32_t)is_hit;
 	}
@@ -247,40 +181,41 @@ static void *work(void *arg)
 /* The last keys that a load asked for, the first of them first: drawn from the last back to the first. */
 static void fill(struct client *client)
 {
-	uint32_t *order = calloc(filled, sizeof(*order));
-	bool *is_drawn = calloc(keys, sizeof(*is_drawn));
+	uint32_t *order = calloc(load.filled, sizeof(*order));
+	bool *is_drawn = calloc(load.keys, sizeof(*is_drawn));
 
 	if (!order || !is_drawn)
-		fail("error what=malloc errno=%d", errno);
-	for (uint32_t n = 0; n < filled;) {
+		load_fail("error what=malloc errno=%d", errno);
+	for (uint32_t n = load.filled; n > 0;) {
 		uint32_t key = wanted_key(&client->random);
 
 		if (!is_drawn[key])
-			order[n++] = key;
+			order[--n] = key;
 		is_drawn[key] = true;
 	}
-	for (uint32_t n = filled; n-- > 0;)
-		set(client, order[n]);
+	server->fill(client, order, load.filled);
 	free(order);
 	free(is_drawn);
 }
 
 /* The server may be starting still. */
-static struct client *connected(uint64_t seed)
+struct client *load_connect(uint64_t seed)
 {
 	struct client *client = calloc(1, sizeof(*client));
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 
 	if (!client)
-		fail("error what=malloc errno=%d", errno);
+		load_fail("error what=malloc errno=%d", errno);
 	client->random = seed << 32;
 	client->fd = socket(AF_UNIX, SOCK_STREAM, 0);
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", load.socket_path);
 	for (int tries = 0; connect(client->fd, (struct sockaddr *)&address, sizeof(address)); tries++) {
 		if (tries == 600)
-			fail("error what=connect errno=%d", errno);
+			load_fail("error what=connect errno=%d", errno);
 		usleep(100000);
 	}
+	if (server->greet)
+		server->greet(client);
 	return client;
 }
 
@@ -299,37 +234,62 @@ static void print_buckets(const char *name, _Atomic uint32_t took[BUCKETS])
 	}
 }
 
+/* How many operations of those that were counted found what they asked for in memory. */
+static uint32_t count_hits(struct client *client, uint32_t operations)
+{
+	uint32_t missed;
+
+	if (!server->misses)
+		return atomic_exchange(&hits, 0);
+	missed = server->misses(client);
+	return operations > missed ? operations - missed : 0;
+}
+
+static void start_clients(uint32_t n)
+{
+	pthread_attr_t attr;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	for (uint32_t i = 1; i <= n; i++) {
+		pthread_t thread;
+		int r = pthread_create(&thread, &attr, work, load_connect(i));
+
+		if (r)
+			load_fail("error what=thread errno=%d", r);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	static char line[8 * KIB];
 	struct client *client;
-	pthread_attr_t attr;
 
 	setvbuf(stdout, line, _IOFBF, sizeof(line)); /* one write a line */
-	if (argc != 6)
-		fail("error what=usage errno=0");
-	socket_path = argv[1];
-	keys = (uint32_t)strtoul(argv[2], NULL, 10);
-	filled = (uint32_t)strtoul(argv[3], NULL, 10);
-	clients = (uint32_t)strtoul(argv[4], NULL, 10);
-	delay_us = (uint32_t)strtoul(argv[5], NULL, 10);
+	for (size_t i = 0; argc > 3 && i < sizeof(servers) / sizeof(servers[0]); i++)
+		if (!strcmp(argv[1], servers[i]->name))
+			server = servers[i];
+	if (!server || argc != (server->make ? 4 : 7))
+		load_fail("error what=usage errno=0");
+	load.socket_path = argv[2];
+	load.keys = (uint32_t)strtoul(argv[3], NULL, 10);
 	make_text();
-	make_weights();
-	if (filled > keys)
-		fail("error what=filled errno=0");
-	client = connected(0);
-	fill(client);
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	for (uint32_t i = 1; i <= clients; i++) {
-		pthread_t thread;
-		int r = pthread_create(&thread, &attr, work, connected(i));
-
-		if (r)
-			fail("error what=thread errno=%d", r);
+	if (server->make) {
+		server->make(load_connect(0));
+		return 0;
 	}
+	load.filled = (uint32_t)strtoul(argv[4], NULL, 10);
+	load.delay_us = (uint32_t)strtoul(argv[6], NULL, 10);
+	make_weights();
+	if (load.filled > load.keys)
+		load_fail("error what=filled errno=0");
+	client = load_connect(0);
+	fill(client);
+	start_clients((uint32_t)strtoul(argv[5], NULL, 10));
 	for (;;) {
-		printf("\nWITNESS load ops=%u hits=%u", atomic_exchange(&ops, 0), atomic_exchange(&hits, 0));
+		uint32_t n = atomic_exchange(&ops, 0);
+
+		printf("\nWITNESS load ops=%u hits=%u", n, count_hits(client, n));
 		print_buckets("all", all_took);
 		print_buckets("get", get_took);
 		printf("\n");
