@@ -40,6 +40,7 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
+#include "engine/warmth.h"
 #include "kern/uffd.h"
 
 #define UNDER_WAY       1  /* the answer will come from a read that has been started */
@@ -284,10 +285,13 @@ static unsigned shared_run(const struct ob_place *place, uint64_t page, uint64_t
 	return n;
 }
 
-/* Copies shared pages in from the canonical store, as many calls as there are runs. Returns how many came, or -errno if not even the first. */
-static int fill_canonical(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer)
+/*
+ * Copies shared pages in from the canonical store, as many calls as there are runs. is_touched: the guest wants them, not a neighbour of theirs. Returns
+ * how many came, or -errno if not even the first.
+ */
+static int fill_canonical(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, int is_touched, char *buffer)
 {
-	uint64_t first = page, end = page + n;
+	uint64_t first = page, end = page + n, now_ns = ob_now_ns();
 	int r = 0;
 
 	while (page < end && r == 0) {
@@ -303,7 +307,7 @@ static int fill_canonical(struct ob_engine *engine, struct ob_place *place, uint
 			uint64_t *word = ob_place_word(place, page);
 			uint32_t slot = ob_page_slot(*word);
 
-			ob_page_move(engine, place->chunk, word, OB_T_UNSHARE, 0);
+			ob_page_move(engine, place->chunk, word, OB_T_UNSHARE, ob_warmth_back(*word, is_touched, now_ns, ob_scan_cold_ns(engine)));
 			ob_share_let_go(engine, slot);
 		}
 	}
@@ -322,9 +326,9 @@ static int fill_shared(struct ob_engine *engine, struct ob_place *place, uint64_
 		return -ENOSPC;
 	if (ret_fetched_ns)
 		*ret_fetched_ns = ob_now_ns();
-	r = fill_canonical(engine, place, page, 1, buffer);
+	r = fill_canonical(engine, place, page, 1, 1, buffer);
 	if (r > 0) {
-		int more = n > 1 ? fill_canonical(engine, place, page + 1, n - 1, buffer) : 0;
+		int more = n > 1 ? fill_canonical(engine, place, page + 1, n - 1, 0, buffer) : 0;
 
 		came = 1 + (unsigned)OB_MAX(more, 0);
 		ob_count(engine, prefetched_pages, came - 1);

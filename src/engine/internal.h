@@ -764,6 +764,8 @@ void ob_scan_kick(struct ob_engine *engine);
 void ob_scan_note_return(struct ob_engine *engine, unsigned pages);
 /* How many such faults there were. */
 uint64_t ob_scan_faults(const struct ob_engine *engine);
+/* For how long pages are watched before they are called cold. */
+uint64_t ob_scan_cold_ns(const struct ob_engine *engine);
 /* Whether there is leave to look for pages that could be shared. regions_lock is held. */
 int ob_scan_may_look(const struct ob_engine *engine);
 /* Somebody has the equal of a page whose bytes cannot be had now; its chunk is locked. */

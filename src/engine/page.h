@@ -10,7 +10,8 @@
  *                           change of the word cancels that
  *     bits  8..35  slot     of the swap store, meaningful for SWAPPED, WRITING and CACHED; of the canonical store for SHARED
  *                           (4096 times the engine's own number of the extent, plus the index in it: share.h)
- *     bits 36..63  handle   in the compressed pool, meaningful for COMPRESSED
+ *     bits 36..63  handle   in the compressed pool, meaningful for COMPRESSED; of a page that is SHARED, or was, and is RESIDENT,
+ *                           PINNED or BENCHED, how warm it is: warmth.h. Nothing depends on that
  *
  * Words are read and written under the lock of the page's chunk only. Every change of state goes through
  * ob_page_move(), which checks it against the table and counts it; flags, slot and handle may change without.

@@ -41,6 +41,8 @@
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
+ * A page that was shared and came back soon after, more than once for the longer, is left in place for a while (warmth.h): it is not offered, and not asked for.
+ *
  * A chunk that is hot (clock.c), being evicted, lifted as a large page for a sample (active.c), or that a system call of the host is working
  * on, is left for the next round.
  * While nobody takes the offers there are, nothing more is lifted.
@@ -62,6 +64,7 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
+#include "engine/warmth.h"
 #include "kern/pagemap.h"
 
 #define COLD_NS          (3 * OB_NS_PER_SEC)
@@ -92,14 +95,14 @@ static uint64_t thread_cpu_ns(void)
 	return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts) ? 0 : (uint64_t)ts.tv_sec * OB_NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
-static uint64_t cold_ns(const struct ob_engine *engine)
+uint64_t ob_scan_cold_ns(const struct ob_engine *engine)
 {
 	return engine->config.scan_cold_ms ? engine->config.scan_cold_ms * OB_NS_PER_MS : COLD_NS;
 }
 
 static uint64_t grace_ns(const struct ob_engine *engine)
 {
-	return cold_ns(engine) / GRACE_SHARE;
+	return ob_scan_cold_ns(engine) / GRACE_SHARE;
 }
 
 static int is_sharing(const struct ob_engine *engine)
@@ -263,6 +266,7 @@ static void offer_compressed(struct ob_engine *engine, const struct ob_place *pl
 static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
 {
 	int shares = ob_scan_may_look(engine);
+	uint64_t now_ns = ob_now_ns();
 	uint16_t zeros[STEP_PAGES];
 	unsigned zero_count = 0;
 	int cold = 0;
@@ -278,10 +282,12 @@ static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t
 			offer_compressed(engine, place, page);
 		if (!shares || !is_judged(word))
 			continue;
-		if (!ob_content_is_zero(ob_place_bench(place, page)))
+		if (ob_content_is_zero(ob_place_bench(place, page))) {
+			if (ob_large_may_take(engine, place, page))
+				zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
+		} else if (!ob_warmth_is_warm(word, now_ns, ob_scan_cold_ns(engine))) {
 			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
-		else if (ob_large_may_take(engine, place, page))
-			zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
+		}
 	}
 	drop_zeros(engine, place, zeros, zero_count);
 	return cold;
@@ -317,7 +323,9 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 
 void ob_scan_wanted(struct ob_engine *engine, struct ob_place *place)
 {
-	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_RESIDENT)
+	uint64_t word = *ob_place_word(place, place->page);
+
+	if (ob_page_state(word) != OB_PAGE_RESIDENT || ob_warmth_is_warm(word, ob_now_ns(), ob_scan_cold_ns(engine)))
 		return;
 	ob_store(&place->chunk->scan_backoff, 0);
 	place->chunk->scan_whole = 1;
@@ -381,7 +389,7 @@ static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struc
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
 			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk),
-			.with_pool = (uint16_t)scan->with_pool, .noted = noted != NULL, .due_ns = ob_now_ns() + cold_ns(engine),
+			.with_pool = (uint16_t)scan->with_pool, .noted = noted != NULL, .due_ns = ob_now_ns() + ob_scan_cold_ns(engine),
 		};
 
 		chunk->watched = 1;
@@ -533,7 +541,7 @@ static int next_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_
 /* Another round begins, when the last one has lasted long enough. */
 static void begin_round(struct ob_engine *engine, struct ob_scan *scan, uint64_t now)
 {
-	if (scan->region < OB_REGIONS_MAX || now - scan->round_ns < cold_ns(engine))
+	if (scan->region < OB_REGIONS_MAX || now - scan->round_ns < ob_scan_cold_ns(engine))
 		return;
 	ob_store(&scan->round, scan->round + 1);
 	scan->round_ns = now;
@@ -641,7 +649,7 @@ static int work(struct ob_engine *engine, struct ob_scan *scan, int is_on)
 			settle(engine, scan, &due, is_on);
 		return 1;
 	}
-	if (!is_on || (is_sharing(engine) && ob_orphans_next(engine, now, cold_ns(engine))))
+	if (!is_on || (is_sharing(engine) && ob_orphans_next(engine, now, ob_scan_cold_ns(engine))))
 		return is_on;
 	begin_tick(engine, scan, now);
 	return (is_sharing(engine) && noted_next(engine, scan, now)) || ob_large_collapse_next(engine) || lift_next(engine, scan, now);

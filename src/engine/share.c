@@ -43,8 +43,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "engine/internal.h"
+#include "engine/warmth.h"
 #include "kern/memory.h"
 
 #define ADOPT_STEP   16u /* pages with their chunk's lock held */
@@ -599,7 +601,7 @@ static void benched_is_shared(struct ob_engine *engine, struct ob_place *place, 
 {
 	uint64_t *word = ob_place_word(place, place->page), before = *word;
 
-	ob_page_move(engine, place->chunk, word, OB_T_SHARE, ob_page_with_slot(slot));
+	ob_page_move(engine, place->chunk, word, OB_T_SHARE, ob_page_with_slot(slot) | ob_warmth_shared(before, ob_now_ns()));
 	if (before & OB_PAGE_CACHED)
 		ob_swap_free(engine->swap, ob_page_slot(before));
 	ob_cost_add(engine, -1);
@@ -611,10 +613,10 @@ static void away_is_shared(struct ob_engine *engine, struct ob_place *place, uin
 	uint64_t *word = ob_place_word(place, place->page), before = *word;
 
 	if (ob_page_state(before) == OB_PAGE_COMPRESSED) {
-		ob_page_move(engine, place->chunk, word, OB_T_SHARE_COMPRESSED, ob_page_with_slot(slot));
+		ob_page_move(engine, place->chunk, word, OB_T_SHARE_COMPRESSED, ob_page_with_slot(slot) | ob_warmth_bits(0, ob_now_ns()));
 		ob_pool_free(engine->pool, ob_page_handle(before));
 	} else {
-		ob_page_set_bits(engine, word, ob_page_with_slot(slot));
+		ob_page_set_bits(engine, word, ob_page_with_slot(slot) | ob_page_with_handle(ob_page_handle(before)));
 		ob_share_let_go(engine, ob_page_slot(before));
 	}
 }

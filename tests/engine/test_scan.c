@@ -8,6 +8,7 @@
 
 #include "account.h"
 #include "engine/internal.h"
+#include "engine/warmth.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "player.h"
@@ -147,6 +148,54 @@ static void what_lies_around_others_goes_back(void **state)
 		share_check_all();
 	}
 	share_finish();
+}
+
+/* Touches everything as soon as most of it is shared, again and again. What comes back each time is left in place, for longer and longer. */
+static void what_comes_back_soon_is_left_in_place(void **state)
+{
+	const uint64_t second_wait_ns = ob_warmth_wait_ns(2, COLD_MS * OB_NS_PER_MS);
+	uint64_t began_ns, waited_ns = 0;
+
+	write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	for (unsigned i = 0; i < 20 && waited_ns < second_wait_ns; i++) {
+		share_check_all();
+		began_ns = ob_now_ns();
+		bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+		waited_ns = ob_now_ns() - began_ns;
+	}
+	print_message("# shared again after %.1f s\n", (double)waited_ns / OB_NS_PER_SEC);
+	assert_true(waited_ns >= second_wait_ns);
+	share_check_all();
+	share_finish();
+}
+
+/* Also across the moment at which the page's clock comes round. */
+static void warmth_rises_and_falls(void **state)
+{
+	const uint64_t second = OB_NS_PER_SEC, round = 1ull << (OB_WARMTH_BITS + OB_WARMTH_STEP_SHIFT), watched = 3 * second;
+
+	for (uint64_t now = round - 40 * second; now < round + 40 * second; now += 7 * second) {
+		uint64_t word = OB_PAGE_RESIDENT;
+
+		assert_false(ob_warmth_is_warm(word, now, watched));
+		for (unsigned warmth = 1; warmth <= OB_WARMTH_MOST; warmth++) {
+			word = OB_PAGE_SHARED | ob_page_with_slot(77) | ob_warmth_shared(word, now);
+			assert_int_equal(ob_page_slot(word), 77);
+			assert_int_equal(ob_warmth_of(word), warmth - 1);
+			word = OB_PAGE_RESIDENT | ob_warmth_back(word, 1, now + 10 * second, watched);
+			assert_int_equal(ob_warmth_of(word), warmth);
+			now += 10 * second;
+			assert_true(ob_warmth_is_warm(word, now + ob_warmth_wait_ns(warmth, watched) - second, watched));
+			assert_false(ob_warmth_is_warm(word, now + ob_warmth_wait_ns(warmth, watched) + second, watched));
+		}
+		word = OB_PAGE_SHARED | ob_warmth_shared(word, now);
+		assert_int_equal(ob_warmth_of(ob_warmth_back(word, 1, now + second, watched)), OB_WARMTH_MOST);
+		assert_int_equal(ob_warmth_of(ob_warmth_back(word, 0, now + second, watched)), OB_WARMTH_MOST);
+		assert_int_equal(ob_warmth_of(ob_warmth_back(word, 1, now + 5000 * second, watched)), OB_WARMTH_MOST - 1);
+	}
+	assert_int_equal(ob_warmth_back(OB_PAGE_SHARED | ob_warmth_bits(1, 0), 1, 100 * second, watched), 0);
 }
 
 static uint64_t cpu_of_scanner(void)
@@ -659,6 +708,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(scanning_drops_zero_pages_without_anybody_s_help, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_nobody_wants_goes_back, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_lies_around_others_goes_back, set_up_resting_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_comes_back_soon_is_left_in_place, set_up_scanner, share_tear_down),
+		cmocka_unit_test(warmth_rises_and_falls),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
