@@ -45,6 +45,13 @@ static inline int ob_hash_equal(struct ob_hash a, struct ob_hash b)
  */
 uint64_t ob_content_sums(const void *page, unsigned n);
 
+/* It will be read soon, and has not been for long: it is on its way into the cache afterwards. */
+static inline void ob_content_expect(const void *page)
+{
+	for (unsigned i = 0; i < 4096; i += 64)
+		__builtin_prefetch((const char *)page + i);
+}
+
 /* Whether every byte is zero. Stops at the first 64 bytes that are not. */
 int ob_content_is_zero(const void *page);
 

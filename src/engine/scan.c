@@ -277,6 +277,8 @@ static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t
 	for (uint64_t page = first; page < first + n; page++) {
 		uint64_t word = *ob_place_word(place, page);
 
+		if (shares && page + 1 < first + n && is_judged(*ob_place_word(place, page + 1)))
+			ob_content_expect(ob_place_bench(place, page + 1));
 		cold += ob_page_state(word) == OB_PAGE_BENCHED;
 		if (shares && ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
 			offer_compressed(engine, place, page);

@@ -49,7 +49,7 @@
 #include "engine/warmth.h"
 #include "kern/memory.h"
 
-#define ADOPT_STEP   16u /* pages with their chunk's lock held */
+#define ADOPT_STEP   64u /* pages with their chunk's lock held */
 #define COUNTS_BYTES (sizeof(uint32_t) * OB_EXTENT_PAGES)
 #define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
 #define TABLES_BYTES (STATE_BYTES + 2 * OB_EXTENTS_MAX * COUNTS_BYTES)
@@ -637,6 +637,17 @@ static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32
 	return 0;
 }
 
+/* A page of the chunk will be compared with a slot next. */
+static void expect_pair(const struct ob_engine *engine, const struct ob_place *place, uint64_t name, uint32_t slot)
+{
+	uint64_t page = place->chunk_first + name % OB_CHUNK_PAGES;
+
+	if (page >= ob_place_end(place) || ob_page_state(*ob_place_word(place, page)) != OB_PAGE_BENCHED)
+		return;
+	ob_content_expect(ob_place_bench(place, page));
+	ob_content_expect(ob_share_bytes(engine, slot));
+}
+
 /* Of one chunk, in ascending order; its lock is held, and the slots of those without an error are. */
 static void adopt_locked(struct ob_engine *engine, struct ob_place *place, struct ob_share_adoption *items, const uint32_t *slots,
 			 unsigned n)
@@ -645,6 +656,8 @@ static void adopt_locked(struct ob_engine *engine, struct ob_place *place, struc
 	unsigned count = 0, gone;
 
 	for (unsigned i = 0; i < n; i++) {
+		if (i + 1 < n && items[i + 1].result == 0)
+			expect_pair(engine, place, items[i + 1].page, slots[i + 1]);
 		if (items[i].result == 0)
 			items[i].result = ob_share_find_page(engine, items[i].page, place);
 		if (items[i].result == 0)
