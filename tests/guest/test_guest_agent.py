@@ -123,7 +123,7 @@ def a_cut_is_met_by_an_application(host):
     """auto: a cut of the limit is met by what an application gives, not by eviction"""
     machine = start(host, options=["--balloon", "auto"], witness=dict(anon=40, rate=0))
     wait_cache(machine, "is here", lambda app: app["used_bytes"] == 150 * MIB)
-    harness.wait_until(lambda: machine.stats()["balloon"]["driver"] and machine.stats()["stats"]["guest_known"], "the balloon's driver is seen")
+    harness.wait_until(lambda: machine.stats()["balloon"]["state"] == "empty" and machine.stats()["stats"]["guest_known"], "the guest has had time to start in")
     cost = machine.host_bytes()
     host.run("limit", "guest", "190M", "--wait")
     stats = machine.stats()["stats"]
