@@ -12,7 +12,7 @@
  * In `auto` a cut of the machine's limit is first the balloon's. For OB_LADDER_GRACE_NS, GRACE_URGENT_NS while a newcomer waits
  * for room, the limit follows what the machine costs down instead of going ahead of it, so that the guest has the choice
  * of what to do without; it cannot grow meanwhile. The grace ends before that when nothing more is to be had: no driver,
- * nothing told, nothing to spare, a guest that suffers. Then the limit goes where it is due, and the engine evicts the
+ * nothing told, nothing to spare, a guest that suffers or has just started. Then the limit goes where it is due, and the engine evicts the
  * rest, and means.h decides how soon a cut waits again, by what has come of it. There is no grace while memory is so short that cuts must not wait (shortage.c), and one that is
  * under way ends then; the balloon goes on towards its goal. To cut later is always safe, since nobody else grows before a cut
  * is confirmed (arbiter.c).

@@ -41,7 +41,7 @@
  *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
  *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
- * A page that was shared and came back soon after, more than once for the longer, is left in place for a while (warmth.h): it is not offered, and not asked for.
+ * A page that was shared and came back soon after is left in place for a while, longer each time (warmth.h): it is not offered, nor noted when it is asked for.
  *
  * A chunk that is hot (clock.c), being evicted, lifted as a large page for a sample (active.c), or that a system call of the host is working
  * on, is left for the next round.

@@ -10,6 +10,7 @@ Nothing here sleeps to be in step: until() serves the agents' sockets until a co
 At each step the worst that all machines together may cost is compared with the budget.
 """
 import fcntl
+import functools
 import json
 import os
 import random
@@ -482,6 +483,18 @@ def with_daemon(*args, **options):
             run_with(function, *args, **options)
         run.__name__ = function.__name__
         run.skip = getattr(function, "skip", None)
+        return test(run)
+    return wrap
+
+
+def with_settings(text, *args):
+    """The test gets the open file, too, that overbookd reads them from; rewrite() puts others into it."""
+    def wrap(function):
+        @functools.wraps(function)
+        def run():
+            with tempfile.NamedTemporaryFile("w") as config:
+                rewrite(config, text)
+                run_with(lambda daemon: function(daemon, config), "--config", config.name, *args)
         return test(run)
     return wrap
 

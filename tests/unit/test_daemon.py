@@ -18,7 +18,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from daemon_harness import (EINPROGRESS, FIELDS, HELLO, MIB, NOT_STARTED, POLL, RANGES, RELEASE, REPLY, SET_LIMIT, STATS, STOPPED, Agent,
-                            Client, Daemon, ceiling, main, message, refused, rewrite, test, text, with_daemon)
+                            Client, ceiling, main, message, refused, rewrite, test, text, with_daemon, with_settings)
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -195,46 +195,37 @@ def settings_can_be_checked():
     assert "--log" in refused("--check", "--log", "loud")
 
 
-@test
-def the_configuration_can_be_read_again():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "# memory for machines\n\n BUDGET = '512M' \nLOG=debug\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            _, agent = daemon.admit("web", ram=2048 * MIB)
-            assert "STATUS=0 machines, budget 512 MiB" in daemon.told, daemon.told
-            daemon.until_told("STATUS=1 machine, budget 512 MiB")
-            daemon.until(lambda: agent.limit == 512 * MIB)
+@with_settings("# memory for machines\n\n BUDGET = '512M' \nLOG=debug\n")
+def the_configuration_can_be_read_again(daemon, config):
+    _, agent = daemon.admit("web", ram=2048 * MIB)
+    assert "STATUS=0 machines, budget 512 MiB" in daemon.told, daemon.told
+    daemon.until_told("STATUS=1 machine, budget 512 MiB")
+    daemon.until(lambda: agent.limit == 512 * MIB)
 
-            rewrite(config, 'BUDGET="1G"\n')
-            daemon.process.send_signal(signal.SIGHUP)
-            daemon.until_told("READY=1\nSTATUS=1 machine, budget 1 GiB")
-            assert "RELOADING=1\nMONOTONIC_USEC=" in daemon.told
-            daemon.until(lambda: agent.limit == 1024 * MIB)
-            assert daemon.call("ps")["budget_bytes"] == 1024 * MIB
+    rewrite(config, 'BUDGET="1G"\n')
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until_told("READY=1\nSTATUS=1 machine, budget 1 GiB")
+    assert "RELOADING=1\nMONOTONIC_USEC=" in daemon.told
+    daemon.until(lambda: agent.limit == 1024 * MIB)
+    assert daemon.call("ps")["budget_bytes"] == 1024 * MIB
 
-            for text, why in (("BUDGET=12x", "12x"), ("BUDGET=512M\nBUGDET=1G\n", 'line 2: there is no setting "BUGDET"'), ("512M", "NAME=VALUE"),
-                              ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
-                rewrite(config, text)
-                before = len(daemon.told)
-                daemon.reload()
-                assert "budget 1 GiB; not reloaded: " in daemon.told[before:] and why in daemon.told[before:], daemon.told[before:]
-            assert daemon.call("ps")["budget_bytes"] == 1024 * MIB and agent.limit == 1024 * MIB
+    for text, why in (("BUDGET=12x", "12x"), ("BUDGET=512M\nBUGDET=1G\n", 'line 2: there is no setting "BUGDET"'), ("512M", "NAME=VALUE"),
+                      ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
+        rewrite(config, text)
+        before = len(daemon.told)
+        daemon.reload()
+        assert "budget 1 GiB; not reloaded: " in daemon.told[before:] and why in daemon.told[before:], daemon.told[before:]
+    assert daemon.call("ps")["budget_bytes"] == 1024 * MIB and agent.limit == 1024 * MIB
 
-            rewrite(config, "BUDGET=none\n")
-            daemon.reload()
-            daemon.until(lambda: agent.limit == 0)
-            daemon.kill(signal.SIGTERM)
-            rewrite(config, "nonsense\n")
-            refused = subprocess.run([OVERBOOKD, "--socket-dir", daemon.dir, "--config", config.name], capture_output=True, text=True, timeout=20)
-            assert refused.returncode == 1 and "line 1" in refused.stderr and refused.stderr.count("\n") == 1, refused
-            rewrite(config, "")
-            daemon.start()
-        except BaseException:
-            sys.stderr.write(daemon.logged())
-            daemon.abandon()
-            raise
-        daemon.stop()
+    rewrite(config, "BUDGET=none\n")
+    daemon.reload()
+    daemon.until(lambda: agent.limit == 0)
+    daemon.kill(signal.SIGTERM)
+    rewrite(config, "nonsense\n")
+    refused = subprocess.run([OVERBOOKD, "--socket-dir", daemon.dir, "--config", config.name], capture_output=True, text=True, timeout=20)
+    assert refused.returncode == 1 and "line 1" in refused.stderr and refused.stderr.count("\n") == 1, refused
+    rewrite(config, "")
+    daemon.start()
 
 
 @with_daemon()

@@ -6,14 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from balloon_harness import AUTO, DEFAULT, DEVICE, DRIVER, FIXED, GIB, LOOKED, OFF, WELL, Machine
-from daemon_harness import FIELDS, MIB, Agent, Client, Daemon, main, refused, rewrite, test, with_daemon
+from daemon_harness import FIELDS, MIB, Agent, Client, main, refused, rewrite, test, with_daemon, with_settings
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -244,52 +243,43 @@ def exchange(daemon, *machines):
         machine.connect()
 
 
-@test
-def a_new_overbookd_takes_up_what_it_finds():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "BALLOON=auto\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            fixed, auto = Machine(daemon, "fixed"), Machine(daemon, "auto", caches=800 * MIB)
-            until(daemon, lambda: fixed.told and auto.told)
-            assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=600 * MIB)["ok"]
-            assert daemon.call("limit", name="auto", maximum_bytes=700 * MIB)["ok"]
-            until(daemon, lambda: fixed.held == 424 * MIB and auto.held > 300 * MIB and auto.held == auto.target and auto.limit == 700 * MIB, 40)
-            # In the middle of a step, too.
-            assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=400 * MIB)["ok"]
-            until(daemon, lambda: fixed.target > 424 * MIB)
-            held = auto.held
-            exchange(daemon, fixed, auto)
-            until(daemon, lambda: fixed.held == 624 * MIB, 40)
-            assert min(order[3] for order in fixed.told) > 424 * MIB, fixed.told
-            assert auto.held == held and shown(daemon, "auto")["mode"] == "auto", (auto.held, held)
-            # The next one is told to leave balloons alone: what Overbook has put there comes back.
-            rewrite(config, "BALLOON=off\n")
-            exchange(daemon, fixed, auto)
-            until(daemon, lambda: auto.held == 0 and auto.told[-1] == (DEFAULT, 0, 0, 0, 10000), 40)
-            assert fixed.held == 624 * MIB and shown(daemon, "fixed")["mode"] == "fixed"
-            # An agent that comes back to the same overbookd is told what was wanted meanwhile.
-            auto.disconnect()
-            until(daemon, lambda: daemon.state("auto") == "lost")
-            assert daemon.call("balloon", name="auto", mode="auto")["code"] == "failed"
-            rewrite(config, "BALLOON=auto\nBALLOON_FLOOR=500M\n")
-            daemon.reload()
-            auto.connect()
-            until(daemon, lambda: auto.told[-1][1] == 1)
-            # The floor is above what the guest was left: it gets it back.
-            until(daemon, lambda: fixed.held == 524 * MIB)
-            assert shown(daemon, "fixed")["floor_bytes"] == 500 * MIB
-            for line, why in (("BALLOON=on", 'BALLOON "on" is neither "auto" nor "off"'), ("BALLOON_FLOOR=0%", 'BALLOON_FLOOR "0%"'),
-                              ("BALLOON_FLOOR=101%", 'BALLOON_FLOOR "101%"'), ("BALLOON_FLOOR=63M", "at least 64M")):
-                rewrite(config, line + "\n")
-                before = len(daemon.told)
-                daemon.reload()
-                assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
-        except BaseException:
-            sys.stderr.write(daemon.logged()[-6000:])
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("BALLOON=auto\n")
+def a_new_overbookd_takes_up_what_it_finds(daemon, config):
+    fixed, auto = Machine(daemon, "fixed"), Machine(daemon, "auto", caches=800 * MIB)
+    until(daemon, lambda: fixed.told and auto.told)
+    assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=600 * MIB)["ok"]
+    assert daemon.call("limit", name="auto", maximum_bytes=700 * MIB)["ok"]
+    until(daemon, lambda: fixed.held == 424 * MIB and auto.held > 300 * MIB and auto.held == auto.target and auto.limit == 700 * MIB, 40)
+    # In the middle of a step, too.
+    assert daemon.call("balloon", name="fixed", mode="fixed", size_bytes=400 * MIB)["ok"]
+    until(daemon, lambda: fixed.target > 424 * MIB)
+    held = auto.held
+    exchange(daemon, fixed, auto)
+    until(daemon, lambda: fixed.held == 624 * MIB, 40)
+    assert min(order[3] for order in fixed.told) > 424 * MIB, fixed.told
+    assert auto.held == held and shown(daemon, "auto")["mode"] == "auto", (auto.held, held)
+    # The next one is told to leave balloons alone: what Overbook has put there comes back.
+    rewrite(config, "BALLOON=off\n")
+    exchange(daemon, fixed, auto)
+    until(daemon, lambda: auto.held == 0 and auto.told[-1] == (DEFAULT, 0, 0, 0, 10000), 40)
+    assert fixed.held == 624 * MIB and shown(daemon, "fixed")["mode"] == "fixed"
+    # An agent that comes back to the same overbookd is told what was wanted meanwhile.
+    auto.disconnect()
+    until(daemon, lambda: daemon.state("auto") == "lost")
+    assert daemon.call("balloon", name="auto", mode="auto")["code"] == "failed"
+    rewrite(config, "BALLOON=auto\nBALLOON_FLOOR=500M\n")
+    daemon.reload()
+    auto.connect()
+    until(daemon, lambda: auto.told[-1][1] == 1)
+    # The floor is above what the guest was left: it gets it back.
+    until(daemon, lambda: fixed.held == 524 * MIB)
+    assert shown(daemon, "fixed")["floor_bytes"] == 500 * MIB
+    for line, why in (("BALLOON=on", 'BALLOON "on" is neither "auto" nor "off"'), ("BALLOON_FLOOR=0%", 'BALLOON_FLOOR "0%"'),
+                      ("BALLOON_FLOOR=101%", 'BALLOON_FLOOR "101%"'), ("BALLOON_FLOOR=63M", "at least 64M")):
+        rewrite(config, line + "\n")
+        before = len(daemon.told)
+        daemon.reload()
+        assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
 
 
 @with_daemon()

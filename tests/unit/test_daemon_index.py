@@ -3,12 +3,11 @@
 """How overbookd finds equal pages, by classes too (--share-index): test_daemon_index.py OVERBOOKD. Prints TAP. share_harness.py plays the agents."""
 import os
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import Daemon, main, rewrite, test, with_daemon
+from daemon_harness import main, rewrite, with_daemon, with_settings
 from share_harness import PAGE, Sharer, content, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -100,47 +99,39 @@ def futile_comparisons_are_counted(daemon):
     assert row(daemon, "a")["index_entries"] == 2000
 
 
-@test
-def another_index_takes_over():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "SHARE_INDEX=hash\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            one, two = pair(daemon, 5)
-            one.pages[6] = content(90)
-            one.offer(6)
-            daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
-            rewrite(config, "SHARE_INDEX=\"cmd-subpage,subpages=2\"\n")
-            daemon.reload()
-            daemon.until(lambda: one.subpages == two.subpages == 2)
-            assert share(daemon)["index"] == "cmd-subpage" and row(daemon, "a")["index_entries"] == 0
-            # What is shared is known to it, as pages that nobody writes.
-            two.pages[7], two.pages[8] = content(2), content(2)
-            two.offer(7, changed=1)
-            two.offer(8, changed=0)
-            daemon.until(lambda: two.held.get(8) == two.held[1])
-            assert 7 not in two.held and share(daemon)["lost_pairs"] == 1
-            # Pages are offered again; there is room for them.
-            one.offer(6)
-            daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
-            rewrite(config, "\n")
-            daemon.reload()
-            daemon.until(lambda: one.subpages == two.subpages == 0)
-            assert daemon.call("share")["index"] == share(daemon)["index"] == "hash"
-            two.offer(7, changed=1)
-            daemon.until(lambda: two.held.get(7) == two.held[1])
-            one.set(1, content(30))
-            two.set(7, content(31))
-            two.set(8, content(32))
-            two.set(1, content(33))
-            daemon.until(lambda: share(daemon)["slots_used_bytes"] == 4 * PAGE)
-            rewrite(config, "SHARE_INDEX=tree\n")
-            daemon.reload()
-            daemon.until(lambda: "SHARE_INDEX \"tree\"" in daemon.logged())
-        except BaseException:
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("SHARE_INDEX=hash\n")
+def another_index_takes_over(daemon, config):
+    one, two = pair(daemon, 5)
+    one.pages[6] = content(90)
+    one.offer(6)
+    daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
+    rewrite(config, "SHARE_INDEX=\"cmd-subpage,subpages=2\"\n")
+    daemon.reload()
+    daemon.until(lambda: one.subpages == two.subpages == 2)
+    assert share(daemon)["index"] == "cmd-subpage" and row(daemon, "a")["index_entries"] == 0
+    # What is shared is known to it, as pages that nobody writes.
+    two.pages[7], two.pages[8] = content(2), content(2)
+    two.offer(7, changed=1)
+    two.offer(8, changed=0)
+    daemon.until(lambda: two.held.get(8) == two.held[1])
+    assert 7 not in two.held and share(daemon)["lost_pairs"] == 1
+    # Pages are offered again; there is room for them.
+    one.offer(6)
+    daemon.until(lambda: row(daemon, "a")["index_entries"] == 1)
+    rewrite(config, "\n")
+    daemon.reload()
+    daemon.until(lambda: one.subpages == two.subpages == 0)
+    assert daemon.call("share")["index"] == share(daemon)["index"] == "hash"
+    two.offer(7, changed=1)
+    daemon.until(lambda: two.held.get(7) == two.held[1])
+    one.set(1, content(30))
+    two.set(7, content(31))
+    two.set(8, content(32))
+    two.set(1, content(33))
+    daemon.until(lambda: share(daemon)["slots_used_bytes"] == 4 * PAGE)
+    rewrite(config, "SHARE_INDEX=tree\n")
+    daemon.reload()
+    daemon.until(lambda: "SHARE_INDEX \"tree\"" in daemon.logged())
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import FIELDS, MIB, Agent, Daemon, ceiling, main, refused, rewrite, test, with_daemon
+from daemon_harness import FIELDS, MIB, Agent, ceiling, main, refused, rewrite, test, with_daemon, with_settings
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -180,50 +179,41 @@ def a_new_connection_is_told_again_and_a_new_overbookd_waits_for_all(daemon):
     assert first.large[0][1] == LOW and "memory: high -> soft" in daemon.logged()
 
 
-@test
-def settings_can_be_changed_by_sighup():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "BUDGET=1G\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            machine = admit(daemon, "web", 1536 * MIB, 850 * MIB)
-            until_told(daemon, machine, policy=PROACTIVE, state=CLEAR, flags=0)
-            rewrite(config, "BUDGET=1G\nLARGE_PAGES=late\n")
-            daemon.reload()
-            until_told(daemon, machine, policy=LATE, state=CLEAR, hot=NONE, cold=NONE, flags=1, scan=0, break_=0, collapse=0)
-            rewrite(config, "BUDGET=1G\nLARGE_PAGES=off\n")
-            daemon.reload()
-            until_told(daemon, machine, policy=OFF, hot=0, cold=0, flags=0, scan=2048, break_=512, collapse=0)
-            rewrite(config, "BUDGET=1G\nLARGE_PAGES='never'\nMIN_FREE=256M\n")
-            daemon.reload()
-            until_told(daemon, machine, policy=NEVER, state=LOW, hot=NONE, cold=NONE, flags=1, scan=0)
-            assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
-            for line, why in (("LARGE_PAGES=sometimes", 'LARGE_PAGES "sometimes" is none of "proactive", "late", "never" and "off"'),
-                              ("LARGE_PAGES=", 'LARGE_PAGES ""'), ("MIN_FREE=0", 'MIN_FREE "0" is not a size of at least 1M'),
-                              ("MIN_FREE=lots", 'MIN_FREE "lots"'), ("MIN_FREE=-1M", 'MIN_FREE "-1M"'), ("MIN_FREE=9999999999G", "MIN_FREE"),
-                              ("LARGE=off", "LARGE_PAGES, LOG, METRICS, MIN_FREE")):
-                rewrite(config, line + "\n")
-                before = len(daemon.told)
-                daemon.reload()
-                assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
-            assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
-            # More than half of the budget would leave no room for high.
-            rewrite(config, "BUDGET=1G\nMIN_FREE=900M\n")
-            daemon.reload()
-            assert large(daemon)["min_free_bytes"] == 512 * MIB
-            # Without a budget nothing is short.
-            rewrite(config, "BUDGET=none\nMIN_FREE=900M\n")
-            daemon.reload()
-            until_told(daemon, machine, 5, policy=PROACTIVE, state=HIGH, flags=1)
-            assert "memory: soft -> high, since there is no budget" in daemon.logged()
-            rewrite(config, "BUDGET=1G\nMIN_FREE=200M\n")
-            daemon.reload()
-            until_told(daemon, machine, 5, policy=PROACTIVE, state=LOW)
-        except BaseException:
-            sys.stderr.write(daemon.logged())
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("BUDGET=1G\n")
+def settings_can_be_changed_by_sighup(daemon, config):
+    machine = admit(daemon, "web", 1536 * MIB, 850 * MIB)
+    until_told(daemon, machine, policy=PROACTIVE, state=CLEAR, flags=0)
+    rewrite(config, "BUDGET=1G\nLARGE_PAGES=late\n")
+    daemon.reload()
+    until_told(daemon, machine, policy=LATE, state=CLEAR, hot=NONE, cold=NONE, flags=1, scan=0, break_=0, collapse=0)
+    rewrite(config, "BUDGET=1G\nLARGE_PAGES=off\n")
+    daemon.reload()
+    until_told(daemon, machine, policy=OFF, hot=0, cold=0, flags=0, scan=2048, break_=512, collapse=0)
+    rewrite(config, "BUDGET=1G\nLARGE_PAGES='never'\nMIN_FREE=256M\n")
+    daemon.reload()
+    until_told(daemon, machine, policy=NEVER, state=LOW, hot=NONE, cold=NONE, flags=1, scan=0)
+    assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
+    for line, why in (("LARGE_PAGES=sometimes", 'LARGE_PAGES "sometimes" is none of "proactive", "late", "never" and "off"'),
+                      ("LARGE_PAGES=", 'LARGE_PAGES ""'), ("MIN_FREE=0", 'MIN_FREE "0" is not a size of at least 1M'),
+                      ("MIN_FREE=lots", 'MIN_FREE "lots"'), ("MIN_FREE=-1M", 'MIN_FREE "-1M"'), ("MIN_FREE=9999999999G", "MIN_FREE"),
+                      ("LARGE=off", "LARGE_PAGES, LOG, METRICS, MIN_FREE")):
+        rewrite(config, line + "\n")
+        before = len(daemon.told)
+        daemon.reload()
+        assert "not reloaded: " in daemon.told[before:] and why in daemon.told[before:], (line, daemon.told[before:])
+    assert large(daemon)["min_free_bytes"] == 256 * MIB and large(daemon)["policy"] == "never"
+    # More than half of the budget would leave no room for high.
+    rewrite(config, "BUDGET=1G\nMIN_FREE=900M\n")
+    daemon.reload()
+    assert large(daemon)["min_free_bytes"] == 512 * MIB
+    # Without a budget nothing is short.
+    rewrite(config, "BUDGET=none\nMIN_FREE=900M\n")
+    daemon.reload()
+    until_told(daemon, machine, 5, policy=PROACTIVE, state=HIGH, flags=1)
+    assert "memory: soft -> high, since there is no budget" in daemon.logged()
+    rewrite(config, "BUDGET=1G\nMIN_FREE=200M\n")
+    daemon.reload()
+    until_told(daemon, machine, 5, policy=PROACTIVE, state=LOW)
 
 
 @test
@@ -309,28 +299,19 @@ def an_agent_that_lies_about_its_size_starves_nobody(daemon):
     until_told(daemon, machine, scan=32)
 
 
-@test
-def what_a_socket_does_not_take_is_said_when_it_does():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "LARGE_PAGES=proactive\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            machine = Machine(daemon, "web", ram=512 * MIB)
-            until_told(daemon, machine, policy=PROACTIVE)
-            machine.deaf = True
-            for turn in range(1000):
-                rewrite(config, "LARGE_PAGES=%s\n" % ("late", "never", "off")[turn % 3])
-                daemon.reload()
-            assert large(daemon)["policy"] == "late" and daemon.state("web") == "running"
-            machine.deaf = False
-            until_told(daemon, machine, policy=LATE)
-            daemon.serve_for(0.2)
-            assert machine.told()["policy"] == LATE and 2 < len(machine.large) < 1000, len(machine.large)
-        except BaseException:
-            sys.stderr.write(daemon.logged()[-4000:])
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("LARGE_PAGES=proactive\n")
+def what_a_socket_does_not_take_is_said_when_it_does(daemon, config):
+    machine = Machine(daemon, "web", ram=512 * MIB)
+    until_told(daemon, machine, policy=PROACTIVE)
+    machine.deaf = True
+    for turn in range(1000):
+        rewrite(config, "LARGE_PAGES=%s\n" % ("late", "never", "off")[turn % 3])
+        daemon.reload()
+    assert large(daemon)["policy"] == "late" and daemon.state("web") == "running"
+    machine.deaf = False
+    until_told(daemon, machine, policy=LATE)
+    daemon.serve_for(0.2)
+    assert machine.told()["policy"] == LATE and 2 < len(machine.large) < 1000, len(machine.large)
 
 
 @with_daemon("--budget", "1G")

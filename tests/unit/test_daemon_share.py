@@ -14,8 +14,8 @@ import tempfile
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, Daemon, main, message, refused,
-                            rewrite, run_with, test, with_daemon)
+from daemon_harness import (DROPPED, EINPROGRESS, HELD, HOLDS, MAPS, MIB, OFFER, ORPHANS, STAGED, WORN, Client, main, message, refused,
+                            rewrite, run_with, test, with_daemon, with_settings)
 from share_harness import ENOENT, PAGE, Sharer, a_page_anew, check, content, entries, page_hash, pair, ready, row, share
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -820,48 +820,40 @@ def the_command_line_tool_shows_and_switches(daemon):
     assert process.returncode == 1 and "no memory" in process.communicate()[1]
 
 
-@test
-def the_switch_is_read_again():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "SHARE=off\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            one = Sharer(daemon, "a", domain="d")
-            daemon.until(lambda: daemon.state("a") == "running")
-            rewrite(config, "SHARE=on\nSHARE_CPU=7\n")
-            daemon.reload()
-            ready(daemon, one)
-            assert one.permille == 7
-            rewrite(config, "SHARE_CPU=9\n")
-            daemon.reload()
-            daemon.until(lambda: one.permille == 9)
-            assert one.on
-            one.pages = {1: content(1), 2: content(1)}
-            one.offer()
-            daemon.until(lambda: len(one.held) == 2)
-            # What is shared stays so, and nothing is added.
-            rewrite(config, "SHARE=off\n")
-            daemon.reload()
-            daemon.until(lambda: one.on is False)
-            one.set(3, content(1))
-            one.offer(3)
-            one.set(1, content(5))
-            daemon.until(lambda: share(daemon)["shared_bytes"] == PAGE)
-            assert len(one.held) == 1
-            # An agent that comes back learns by the key whose slots it holds, on or off.
-            one.disconnect()
-            daemon.until(lambda: daemon.state("a") == "lost")
-            key, one.key = one.key, None
-            one.connect()
-            daemon.until(lambda: one.key == key)
-            assert one.on is False
-            rewrite(config, "SHARE=perhaps\n")
-            daemon.reload()
-            daemon.until(lambda: "perhaps" in daemon.logged())
-        except BaseException:
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("SHARE=off\n")
+def the_switch_is_read_again(daemon, config):
+    one = Sharer(daemon, "a", domain="d")
+    daemon.until(lambda: daemon.state("a") == "running")
+    rewrite(config, "SHARE=on\nSHARE_CPU=7\n")
+    daemon.reload()
+    ready(daemon, one)
+    assert one.permille == 7
+    rewrite(config, "SHARE_CPU=9\n")
+    daemon.reload()
+    daemon.until(lambda: one.permille == 9)
+    assert one.on
+    one.pages = {1: content(1), 2: content(1)}
+    one.offer()
+    daemon.until(lambda: len(one.held) == 2)
+    # What is shared stays so, and nothing is added.
+    rewrite(config, "SHARE=off\n")
+    daemon.reload()
+    daemon.until(lambda: one.on is False)
+    one.set(3, content(1))
+    one.offer(3)
+    one.set(1, content(5))
+    daemon.until(lambda: share(daemon)["shared_bytes"] == PAGE)
+    assert len(one.held) == 1
+    # An agent that comes back learns by the key whose slots it holds, on or off.
+    one.disconnect()
+    daemon.until(lambda: daemon.state("a") == "lost")
+    key, one.key = one.key, None
+    one.connect()
+    daemon.until(lambda: one.key == key)
+    assert one.on is False
+    rewrite(config, "SHARE=perhaps\n")
+    daemon.reload()
+    daemon.until(lambda: "perhaps" in daemon.logged())
 
 
 @test

@@ -6,14 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from balloon_harness import AUTO, GIB, OFF, Machine
-from daemon_harness import MIB, Agent, Client, Daemon, main, rewrite, test, with_daemon
+from daemon_harness import MIB, Agent, Client, main, rewrite, with_daemon, with_settings
 
 daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -102,46 +101,37 @@ class Stuck(Agent):
         self.say_statistics(self.statistics())
 
 
-@test
-def above_the_budget_nobody_is_waited_for_and_nobody_grows():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "BUDGET=1G\n")
-        daemon = Daemon("--config", config.name)
-        try:
-            driven = Machine(daemon, "driven", use=100 * MIB, caches=400 * MIB, mode=AUTO, speed=3 * MIB)
-            stuck = Stuck(daemon, "stuck", ram=300 * MIB)
-            daemon.until(lambda: driven.told and driven.cost == 500 * MIB and stuck.cost >= 200 * MIB and memory(daemon)["state"] != "low")
-            cost = stuck.cost
-            rewrite(config, "BUDGET=%dM\n" % ((cost >> 20) + 200))
-            daemon.reload()
-            daemon.until(lambda: driven.limit <= 250 * MIB, 3)
-            assert memory(daemon)["state"] == "low" and memory(daemon)["because"] == "the budget is exceeded", memory(daemon)
-            rewrite(config, "BUDGET=256M\n")
-            daemon.reload()
-            daemon.until(lambda: memory(daemon)["state"] == "low" and memory(daemon)["over_bytes"] > 0)
-            other = Client(daemon)
-            newcomer = Agent(daemon, "newcomer", 128 * MIB, limit=daemon_harness.NOT_STARTED, connect=False)
-            other.send("admit", name="newcomer", ram_bytes=newcomer.ram, pid=newcomer.pid)
-            answer = other.answer()
-            assert answer["code"] == "refused" and "memory is low, so that nobody is given more than is reserved for him" in answer["error"], answer
-            # From one moment to the next there is room again. It is for those to whom it is guaranteed, for a while.
-            rewrite(config, "BUDGET=2G\n")
-            daemon.reload()
-            assert memory(daemon)["state"] == "low" and memory(daemon)["over_bytes"] == 0
-            poor, rich = (Agent(daemon, name, 512 * MIB, limit=daemon_harness.NOT_STARTED, connect=False) for name in ("poor", "rich"))
-            client = Client(daemon)
-            client.send("admit", name="poor", ram_bytes=poor.ram, pid=poor.pid)
-            answer = daemon.call("admit", name="rich", ram_bytes=rich.ram, pid=rich.pid, reservation_bytes=256 * MIB)
-            assert memory(daemon)["state"] == "low" and answer["ok"] and answer["limit_bytes"] == 256 * MIB, answer
-            assert driven.limit <= 250 * MIB and client.poll() is None
-            answer = client.answer()
-            assert answer["ok"] and memory(daemon)["state"] == "hard" and answer["limit_bytes"] > 256 * MIB, answer
-            daemon.until(lambda: driven.limit > 250 * MIB)
-        except BaseException:
-            sys.stderr.write(daemon.logged()[-6000:])
-            daemon.abandon()
-            raise
-        daemon.stop()
+@with_settings("BUDGET=1G\n")
+def above_the_budget_nobody_is_waited_for_and_nobody_grows(daemon, config):
+    driven = Machine(daemon, "driven", use=100 * MIB, caches=400 * MIB, mode=AUTO, speed=3 * MIB)
+    stuck = Stuck(daemon, "stuck", ram=300 * MIB)
+    daemon.until(lambda: driven.told and driven.cost == 500 * MIB and stuck.cost >= 200 * MIB and memory(daemon)["state"] != "low")
+    cost = stuck.cost
+    rewrite(config, "BUDGET=%dM\n" % ((cost >> 20) + 200))
+    daemon.reload()
+    daemon.until(lambda: driven.limit <= 250 * MIB, 3)
+    assert memory(daemon)["state"] == "low" and memory(daemon)["because"] == "the budget is exceeded", memory(daemon)
+    rewrite(config, "BUDGET=256M\n")
+    daemon.reload()
+    daemon.until(lambda: memory(daemon)["state"] == "low" and memory(daemon)["over_bytes"] > 0)
+    other = Client(daemon)
+    newcomer = Agent(daemon, "newcomer", 128 * MIB, limit=daemon_harness.NOT_STARTED, connect=False)
+    other.send("admit", name="newcomer", ram_bytes=newcomer.ram, pid=newcomer.pid)
+    answer = other.answer()
+    assert answer["code"] == "refused" and "memory is low, so that nobody is given more than is reserved for him" in answer["error"], answer
+    # From one moment to the next there is room again. It is for those to whom it is guaranteed, for a while.
+    rewrite(config, "BUDGET=2G\n")
+    daemon.reload()
+    assert memory(daemon)["state"] == "low" and memory(daemon)["over_bytes"] == 0
+    poor, rich = (Agent(daemon, name, 512 * MIB, limit=daemon_harness.NOT_STARTED, connect=False) for name in ("poor", "rich"))
+    client = Client(daemon)
+    client.send("admit", name="poor", ram_bytes=poor.ram, pid=poor.pid)
+    answer = daemon.call("admit", name="rich", ram_bytes=rich.ram, pid=rich.pid, reservation_bytes=256 * MIB)
+    assert memory(daemon)["state"] == "low" and answer["ok"] and answer["limit_bytes"] == 256 * MIB, answer
+    assert driven.limit <= 250 * MIB and client.poll() is None
+    answer = client.answer()
+    assert answer["ok"] and memory(daemon)["state"] == "hard" and answer["limit_bytes"] > 256 * MIB, answer
+    daemon.until(lambda: driven.limit > 250 * MIB)
 
 
 @with_daemon()

@@ -5,12 +5,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import FIELDS, MIB, Agent, main, refused, rewrite, test, with_daemon
+from daemon_harness import FIELDS, MIB, Agent, main, refused, rewrite, test, with_daemon, with_settings
 
 daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -90,25 +89,17 @@ def without_a_tax_shares_alone_count(daemon):
     daemon.until(lambda: (seen(daemon, "idle") or BUDGET) < 100 * MIB and half(idle) and half(busy), 120)
 
 
-@test
-def the_tax_is_a_setting():
-    with tempfile.NamedTemporaryFile("w") as config:
-        rewrite(config, "BUDGET=1G\nIDLE_TAX=0\n")
-        daemon = daemon_harness.Daemon("--config", config.name)
-        try:
-            daemon.budget = BUDGET
-            idle, busy = admit(daemon, "idle", uses=0), admit(daemon, "busy", uses=GIB)
-            daemon.until(lambda: (seen(daemon, "idle") or BUDGET) < 100 * MIB and half(idle), 120)
-            rewrite(config, "BUDGET=1G\nIDLE_TAX=99%\n")
-            daemon.reload()
-            daemon.until(lambda: idle.limit < 64 * MIB and busy.limit > 960 * MIB)
-            rewrite(config, "BUDGET=1G\nIDLE_TAX=100%\n")
-            daemon.reload()
-            assert 'line 2: IDLE_TAX "100%" is not from 0% to 99%' in daemon.logged()
-            daemon.stop()
-        except BaseException:
-            daemon.abandon()
-            raise
+@with_settings("BUDGET=1G\nIDLE_TAX=0\n")
+def the_tax_is_a_setting(daemon, config):
+    daemon.budget = BUDGET
+    idle, busy = admit(daemon, "idle", uses=0), admit(daemon, "busy", uses=GIB)
+    daemon.until(lambda: (seen(daemon, "idle") or BUDGET) < 100 * MIB and half(idle), 120)
+    rewrite(config, "BUDGET=1G\nIDLE_TAX=99%\n")
+    daemon.reload()
+    daemon.until(lambda: idle.limit < 64 * MIB and busy.limit > 960 * MIB)
+    rewrite(config, "BUDGET=1G\nIDLE_TAX=100%\n")
+    daemon.reload()
+    assert 'line 2: IDLE_TAX "100%" is not from 0% to 99%' in daemon.logged()
 
 
 @test
