@@ -34,14 +34,13 @@ import threading
 import time
 
 from density_load import MEMORY_MIB, Load, kind_of, parameters_of, percentile
-from guests import PATIENCE, Machine, Place, overlay_drive, process_cpu_ns, process_pss_bytes
+from guests import BALLOON, PATIENCE, Machine, Place, overlay_drive, process_cpu_ns, process_pss_bytes
 from lib import Failure, Unfit, read_text
 from peers import OVER, Cgroup, SwapFile, Unequal, meminfo_bytes
 
 MIB, PAGE = 1 << 20, 4096
 PLAIN, AGAIN, STATIC = "unconstrained", "unconstrained again", "static"
 KERNEL, HURRIED, WHOLE = KERNELS = "kernel", "kernel-hurried", "kernel-whole"
-BALLOON = ("-device", "virtio-balloon-pci,free-page-reporting=on")
 AT_ONCE = 4        # machines that start side by side
 POOL_PERCENT = 20  # of the budget for zswap's pool: the kernel's default, of the host's memory
 COMPRESSOR = "lz4" # ours; the kernel's too if it has it, else the one that is set

@@ -31,6 +31,8 @@ Line = collections.namedtuple("Line", "when word values cpu_ns agent_cpu_ns")
 # At the usual 9600 baud QEMU's serial line holds an order back for 4 ms. Without no_timer_check the kernel panics when a loaded host
 # makes its timer come late.
 KERNEL_WORDS = "console=ttyS0,115200 quiet panic=-1 no_timer_check"
+# As `overbook run` adds one, for plain QEMU: what a guest frees goes back to the host there too.
+BALLOON = ("-device", "virtio-balloon-pci,free-page-reporting=on")
 PATIENCE = 120.0  # seconds that a guest may take for one thing, on a slow and busy host
 
 

@@ -9,7 +9,7 @@ from lib import Unfit, read_text
 KSM = "/sys/kernel/mm/ksm"
 BEST = {"smart_scan": "1", "advisor_mode": "scan-time", "advisor_max_cpu": "70", "advisor_target_scan_time": "10", "use_zero_pages": "1"}
 SCANS = 3  # of all memory, before KSM can be said to find nothing more
-RMAP_ITEM_BYTES = 64
+RMAP_ITEM_BYTES, STABLE_NODE_BYTES = 64, 64  # the sizes in /sys/kernel/slab/ksm_*
 FAST_PAGES = "50000"  # each 20 ms, or however long that takes
 
 
@@ -70,10 +70,10 @@ class Ksm:
 
     @staticmethod
     def tables_bytes():
-        """What it keeps for the pages that it has looked at."""
+        """What it keeps for each page that it has looked at, and for each that others are mapped to."""
         pages = sum(int(read_text(f"{KSM}/{name}", "0")) for name in ("pages_sharing", "pages_shared", "pages_unshared",
                                                                       "pages_volatile"))
-        return pages * RMAP_ITEM_BYTES
+        return pages * RMAP_ITEM_BYTES + int(read_text(f"{KSM}/pages_shared", "0")) * STABLE_NODE_BYTES
 
     @staticmethod
     def cpu_ns():

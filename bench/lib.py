@@ -154,6 +154,12 @@ class Bench:
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda got, _: sys.exit(128 + got))
 
+    def note_options(self, *names):
+        """Options of the bench's own, with lists of values, that belong to the command in the result."""
+        for name in names:
+            if getattr(self.options, name):
+                self.host["command"] += f" --{name} " + " ".join(map(str, getattr(self.options, name)))
+
     def row(self, name, unit, more_is_better, peer_name):
         self.rows.append(Row(name, unit, more_is_better, peer_name))
         return self.rows[-1]
