@@ -3,7 +3,7 @@
  * Where equal pages are looked for: what machines have offered, and what lies in the canonical store, by the hash of the bytes.
  *
  * One interface, several strategies: what is remembered, and at what price, differs; what is found has the hash that was asked
- * for. Nothing here sees a page's bytes: that a hash is equal means that the bytes may be equal, no more. Who uses an index
+ * for, or, once in a long while, another. Nothing here sees a page's bytes: what is found may have the same bytes, no more. Who uses an index
  * compares the bytes, and removes an entry that turns out to be out of date.
  *
  * An entry is { hash, owner, where, class }: a page of a machine (owner is the machine's number, where the page's name), or a slot of

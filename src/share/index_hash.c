@@ -3,16 +3,19 @@
  * The strategies "hash" and "cmd-subpage": everything that is offered is remembered, in hash tables with chains, two for each class: the
  * store's slots, and machines' pages. "hash" has one class.
  *
- * Records of 40 bytes lie in one array and name each other by their numbers (32 bits, 0: none), so that the array can move when it
+ * Records of 32 bytes lie in one array and name each other by their numbers (32 bits, 0: none), so that the array can move when it
  * grows. A record is in the chain of its bucket and in the list of its owner, from the oldest to the youngest. A table has
- * at least as many buckets as records; it doubles when it is full, and goes when it is empty, and so does the array. The
- * bucket comes from the hash and a secret of this index's: who offers hashes of his own making does not know which of them meet
- * in a bucket. Entries under one and the same hash do meet: who uses the index must not let there be too many of them.
+ * at least as many buckets as records; it doubles when it is full, and goes when it is empty, and so does the array.
+ *
+ * What a record has of its hash is a tag: 64 bits of the hash mixed with a secret of this index's, of which some are the bucket's number. Who
+ * offers hashes of his own making does not know which of them meet in a bucket. Entries under one and the same hash do meet: who uses
+ * the index must not let there be too many of them. Two hashes may have the same tag (with 16 million of them, the pages of 64 GiB, that
+ * happens once in some 100,000 such indices): an entry that is found so is like one whose page has changed, which who asks finds out.
  *
  * Where a page was before is not kept: a page that is new in its class is looked for in the others, which costs a look into
  * each that has something in the same part (of 16 classes; up to 256 with eighths of pages).
  *
- * With the buckets that is 44 to 88 bytes an entry, 1.1 to 2.2% of a page of 4 KiB.
+ * With the buckets that is 36 to 40 bytes an entry, 0.9 to 1.0% of a page of 4 KiB; the array's other half is not touched while it is not used.
  */
 #include "share/index.h"
 
@@ -26,13 +29,13 @@
 #define OWNERS        (OB_INDEX_OWNERS + 1)
 
 struct record {
-	uint64_t lo, hi, where;
+	uint64_t tag, where;
 	uint16_t owner, class;
 	uint32_t next;            /* in the bucket, or in the list of free records */
 	uint32_t older, younger;  /* of the same owner */
 };
 
-_Static_assert(sizeof(struct record) == 40, "as it says above");
+_Static_assert(sizeof(struct record) == 32, "as it says above");
 
 struct owner {
 	uint64_t quota;
@@ -122,24 +125,28 @@ static struct part *part_of(struct hash_index *self, uint16_t owner, uint16_t cl
 	return &self->parts[class % self->classes][owner == OB_INDEX_STORE ? STABLE : UNSTABLE];
 }
 
-static uint32_t *bucket_of(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
+static uint64_t tag_of(const struct hash_index *self, uint64_t lo, uint64_t hi)
 {
 	uint64_t mixed = (lo ^ self->secret[0]) * (self->secret[1] | 1);
 
-	mixed = (mixed ^ mixed >> 32 ^ hi ^ self->secret[2]) * (self->secret[3] | 1);
-	return &part->buckets[mixed >> 32 & (part->size - 1)];
+	return (mixed ^ mixed >> 32 ^ hi ^ self->secret[2]) * (self->secret[3] | 1);
 }
 
-/* The first record of the hash's bucket. */
-static uint32_t head_of(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
+static uint32_t *bucket_of(const struct part *part, uint64_t tag)
 {
-	return part->size ? *bucket_of(self, part, lo, hi) : 0;
+	return &part->buckets[tag >> 32 & (part->size - 1)];
+}
+
+/* The first record of the tag's bucket. */
+static uint32_t head_of(const struct part *part, uint64_t tag)
+{
+	return part->size ? *bucket_of(part, tag) : 0;
 }
 
 static void push(struct hash_index *self, struct part *part, uint32_t number)
 {
 	struct record *record = &self->records[number];
-	uint32_t *at = bucket_of(self, part, record->lo, record->hi);
+	uint32_t *at = bucket_of(part, record->tag);
 
 	record->next = *at;
 	*at = number;
@@ -180,7 +187,7 @@ static void unchain(struct hash_index *self, uint32_t number)
 	struct part *part = part_of(self, record->owner, record->class);
 	uint32_t *at;
 
-	for (at = bucket_of(self, part, record->lo, record->hi); *at != number; at = &self->records[*at].next)
+	for (at = bucket_of(part, record->tag); *at != number; at = &self->records[*at].next)
 		;
 	*at = record->next;
 	if (--part->count)
@@ -256,14 +263,14 @@ static void drop_record(struct hash_index *self, uint32_t number)
 		release_records(self);
 }
 
-static uint32_t find_in(struct hash_index *self, const struct ob_index_entry *entry, uint16_t class)
+static uint32_t find_in(struct hash_index *self, const struct ob_index_entry *entry, uint64_t tag, uint16_t class)
 {
-	uint32_t number = head_of(self, part_of(self, entry->owner, class), entry->lo, entry->hi);
+	uint32_t number = head_of(part_of(self, entry->owner, class), tag);
 
 	for (; number; number = self->records[number].next) {
 		const struct record *record = &self->records[number];
 
-		if (record->lo == entry->lo && record->hi == entry->hi && record->owner == entry->owner && record->where == entry->where)
+		if (record->tag == tag && record->owner == entry->owner && record->where == entry->where)
 			break;
 	}
 	return number;
@@ -272,10 +279,11 @@ static uint32_t find_in(struct hash_index *self, const struct ob_index_entry *en
 /* The record of an entry, of whatever class: its own is looked at first. */
 static uint32_t find_record(struct hash_index *self, const struct ob_index_entry *entry)
 {
-	uint32_t number = find_in(self, entry, entry->class);
+	uint64_t tag = tag_of(self, entry->lo, entry->hi);
+	uint32_t number = find_in(self, entry, tag, entry->class);
 
 	for (uint16_t class = 0; class < self->classes && !number; class++)
-		number = find_in(self, entry, class);
+		number = find_in(self, entry, tag, class);
 	return number;
 }
 
@@ -321,7 +329,7 @@ static int hash_add(struct ob_index *index, const struct ob_index_entry *entry)
 	number = make_room(self, part) == 0 ? take_record(self) : 0;
 	if (!number)
 		return -ENOMEM;
-	self->records[number] = (struct record){ .lo = entry->lo, .hi = entry->hi, .where = entry->where, .owner = entry->owner,
+	self->records[number] = (struct record){ .tag = tag_of(self, entry->lo, entry->hi), .where = entry->where, .owner = entry->owner,
 						 .class = entry->class };
 	chain(self, number);
 	list_append(self, number);
@@ -334,51 +342,45 @@ static int hash_find(struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t 
 		     struct ob_index_entry *ret_entry)
 {
 	const struct hash_index *self = self_of(index);
+	uint64_t tag = tag_of(self, lo, hi);
 
 	for (;;) {
 		for (uint32_t number = (uint32_t)cursor->at; number; number = self->records[number].next) {
 			const struct record *record = &self->records[number];
 
 			index->comparisons++;
-			if (record->lo != lo || record->hi != hi)
+			if (record->tag != tag)
 				continue;
-			*ret_entry = (struct ob_index_entry){ record->lo, record->hi, record->where, record->owner, record->class };
+			*ret_entry = (struct ob_index_entry){ lo, hi, record->where, record->owner, record->class };
 			cursor->at = record->next;
 			return 1;
 		}
 		cursor->at = 0;
 		if (cursor->more == PARTS)
 			return 0;
-		cursor->at = head_of(self, &self->parts[class % self->classes][cursor->more++], lo, hi);
+		cursor->at = head_of(&self->parts[class % self->classes][cursor->more++], tag);
 	}
 }
 
-/* Buckets first, then the first records of their chains: they lie across two lines of the cache. */
+/* Buckets first, then the first records of their chains. */
 static void hash_expect(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class, int step)
 {
 	const struct hash_index *self = self_of(index);
+	uint64_t tag = tag_of(self, lo, hi);
 
 	for (unsigned i = 0; i < PARTS; i++) {
 		const struct part *part = &self->parts[class % self->classes][i];
-		const struct record *record;
 
-		if (!part->size)
-			continue;
-		if (!step) {
-			__builtin_prefetch(bucket_of(self, part, lo, hi), 1);
-			continue;
-		}
-		record = &self->records[*bucket_of(self, part, lo, hi)];
-		__builtin_prefetch(&record->lo, 1);
-		__builtin_prefetch(&record->younger, 1);
+		if (part->size)
+			__builtin_prefetch(step ? (const void *)&self->records[*bucket_of(part, tag)] : bucket_of(part, tag), 1);
 	}
 }
 
-static int has_hash(const struct hash_index *self, const struct part *part, uint64_t lo, uint64_t hi)
+static int has_tag(const struct hash_index *self, const struct part *part, uint64_t tag)
 {
-	uint32_t number = head_of(self, part, lo, hi);
+	uint32_t number = head_of(part, tag);
 
-	while (number && (self->records[number].lo != lo || self->records[number].hi != hi))
+	while (number && self->records[number].tag != tag)
 		number = self->records[number].next;
 	return number != 0;
 }
@@ -386,10 +388,10 @@ static int has_hash(const struct hash_index *self, const struct part *part, uint
 static int hash_is_elsewhere(const struct ob_index *index, uint64_t lo, uint64_t hi, uint16_t class)
 {
 	const struct hash_index *self = self_of(index);
+	uint64_t tag = tag_of(self, lo, hi);
 
 	for (unsigned i = 0; i < self->classes; i++)
-		if (i != class % self->classes &&
-		    (has_hash(self, &self->parts[i][STABLE], lo, hi) || has_hash(self, &self->parts[i][UNSTABLE], lo, hi)))
+		if (i != class % self->classes && (has_tag(self, &self->parts[i][STABLE], tag) || has_tag(self, &self->parts[i][UNSTABLE], tag)))
 			return 1;
 	return 0;
 }
