@@ -53,7 +53,7 @@ static uint64_t tables_of(const struct ob_domain *domain)
 
 	for (unsigned i = 0; i < domain->top; i++)
 		if (domain->sharers[i])
-			bytes += sizeof(struct ob_sharer) + domain->sharers[i]->holder.size * 2 * sizeof(uint32_t);
+			bytes += sizeof(struct ob_sharer) + ob_holder_bytes(&domain->sharers[i]->holder);
 	return bytes;
 }
 

@@ -100,7 +100,7 @@ static int settle(struct ob_sharer *sharer, struct ob_error *err)
 	if (lost)
 		ob_log(OB_LOG_INFO, "machine \"%s\": it holds %llu shared pages fewer than were counted when its connection ended",
 		       sharer->machine->name, (unsigned long long)lost);
-	ob_claim_clear(&sharer->claim);
+	ob_holder_clear(&sharer->claim);
 	sharer->claims = false;
 	ob_store_has_claimed(sharer->domain->store, sharer->number);
 	ob_link_flush(sharer->machine);

@@ -25,12 +25,6 @@
 
 #define RUN_WORTH    512u /* free slots of an extent that make it worth going on in it */
 #define NONE         OB_STORE_NO_PLACE
-#define HOLDER_FIRST 64u
-
-/* An entry of a holder's table; key is the slot's number plus 1, 0 where nothing ever was. */
-struct ob_hold {
-	uint32_t key, count;
-};
 
 struct ob_store *ob_store_new(const char *label, const struct ob_store_events *events, void *context)
 {
@@ -308,60 +302,19 @@ void ob_store_unpin(struct ob_store *store, uint32_t slot)
 	take_back(store, slot, 1);
 }
 
-/* The entry of a slot, or the empty one where it would be. size is a power of two and the table never full. */
-static struct ob_hold *find_hold(const struct ob_holder *holder, uint32_t slot)
-{
-	uint32_t at = slot * 2654435761u;
-
-	for (;; at++) {
-		struct ob_hold *hold = &holder->table[at & (holder->size - 1)];
-
-		if (!hold->key || hold->key == slot + 1)
-			return hold;
-	}
-}
-
-/* Makes room for one more; entries that count nothing are left behind. */
-static int holder_reserve(struct ob_holder *holder)
-{
-	struct ob_holder grown = { .holds = holder->holds };
-	uint32_t live = 0;
-
-	if (holder->used + 1 <= holder->size / 4 * 3)
-		return 0;
-	for (uint32_t i = 0; i < holder->size; i++)
-		live += holder->table[i].count != 0;
-	for (grown.size = HOLDER_FIRST; grown.size / 2 < live + 1; grown.size *= 2)
-		;
-	grown.table = calloc(grown.size, sizeof(*grown.table));
-	if (!grown.table)
-		return -ENOMEM;
-	for (uint32_t i = 0; i < holder->size; i++)
-		if (holder->table[i].count) {
-			*find_hold(&grown, holder->table[i].key - 1) = holder->table[i];
-			grown.used++;
-		}
-	free(holder->table);
-	*holder = grown;
-	return 0;
-}
-
 int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count)
 {
 	struct ob_store_extent *extent = extent_of(store, slot);
 	struct ob_store_slot *at = slot_of(store, slot);
-	struct ob_hold *hold;
-	int r = holder_reserve(holder);
+	uint32_t had;
+	int r = ob_holder_reserve(holder);
 
 	if (r < 0)
 		return r;
-	hold = find_hold(holder, slot);
-	if (count > UINT32_MAX - hold->count || count > UINT32_MAX - at->refs)
+	had = ob_holder_count(holder, slot);
+	if (count > UINT32_MAX - had || count > UINT32_MAX - at->refs)
 		return -ENOMEM;
-	holder->used += !hold->key;
-	hold->key = slot + 1;
-	hold->count += count;
-	holder->holds += count;
+	ob_holder_set(holder, slot, had + count);
 	/* Only one that is restored can have been free. */
 	extent->used += !at->refs;
 	store->used += !at->refs;
@@ -370,19 +323,15 @@ int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slo
 	return 0;
 }
 
-uint32_t ob_holder_count(const struct ob_holder *holder, uint32_t slot)
-{
-	return holder->size ? find_hold(holder, slot)->count : 0;
-}
-
 int ob_store_let_go(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count)
 {
-	if (count > ob_holder_count(holder, slot))
+	uint32_t had = ob_holder_count(holder, slot);
+
+	if (count > had)
 		return -EINVAL;
 	if (!count)
 		return 0;
-	find_hold(holder, slot)->count -= count;
-	holder->holds -= count;
+	ob_holder_set(holder, slot, had - count);
 	take_back(store, slot, count);
 	return 0;
 }
@@ -395,65 +344,55 @@ void ob_store_wear(struct ob_store *store, uint32_t slot)
 
 void ob_store_wear_all(struct ob_store *store, const struct ob_holder *holder)
 {
-	for (uint32_t i = 0; i < holder->size; i++)
-		if (holder->table[i].count)
-			ob_store_wear(store, holder->table[i].key - 1);
+	uint32_t slot, count;
+	uint64_t at = 0;
+
+	while (ob_holder_next(holder, &at, &slot, &count))
+		ob_store_wear(store, slot);
 }
 
 void ob_store_let_go_all(struct ob_store *store, struct ob_holder *holder)
 {
 	struct ob_holder gone = *holder;
+	uint32_t slot, count;
+	uint64_t at = 0;
 
 	*holder = (struct ob_holder){ 0 };
-	for (uint32_t i = 0; i < gone.size; i++)
-		if (gone.table[i].count)
-			take_back(store, gone.table[i].key - 1, gone.table[i].count);
-	free(gone.table);
+	while (ob_holder_next(&gone, &at, &slot, &count))
+		take_back(store, slot, count);
+	ob_holder_clear(&gone);
 }
 
 int ob_store_claim(const struct ob_holder *holder, struct ob_holder *claim, uint32_t slot, uint32_t count)
 {
 	uint32_t counted = ob_holder_count(holder, slot), claimed = ob_holder_count(claim, slot);
-	struct ob_hold *hold;
 	int r;
 
 	if (claimed > counted || count > counted - claimed)
 		return -EINVAL;
-	r = holder_reserve(claim);
+	r = ob_holder_reserve(claim);
 	if (r < 0)
 		return r;
-	hold = find_hold(claim, slot);
-	claim->used += !hold->key;
-	hold->key = slot + 1;
-	hold->count += count;
-	claim->holds += count;
+	ob_holder_set(claim, slot, claimed + count);
 	return 0;
 }
 
 uint64_t ob_store_settle(struct ob_store *store, struct ob_holder *holder, const struct ob_holder *claim, bool wear)
 {
-	uint64_t before = holder->holds;
+	uint64_t before = holder->holds, at = 0;
+	uint32_t slot, count;
 
-	for (uint32_t i = 0; i < holder->size; i++) {
-		struct ob_hold *hold = &holder->table[i];
-		uint32_t claimed = hold->count ? ob_holder_count(claim, hold->key - 1) : 0, over;
+	while (ob_holder_next(holder, &at, &slot, &count)) {
+		uint32_t claimed = ob_holder_count(claim, slot);
 
-		if (hold->count <= claimed)
+		if (count <= claimed)
 			continue;
-		over = hold->count - claimed;
-		hold->count = claimed;
-		holder->holds -= over;
+		ob_holder_set(holder, slot, claimed);
 		if (wear)
-			ob_store_wear(store, hold->key - 1);
-		take_back(store, hold->key - 1, over);
+			ob_store_wear(store, slot);
+		take_back(store, slot, count - claimed);
 	}
 	return before - holder->holds;
-}
-
-void ob_claim_clear(struct ob_holder *claim)
-{
-	free(claim->table);
-	*claim = (struct ob_holder){ 0 };
 }
 
 struct ob_store_extent *ob_store_find_extent(struct ob_store *store, uint64_t id, uint32_t *ret_place)

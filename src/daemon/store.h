@@ -46,8 +46,8 @@ struct ob_store;
 
 /* What a machine holds; starts as { 0 }. */
 struct ob_holder {
-	struct ob_hold *table;
-	uint32_t size, used; /* entries; those that have been taken, dead ones included */
+	struct ob_hold *table; /* store_holders.c */
+	uint32_t size, used;   /* entries; those that have been taken, dead ones included */
 	uint64_t holds;      /* sum of all counts */
 };
 
@@ -99,10 +99,11 @@ int ob_store_claim(const struct ob_holder *holder, struct ob_holder *claim, uint
 /* Lets go of what is not claimed; wear: as worn. Returns how many holds that were. */
 uint64_t ob_store_settle(struct ob_store *store, struct ob_holder *holder, const struct ob_holder *claim, bool wear);
 
-/* Empties a claim. */
-void ob_claim_clear(struct ob_holder *claim);
+/* Forgets all that is in a claim. */
+void ob_holder_clear(struct ob_holder *claim);
 
 uint32_t ob_holder_count(const struct ob_holder *holder, uint32_t slot);
+uint64_t ob_holder_bytes(const struct ob_holder *holder); /* that it takes */
 
 /* The slot at an index of the extent with this id. Returns 0, or -ENOENT when there is no such extent or the slot is free. */
 int ob_store_find(struct ob_store *store, uint64_t id, uint32_t index, uint32_t *ret_slot) OB_MUST_CHECK;

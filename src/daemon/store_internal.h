@@ -60,6 +60,13 @@ static inline bool ob_store_has_member(const ob_store_members set, unsigned memb
 	return set[member / 64] >> (member % 64) & 1;
 }
 
+/* Sees to it that the next ob_holder_set() has room. 0 or -ENOMEM. */
+int ob_holder_reserve(struct ob_holder *holder) OB_MUST_CHECK;
+/* A count that is not larger than before needs no room. */
+void ob_holder_set(struct ob_holder *holder, uint32_t slot, uint32_t count);
+/* The next slot that is held from *at on, 0 at first. Counts may be set between, of slots that are there. Returns whether there is one. */
+bool ob_holder_next(const struct ob_holder *holder, uint64_t *at, uint32_t *ret_slot, uint32_t *ret_count);
+
 /* A free place in the table, or -errno. */
 int ob_store_find_place(struct ob_store *store, uint32_t *ret_place) OB_MUST_CHECK;
 struct ob_store_extent *ob_store_find_extent(struct ob_store *store, uint64_t id, uint32_t *ret_place);

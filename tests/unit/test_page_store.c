@@ -162,6 +162,40 @@ static void nobody_writes_to_what_was_sent(void **state)
 	ob_store_free(store);
 }
 
+/* Machines have many pages alike, or few slots of many extents. */
+static void a_slot_is_held_as_often_as_it_likes(void **state)
+{
+	static const uint32_t counts[] = { 1, 254, 255, 256, 65536, UINT32_MAX - 1 };
+	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
+	struct ob_holder a = { 0 }, b = { 0 }, claim = { 0 };
+	uint32_t slot = fill(store, 1), next = fill(store, 2);
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(counts); i++) {
+		assert_int_equal(ob_store_hold(store, &b, next, 1), 0);
+		assert_int_equal(ob_store_hold(store, &a, slot, counts[i] - ob_holder_count(&a, slot)), 0);
+		assert_int_equal(ob_holder_count(&a, slot), counts[i]);
+		assert_int_equal(ob_store_claim(&a, &claim, slot, counts[i] - ob_holder_count(&claim, slot)), 0);
+		assert_int_equal(ob_store_claim(&a, &claim, slot, 1), -EINVAL);
+		assert_int_equal(ob_store_hold(store, &a, next, 1), 0);
+	}
+	assert_int_equal(ob_store_hold(store, &a, slot, 1), -ENOMEM);
+	assert_int_equal(ob_store_let_go(store, &a, slot, UINT32_MAX), -EINVAL);
+	assert_int_equal(ob_holder_count(&a, next), 6);
+	assert_int_equal(ob_holder_count(&b, slot), 0);
+	for (size_t i = OB_ARRAY_LEN(counts) - 1; i; i--) {
+		assert_int_equal(ob_store_let_go(store, &a, slot, counts[i] - counts[i - 1]), 0);
+		assert_int_equal(ob_holder_count(&a, slot), counts[i - 1]);
+		assert_int_equal(a.holds, counts[i - 1] + 6);
+	}
+	assert_int_equal(ob_holder_bytes(&a), 64 * 16);
+	ob_holder_clear(&claim);
+	ob_store_let_go_all(store, &a);
+	ob_store_let_go_all(store, &b);
+	ob_store_unpin(store, slot);
+	ob_store_unpin(store, next);
+	ob_store_free(store);
+}
+
 static void what_is_not_claimed_is_let_go_of(void **state)
 {
 	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
@@ -199,7 +233,7 @@ static void what_is_not_claimed_is_let_go_of(void **state)
 	assert_int_equal(ob_store_used_pages(store), 75);
 	assert_int_equal(ob_store_worn_pages(store), 0);
 	/* Of a machine that maps it is worn. */
-	ob_claim_clear(&claim);
+	ob_holder_clear(&claim);
 	assert_int_equal(ob_store_settle(store, &a, &claim, true), 100);
 	assert_int_equal(a.holds, 0);
 	assert_int_equal(ob_store_used_pages(store), 50);
@@ -313,7 +347,7 @@ static void what_was_told_to_be_here_is_not_gone(void **state)
 	assert_true(ob_store_next_closed(store, 3, &next));
 	ob_store_forget_told(store, 3, 0);
 	assert_true(gone_count == 1 && !ob_store_extents(store));
-	ob_claim_clear(&b);
+	ob_holder_clear(&b);
 	ob_store_free(store);
 }
 
@@ -425,12 +459,13 @@ static void a_model_agrees(void **state)
 	static uint32_t held[HOLDERS][SLOTS];
 	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
 	struct ob_holder holder[HOLDERS] = { 0 };
-	uint64_t seed = 88172645463325252ull, used = 0;
+	uint64_t seed = 88172645463325252ull, used = 0, sums;
+	uint32_t most = 0;
 
 	for (unsigned step = 0; step < 100000; step++) {
 		uint64_t r = random_next(&seed);
 		unsigned who = (unsigned)(r % HOLDERS), sum = 0;
-		uint32_t slot;
+		uint32_t slot, n;
 
 		if (step % 4 == 0) {
 			if (ob_store_fill(store, page, step, step + 1, true, ob_store_extents(store) < 3, &slot) < 0)
@@ -444,11 +479,12 @@ static void a_model_agrees(void **state)
 			continue;
 		}
 		slot = (uint32_t)(r >> 8) % SLOTS;
+		n = r >> 32 & 3 ? 1 : 200;
 		for (unsigned i = 0; i < HOLDERS; i++)
 			sum += held[i][slot];
 		if (sum && r >> 60 < 7) {
-			assert_int_equal(ob_store_hold(store, &holder[who], slot, 1), 0);
-			held[who][slot]++;
+			assert_int_equal(ob_store_hold(store, &holder[who], slot, n), 0);
+			held[who][slot] += n;
 		} else if (step % 20000 == 1) {
 			ob_store_let_go_all(store, &holder[who]);
 			for (unsigned i = 0; i < SLOTS; i++) {
@@ -459,14 +495,25 @@ static void a_model_agrees(void **state)
 				held[who][i] = 0;
 			}
 		} else {
-			assert_int_equal(ob_store_let_go(store, &holder[who], slot, 1), held[who][slot] ? 0 : -EINVAL);
-			used -= held[who][slot] && sum == 1;
-			held[who][slot] -= held[who][slot] != 0;
+			n = OB_MIN(n, OB_MAX(held[who][slot], 1u));
+			assert_int_equal(ob_store_let_go(store, &holder[who], slot, n), held[who][slot] ? 0 : -EINVAL);
+			used -= held[who][slot] && sum == n;
+			held[who][slot] -= held[who][slot] ? n : 0;
 		}
+		assert_int_equal(ob_holder_count(&holder[who], slot), held[who][slot]);
 		assert_int_equal(ob_store_used_pages(store), used);
 	}
-	for (unsigned i = 0; i < HOLDERS; i++)
+	for (unsigned i = 0; i < HOLDERS; i++) {
+		sums = 0;
+		for (uint32_t slot = 0; slot < SLOTS; slot++) {
+			assert_int_equal(ob_holder_count(&holder[i], slot), held[i][slot]);
+			sums += held[i][slot];
+			most = OB_MAX(most, held[i][slot]);
+		}
+		assert_int_equal(holder[i].holds, sums);
 		ob_store_let_go_all(store, &holder[i]);
+	}
+	assert_true(most > UINT8_MAX);
 	assert_int_equal(ob_store_used_pages(store), 0);
 	assert_int_equal(ob_store_memory_pages(store), 0);
 	ob_store_free(store);
@@ -478,6 +525,7 @@ int main(void)
 		cmocka_unit_test(slots_come_in_order_and_go_with_their_last_hold),
 		cmocka_unit_test(an_extent_without_holds_goes_when_all_have_been_told),
 		cmocka_unit_test(nobody_writes_to_what_was_sent),
+		cmocka_unit_test(a_slot_is_held_as_often_as_it_likes),
 		cmocka_unit_test(what_is_not_claimed_is_let_go_of),
 		cmocka_unit_test(a_model_agrees),
 		cmocka_unit_test(an_extent_is_taken_up_as_it_was_left),
