@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -303,6 +304,12 @@ static void announce(const struct ob_daemon *daemon)
 	ob_notify_ready(daemon, "");
 }
 
+/*
+ * Tables from this size on are mappings of their own, whatever has been freed before: what a table was before it grew, and one that is not needed any
+ * more, goes back to the host at once.
+ */
+#define TABLE_BYTES (64 << 10)
+
 int main(int argc, char **argv)
 {
 	struct ob_daemon daemon = {
@@ -313,6 +320,7 @@ int main(int argc, char **argv)
 	bool is_check = false;
 	int r;
 
+	(void)mallopt(M_MMAP_THRESHOLD, TABLE_BYTES);
 	ob_log_set_subject(SUBJECT);
 	r = parse_options(argc, argv, &daemon, &dir, &is_check, &err);
 	if (r > 0)

@@ -164,6 +164,7 @@ static void staging_close(struct ob_sharer *sharer)
 	if (sharer->staging_base)
 		munmap(sharer->staging_base, STAGING_BYTES);
 	sharer->staging_base = NULL;
+	sharer->staging_is_used = false;
 	ob_fd_close(&sharer->staging_fd);
 }
 
@@ -227,7 +228,7 @@ void ob_share_disconnected(struct ob_machine *machine)
 		return;
 	sharer->on = sharer->switch_wanted = sharer->unshare_wanted = sharer->unsharing = sharer->claims = false;
 	ob_match_abandon(sharer);
-	ob_claim_clear(&sharer->claim);
+	ob_holder_clear(&sharer->claim);
 	sharer->more_count = 0;
 	staging_close(sharer);
 	ob_match_pump(sharer->domain);
@@ -252,7 +253,7 @@ void ob_share_machine_gone(struct ob_machine *machine)
 	if (sharer->maps)
 		ob_store_wear_all(domain->store, &sharer->holder);
 	ob_store_let_go_all(domain->store, &sharer->holder);
-	ob_claim_clear(&sharer->claim);
+	ob_holder_clear(&sharer->claim);
 	ob_store_forget_told(domain->store, sharer->number, 0);
 	staging_close(sharer);
 	domain->sharers[sharer->number] = NULL;
@@ -591,10 +592,32 @@ int ob_share_handle(struct ob_machine *machine, const struct ob_wire_msg *msg, s
 	return r;
 }
 
+/* What is of use only while pages are being shared is given back once there is nothing under way. */
+static void rest(struct ob_sharer *sharer)
+{
+	if (!sharer->todo_count) {
+		free(sharer->todo);
+		sharer->todo = NULL;
+	}
+	if (!sharer->pending_count) {
+		free(sharer->pending);
+		sharer->pending = NULL;
+	}
+	if (sharer->staging_is_used && !sharer->staging_busy) {
+		/* The memory alone: both sides keep their mappings. Where it fails the memory stays, and that is all. */
+		(void)fallocate(sharer->staging_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)STAGING_BYTES);
+		sharer->staging_is_used = false;
+	}
+}
+
 void ob_share_tick(struct ob_daemon *daemon)
 {
-	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next)
+	for (struct ob_domain *domain = daemon->share->domains; domain; domain = domain->next) {
 		ob_match_expire(domain);
+		for (unsigned i = 0; i < domain->top; i++)
+			if (domain->sharers[i])
+				rest(domain->sharers[i]);
+	}
 	ob_keep_tick(daemon->share);
 }
 

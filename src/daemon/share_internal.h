@@ -68,8 +68,9 @@ struct ob_sharer {
 	uint8_t *staging_base;    /* NULL: none */
 	struct ob_staging staging[OB_WIRE_STAGING_MAX];
 	unsigned staging_busy;
+	bool staging_is_used;     /* some of it takes memory */
 
-	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX; NULL while it is empty */
+	struct ob_offered *todo;  /* a ring of OB_SHARE_TODO_MAX; it may be NULL while it is empty, and so may pending */
 	unsigned todo_first, todo_count;
 	struct ob_adoption *pending; /* a ring of OB_SHARE_PENDING_MAX: ADOPTs that were sent */
 	unsigned pending_first, pending_count;

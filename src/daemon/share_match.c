@@ -271,6 +271,7 @@ static void fetch(struct ob_sharer *sharer, const struct ob_offered *offered)
 		i++;
 	sharer->staging[i] = (struct ob_staging){ .busy = true, .wanted = true, .since_ns = ob_now_ns(), .offered = *offered };
 	sharer->staging_busy++;
+	sharer->staging_is_used = true;
 	sharer->fetch_out++;
 	sharer->domain->share->planned++;
 }
@@ -358,11 +359,6 @@ static void start_all(struct ob_sharer *sharer, unsigned *futile)
 			todo_unpop(sharer);
 			break;
 		}
-	}
-	if (!sharer->todo_count) {
-		free(sharer->todo);
-		sharer->todo = NULL;
-		sharer->todo_first = 0;
 	}
 }
 

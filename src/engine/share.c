@@ -533,6 +533,8 @@ unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer 
 		ob_store(&share->offer_count, share->offer_count - 1);
 		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
 	}
+	if (!share->offer_count)
+		share->offer_first = 0; /* where there is memory already */
 	pthread_mutex_unlock(&share->lock);
 	return n;
 }

@@ -194,6 +194,26 @@ def what_is_sent_cannot_be_written(daemon):
         raise AssertionError("the staging memory shrinks")
 
 
+def staging_bytes(daemon):
+    """What the staging memory of all machines takes."""
+    there = "/proc/%d/fd/" % daemon.process.pid
+    return sum(os.stat(there + fd).st_blocks * 512 for fd in os.listdir(there) if "overbook-staging" in os.readlink(there + fd))
+
+
+@with_daemon()
+def staging_memory_costs_nothing_at_rest(daemon):
+    one, two = pair(daemon, 300)
+    daemon.until(lambda: staging_bytes(daemon) == 0)
+    # It is as good as before.
+    for agent in (one, two):
+        agent.pages.update({page: content(page + 1) for page in range(300, 400)})
+        agent.offer(*range(300, 400))
+    daemon.until(lambda: len(one.held) == len(two.held) == 400)
+    for page, slot in one.held.items():
+        assert one.bytes_of(slot) == content(page + 1)
+    daemon.until(lambda: staging_bytes(daemon) == 0)
+
+
 @with_daemon()
 def a_dead_machine_holds_nothing(daemon):
     one, two = pair(daemon, 50)
