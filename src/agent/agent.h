@@ -81,6 +81,16 @@ int ob_ram_unmap(void *addr, size_t length);
 /* fallocate(PUNCH_HOLE) on a placeholder. */
 int ob_ram_punch(int fd, off_t offset, off_t length);
 
+/* --- blocks.c --- */
+
+/* QEMU offers memory for merging that is no guest RAM; some memory is about to be unmapped. */
+void ob_blocks_note(void *addr, size_t length);
+void ob_blocks_forget(const void *addr, size_t length);
+/* In the link's thread. Pages are shared from now on, or not; as ob_balloon_due_ns(), and ob_balloon_turn(). */
+void ob_blocks_switch(int on);
+uint64_t ob_blocks_due_ns(void);
+void ob_blocks_turn(void);
+
 /* --- stream.c --- */
 
 /* What makes a migration stream that begins with these bytes leave guest RAM out; NULL: nothing, or it is no stream. */

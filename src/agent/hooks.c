@@ -71,6 +71,7 @@ OB_EXPORT int munmap(void *addr, size_t length)
 
 	if (engine && ob_engine_covers(engine, addr, length))
 		return ob_ram_unmap(addr, length);
+	ob_blocks_forget(addr, length);
 	return (int)syscall(SYS_munmap, addr, length);
 }
 
@@ -88,6 +89,7 @@ OB_EXPORT void *mremap(void *addr, size_t old_length, size_t new_length, int fla
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
+	ob_blocks_forget(addr, old_length);
 	return (void *)syscall(SYS_mremap, addr, old_length, new_length, flags, to);
 }
 
@@ -96,8 +98,13 @@ OB_EXPORT int madvise(void *addr, size_t length, int advice)
 	struct ob_engine *engine = ob_agent_engine();
 	int r;
 
-	if (!engine || !ob_engine_covers(engine, addr, length))
+	if (!engine || !ob_engine_covers(engine, addr, length)) {
+		if (ob_agent.active && advice == MADV_MERGEABLE)
+			ob_blocks_note(addr, length);
+		else if (advice == MADV_UNMERGEABLE)
+			ob_blocks_forget(addr, length);
 		return (int)syscall(SYS_madvise, addr, length, advice);
+	}
 	switch (advice) {
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:

@@ -351,9 +351,10 @@ static void report_stopped(void)
 
 static int wait_ms(void)
 {
-	uint64_t now = ob_now_ns(), due = ob_balloon_due_ns(), guest_due = ob_guest_due_ns();
+	uint64_t now = ob_now_ns(), due = ob_balloon_due_ns(), guest_due = ob_guest_due_ns(), blocks_due = ob_blocks_due_ns();
 
 	due = OB_MIN(due, guest_due);
+	due = OB_MIN(due, blocks_due);
 	if (self.fd >= 0)
 		due = OB_MIN(due, self.next_stats_ns);
 	else if (ob_agent.socket[0])
@@ -390,6 +391,7 @@ static void *link_thread(void *unused)
 		if (fds[3].revents && fds[3].fd == ob_balloon_fd())
 			ob_balloon_readable();
 		ob_balloon_turn();
+		ob_blocks_turn();
 		if (self.fd >= 0 && fds[4].revents && fds[4].fd == ob_guest_fd() && ob_guest_ready(fds[4].revents) < 0)
 			disconnect();
 		ob_guest_turn();

@@ -448,6 +448,7 @@ static int do_share(const struct ob_wire_msg *in, int fd)
 		ob_engine_share_off(ob_agent_engine());
 		(void)!ob_engine_share_subpages(ob_agent_engine(), 0); /* 0 is always right */
 	}
+	ob_blocks_switch(share.on);
 	share.subpages = 0;
 	take_back_kept();
 	if (r < 0)

@@ -205,6 +205,12 @@ void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *ord
 /* MADV_HUGEPAGE for memory of which any lies in a region; without effect while there are to be no new large pages. 0 or -errno. */
 int ob_engine_allow_large(struct ob_engine *engine, void *addr, size_t length);
 
+/*
+ * Private anonymous memory that guests see and that is in no region: gives back what of it is zeros, while it is in use. It must stay mapped meanwhile. 0, or
+ * -errno: some of it has not been looked at (-EBUSY: it is registered with a userfaultfd).
+ */
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length);
+
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);
 

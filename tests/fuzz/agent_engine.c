@@ -92,6 +92,11 @@ int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages)
 	return subpages > OB_SUBPAGES_MAX || (subpages & (subpages - 1)) ? -EINVAL : 0;
 }
 
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length)
+{
+	return 0;
+}
+
 void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *orders)
 {
 	played.large = *orders;

@@ -25,6 +25,7 @@
  */
 #define ORPHANS_A_MESSAGE 3u
 #include "agent/balloon.c"
+#include "agent/blocks.c"
 #include "agent/guest.c"
 #include "agent/link.c"
 #include "agent/share.c"

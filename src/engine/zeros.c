@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Zeros in memory of the host's that is in no region: guests see it, but it is not their RAM (the tables of ACPI, images of ROMs, video memory).
+ *
+ * Theory of operation. Such memory is not looked after: nothing about it is kept here, and it never waits for this process. But much of it is
+ * zeros that take memory; QEMU fills 2 MiB for tables of 128 KiB, at each reset. What is zero is given back, and is a page of zeros anew when
+ * it is touched, by the kernel alone. That takes the lift of lift.c, once, for 2 MiB at a time:
+ *
+ *     1. the piece is registered with a userfaultfd of its own, on which nobody answers: who touches what is not there waits
+ *     2. its pages are moved aside. One that a device, direct I/O or a fork holds refuses, and stays where it is
+ *     3. those that are not zero are moved back
+ *     4. the piece is registered no longer: who waits is woken, and goes on
+ *
+ * So nobody sees or changes a page between being looked at and being dropped. The place aside is not registered while it is read: there a hole, a
+ * page that stayed, reads as zeros, which is right too, for there is nothing of it to be put back. Guests and devices wait
+ * for about a millisecond at most, a few times an hour.
+ *
+ * Failure. Before anything has been moved it ends there. Afterwards what is aside goes back, however often that takes: the kernel may be short of memory,
+ * or hold a page for a moment. Only where the memory itself has been replaced meanwhile there is nowhere to put it, and nobody who wants it.
+ */
+#include <errno.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/fd.h"
+#include "engine/internal.h"
+#include "kern/memory.h"
+#include "kern/pagemap.h"
+#include "kern/uffd.h"
+
+struct zeros {
+	struct ob_engine *engine;
+	int fd;
+	uint64_t start, length; /* the piece */
+	char *aside;            /* congruent to it modulo 2 MiB, and empty between pieces */
+};
+
+static void rest(void)
+{
+	const struct timespec a_moment = { .tv_nsec = OB_NS_PER_MS };
+
+	nanosleep(&a_moment, NULL);
+}
+
+/* Moves what moves. */
+static void move_aside(const struct zeros *z)
+{
+	for (uint64_t at = 0; at < z->length;) {
+		uint64_t done = 0, to = (uint64_t)(uintptr_t)z->aside + at;
+
+		if (ob_uffd_move_with_holes(z->fd, to, z->start + at, z->length - at, &done) == 0)
+			break;
+		at += done + OB_PAGE_SIZE;
+	}
+}
+
+/* The kernel would not move a page back. Returns 1 when there is nothing to be put back any more, 0 when it should be tried again. */
+static int is_settled(const struct zeros *z, uint64_t at, int r)
+{
+	uint64_t there = 0, done;
+
+	/* Such a move may have been done: lift.c. */
+	if (r == -EEXIST || r == -ENOENT)
+		return ob_pagemap_present(z->engine->pagemap, (uint64_t)(uintptr_t)z->aside + at, OB_PAGE_SIZE, &there) == 0;
+	if (r == -EAGAIN || r == -ENOMEM)
+		return 0;
+	r = ob_uffd_copy(z->fd, z->start + at, z->aside + at, OB_PAGE_SIZE, &done);
+	/* The last two: another mapping is there. */
+	return r == 0 || r == -ENOENT || r == -EINVAL;
+}
+
+static void put_back(const struct zeros *z, uint64_t at, uint64_t end)
+{
+	for (uint64_t done = 0; at < end; at += done) {
+		int r = ob_uffd_move(z->fd, z->start + at, (uint64_t)(uintptr_t)z->aside + at, end - at, 0, &done);
+
+		if (r == 0)
+			break;
+		if (done)
+			continue;
+		if (is_settled(z, at, r))
+			done = OB_PAGE_SIZE;
+		else
+			rest();
+	}
+}
+
+/* Puts back what is not zero. */
+static void judge(const struct zeros *z)
+{
+	for (uint64_t at = 0; at < z->length; at += OB_PAGE_SIZE) {
+		uint64_t from = at;
+
+		while (at < z->length && !ob_content_is_zero(z->aside + at))
+			at += OB_PAGE_SIZE;
+		if (at > from)
+			put_back(z, from, at);
+	}
+}
+
+/* Returns 0 or -errno; nothing has been moved then. */
+static int drop_piece(const struct zeros *z)
+{
+	uint64_t aside = (uint64_t)(uintptr_t)z->aside, pages = 0;
+	int r = ob_pagemap_count(z->engine->pagemap, z->start, z->length, &pages);
+
+	if (r < 0 || !pages)
+		return r;
+	r = ob_uffd_register(z->fd, aside, z->length);
+	if (r == 0)
+		r = ob_uffd_register(z->fd, z->start, z->length);
+	if (r < 0)
+		return r;
+	move_aside(z);
+	/* It is the engine's own, so that this cannot fail for long. */
+	while (ob_uffd_unregister(z->fd, aside, z->length) < 0)
+		rest();
+	judge(z);
+	return ob_uffd_unregister(z->fd, z->start, z->length);
+}
+
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length)
+{
+	struct zeros z = { .engine = engine, .start = (uint64_t)(uintptr_t)base };
+	uint64_t features = 0, end = z.start + length;
+	void *aside = NULL;
+	int r = 0;
+
+	if ((z.start | length) & (OB_PAGE_SIZE - 1))
+		return -EINVAL;
+	for (; z.start < end && r == 0; z.start += z.length) {
+		int OB_FD fd = ob_uffd_open(&features, NULL);
+
+		/* One for each piece: that it is closed ends what is registered, whatever else fails. */
+		z.fd = fd;
+		z.length = OB_MIN(end, (z.start / OB_CHUNK_SIZE + 1) * OB_CHUNK_SIZE) - z.start;
+		r = fd < 0 ? fd : ob_memory_reserve(z.length, z.start, &aside);
+		if (r < 0)
+			break;
+		z.aside = aside;
+		r = drop_piece(&z);
+		ob_memory_unreserve(aside, z.length);
+	}
+	return r;
+}
