@@ -9,11 +9,11 @@
 #define LATELY_NS    (16 * OB_NS_PER_SEC)
 #define SAMPLES_MIN  16u
 #define PRIOR        2u /* samples that are taken to be active before there are any */
-#define GRAIN_MIN    (16 * OB_MIB)
-#define GRAIN_SHARE  32u
+#define GRAIN_MIN    (2 * OB_MIB)
+#define GRAIN_SHARE  64u
 #define BENCH_SHARE  8u
 #define HEADROOM_MIN   (64 * OB_MIB)
-#define HEADROOM_SHARE 16u
+#define HEADROOM_SHARE 16u /* of what it has, and HEADROOM_MIN is no more than this share of what it could have */
 #define AWAY_SHARE     8u
 #define PAGE_BYTES   4096u
 #define BYTES_SANE   (1ull << 56)
@@ -41,10 +41,17 @@ static uint64_t estimate(const struct ob_stats *stats)
 	return active + (all - active) / (samples + PRIOR) * PRIOR;
 }
 
+/* Without the engine's tables. */
+static uint64_t in_place(const struct ob_stats *stats)
+{
+	return ob_less(ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes), stats->tables_bytes);
+}
+
 /* What has come back since the last step is added to what is left of what came before. */
 static void note_demand(struct ob_working_set *set, const struct ob_stats *stats, uint64_t now_ns)
 {
-	uint64_t pages = stats->faults_compressed + stats->faults_swapped, away = stats->compressed_bytes + stats->swapped_bytes;
+	uint64_t pages = stats->faults_compressed + stats->faults_swapped + stats->faults_shared;
+	uint64_t away = stats->compressed_bytes + stats->swapped_bytes + stats->shared_bytes;
 	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS), came = set->seen_ns ? ob_less(pages, set->seen_pages) : 0;
 
 	set->demand_bytes -= (uint64_t)((wide)set->demand_bytes * elapsed / LATELY_NS);
@@ -72,7 +79,7 @@ static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *s
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
 	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand_bytes + away / AWAY_SHARE);
 
-	return in_grains(bytes + OB_MAX(bytes / HEADROOM_SHARE, HEADROOM_MIN), most_bytes);
+	return in_grains(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes);
 }
 
 void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
@@ -96,7 +103,7 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 	ob_working_set_note(set, stats, most_bytes, now_ns);
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
-	bytes = estimate(stats) + set->demand_bytes;
+	bytes = OB_MIN(estimate(stats), in_place(stats) + set->demand_bytes) + set->demand_bytes;
 	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
 	bytes = in_grains(bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, grain)) {
@@ -104,7 +111,7 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 			set->believed_bytes = bytes;
 		set->fell_ns = now_ns;
 	} else if (now_ns - set->fell_ns >= OB_WORKING_SET_REST_NS) {
-		set->believed_bytes -= OB_MAX((set->believed_bytes - bytes) / 4 / grain, 1u) * grain;
+		set->believed_bytes -= OB_MAX((set->believed_bytes - bytes) / 2 / grain, 1u) * grain;
 		set->fell_ns = now_ns;
 	}
 }

@@ -6,15 +6,17 @@
  *     estimate    the share of sampled pages that were active, with two more that would have been: few samples say little, and little is said
  *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, and
  *                 the engine's tables
- *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
- *                 is seen by that before samples tell. No more than it has there, since that is what it can want
- *     believed    the greater of the two, in steps of GRAIN (1/32 of what it could use, at least 16 MiB). It rises at once. It falls when the
- *                 estimate has been lower by two GRAINs for REST, by a quarter of the difference, and rests again: limits move seldom, and a
- *                 machine that only pauses keeps what it has
+ *     demand      what has come back from the pool, the store and the shared pages of late, over LATELY: a machine that wakes up, or whose limit
+ *                 is too low, is seen by that before samples tell. No more than it has there, since that is what it can want
+ *     bound       what is in place and demand: what was touched over LATELY is in place or has come back, so no more than that can be in use,
+ *                 whatever a few samples say
+ *     believed    the lesser of estimate and bound, and demand: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
+ *                 what it could use, at least 2 MiB). It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
+ *                 the difference, and rests again: limits move seldom, and a machine that only pauses keeps what it has
  *
  *     wanted      what it would have in place if it might: what it costs without its pool, as much as has come back of late, of what has
- *                 been evicted beyond that an eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, at least
- *                 64 MiB). In steps as above, rises and falls at each report: it falls when it has been lower by two GRAINs for REST,
+ *                 been evicted beyond that an eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, or of
+ *                 what it could have, of which 64 MiB are enough). In steps as above, rises and falls at each report: it falls when it has been lower by two GRAINs for REST,
  *                 by all of the difference. Who wants less than his part of the budget leaves the rest to others.
  *
  *                 So who has much in his pool wants less than he costs. While others want more he has to evict more, until what comes back

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True  # the source tree stays clean
 
@@ -18,15 +19,18 @@ BUDGET = GIB
 
 
 class Machine(Agent):
-    """Costs all that it may, of which it uses so much; samples: None: its engine takes none."""
+    """Costs all that it may, and uses so much, all of it once in 16 seconds: what of that is not in place comes back. samples: None: its engine takes none."""
 
     def __init__(self, daemon, name, uses=0, samples=1000, **options):
-        self.uses, self.samples, self.back = uses, samples, 0
+        self.uses, self.samples, self.back, self.told_at = uses, samples, 0, time.monotonic()
         super().__init__(daemon, name, ram=GIB, **options)
 
     def statistics(self):
         self.compressed = max(0, self.ram - self.cost)
-        fields = dict(zip(FIELDS, super().statistics()), active_bytes=self.uses, active_samples=self.samples or 0, faults_compressed=self.back)
+        now = time.monotonic()
+        self.back += max(0, self.uses - self.cost) * (now - self.told_at) / 16 / 4096
+        self.told_at = now
+        fields = dict(zip(FIELDS, super().statistics()), active_bytes=self.uses, active_samples=self.samples or 0, faults_compressed=int(self.back))
         return [fields.get(name, 0) for name in FIELDS]
 
 
@@ -63,7 +67,7 @@ def what_comes_back_says_so_before_samples_do(daemon):
     idle, busy = admit(daemon, "idle", uses=0), admit(daemon, "busy", uses=GIB)
     daemon.until(lambda: idle.limit < 300 * MIB, 60)
     before = seen(daemon, "idle")
-    idle.back = 50000  # pages: 195 MiB, decaying over 16 s
+    idle.back += 50000  # pages: 195 MiB, decaying over 16 s
     daemon.until(lambda: seen(daemon, "idle") > before + 100 * MIB)
     daemon.until(lambda: idle.limit > 300 * MIB)
 

@@ -8,7 +8,7 @@
 #include "daemon/working_set.h"
 
 #define MOST (4 * OB_GIB)
-#define GRAIN (MOST / 32)
+#define GRAIN (MOST / 64)
 
 static uint64_t now_ns;
 static struct ob_working_set set;
@@ -18,7 +18,7 @@ static int set_up(void **state)
 {
 	now_ns = OB_NS_PER_SEC;
 	ob_working_set_forget(&set);
-	stats = (struct ob_stats){ .ram_bytes = 4 * OB_GIB, .absent_bytes = 2 * OB_GIB, .active_samples = 1000 };
+	stats = (struct ob_stats){ .ram_bytes = 4 * OB_GIB, .absent_bytes = 2 * OB_GIB, .cost_bytes = 2 * OB_GIB, .active_samples = 1000 };
 	return 0;
 }
 
@@ -116,6 +116,25 @@ static void what_comes_back_counts_at_once(void **state)
 	stats.faults_compressed = stats.faults_swapped = 0;
 	seconds(1);
 	assert_in_range(set.demand_bytes, 0, OB_MIB);
+}
+
+/* 400 MiB are in place and 200 in the pool, and nothing comes back: however many samples were touched, no more than that is used. */
+static void no_more_is_used_than_is_in_place_or_came_back(void **state)
+{
+	uint64_t before;
+
+	stats.active_bytes = 2 * OB_GIB;
+	stats.cost_bytes = 600 * OB_MIB;
+	stats.pool_bytes = 200 * OB_MIB;
+	stats.swapped_bytes = stats.shared_bytes = OB_GIB;
+	seconds(1);
+	assert_in_range(set.believed_bytes, 450 * OB_MIB, 450 * OB_MIB + GRAIN);
+	/* What comes back is in use, and who lacks it comes first. */
+	before = set.believed_bytes;
+	stats.faults_swapped += 100 * OB_MIB / 4096;
+	stats.faults_shared += 100 * OB_MIB / 4096;
+	seconds(1);
+	assert_in_range(set.believed_bytes, before + 400 * OB_MIB, before + 450 * OB_MIB + GRAIN);
 }
 
 /* What is lost in the time in which demand decays is all of it, however much there was. */
@@ -221,6 +240,7 @@ int main(void)
 		cmocka_unit_test_setup(what_swings_is_believed_at_its_height, set_up),
 		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
 		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
+		cmocka_unit_test_setup(no_more_is_used_than_is_in_place_or_came_back, set_up),
 		cmocka_unit_test_setup(a_long_time_leaves_nothing_of_demand, set_up),
 		cmocka_unit_test_setup(it_wants_what_is_in_place_and_some_more, set_up),
 		cmocka_unit_test_setup(what_it_wants_rises_at_once_and_falls_after_a_rest, set_up),
