@@ -38,8 +38,8 @@
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
  *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
  *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
- *     in vain      a chunk from which nearly everything came back, or in which nothing was found, is passed over for 1, 2, 4
- *                  ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
+ *     in vain      a chunk from which nearly everything came back, or in which fewer pages were found than the guest had faults for it, is passed
+ *                  over for 1, 2, 4 ... 64 rounds. A round lasts as long as a chunk is watched, at least. But when the bytes of a page are asked
  *                  for that has been moved back, somebody has its equal: it is noted, and its chunk's turn is in the next round
  * A page that was shared and came back soon after is left in place for a while, longer each time (warmth.h): it is not offered, nor noted when it is asked for.
  *
@@ -188,12 +188,18 @@ static int came_back(const struct ob_scanned *entry)
 	return entry->cold < entry->lifted / 8u;
 }
 
+/* Whether the guest has had more faults of it than pages have gone. */
+static int was_dear(const struct ob_scanned *entry, unsigned found)
+{
+	return (unsigned)(entry->lifted - OB_MIN(entry->cold, entry->lifted)) / RETURN_PAGES > found;
+}
+
 /* How long the chunk is left alone after this. */
 static void adapt_backoff(const struct ob_engine *engine, struct ob_chunk *chunk, const struct ob_scanned *entry)
 {
 	unsigned found = pages_gained(chunk, entry), backoff = chunk->scan_backoff;
 
-	if (!found || came_back(entry))
+	if (!found || came_back(entry) || was_dear(entry, found))
 		backoff = OB_MIN(backoff + 1, !chunk->is_large && ob_large_could_be_whole(engine, chunk) ? BACKOFF_BROKEN : BACKOFF_MAX);
 	else if (found >= MUCH_FOUND)
 		backoff = 0;
