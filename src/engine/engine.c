@@ -195,6 +195,7 @@ static int open_stores(struct ob_engine *engine, struct ob_error *err)
 	r = ob_pool_create(OB_MIN(POOL_ARENA, ob_memory_address_space() / 8), engine->self, ob_cost_pool, engine, &engine->pool);
 	if (r < 0)
 		return ob_error_sys(err, -r, "cannot make the compressed pool");
+	engine->pool_parts = OB_POOL_PARTS_MAX;
 	if (!engine->config.swap_dir)
 		return 0;
 	r = ob_swap_create(engine->config.swap_dir, &engine->key, ob_cost_tables, engine, &engine->swap, err);

@@ -37,7 +37,7 @@ uint64_t ob_evict_pool_share(const struct ob_engine *engine)
 {
 	uint64_t limit = ob_load(&engine->limit_bytes);
 
-	return engine->swap ? limit / 2 : limit - limit / 4;
+	return engine->swap ? limit / OB_POOL_PARTS * ob_load(&engine->pool_parts) : limit - limit / 4;
 }
 
 int64_t ob_evict_grow_bytes(const struct ob_engine *engine)

@@ -233,8 +233,9 @@ static int unpack(struct ob_engine *engine, struct ob_place *place, uint64_t pag
 	return done || !n ? (int)done : -EBADMSG;
 }
 
-/* Brings n compressed pages with one call. Returns how many came, or -errno if not even the first. */
-static int fill_unpacked(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, char *buffer, uint64_t *ret_fetched_ns)
+/* Brings n compressed pages with one call; the guest wants them, or neighbours of theirs. Returns how many came, or -errno if not even the first. */
+static int fill_unpacked(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n, int is_touched, char *buffer,
+			 uint64_t *ret_fetched_ns)
 {
 	int r = unpack(engine, place, page, n, buffer);
 	unsigned came = 0;
@@ -248,6 +249,8 @@ static int fill_unpacked(struct ob_engine *engine, struct ob_place *place, uint6
 		uint32_t handle = ob_page_handle(*word);
 
 		ob_page_move(engine, place->chunk, word, OB_T_DECOMPRESS, 0);
+		if (is_touched)
+			ob_pool_touched(engine->pool, handle);
 		ob_pool_free(engine->pool, handle);
 	}
 	return came ? (int)came : r;
@@ -263,9 +266,9 @@ static int fill_compressed(struct ob_engine *engine, struct ob_place *place, uin
 
 	if (!n)
 		return -ENOSPC;
-	r = fill_unpacked(engine, place, page, 1, buffer, ret_fetched_ns);
+	r = fill_unpacked(engine, place, page, 1, 1, buffer, ret_fetched_ns);
 	if (r > 0) {
-		int more = n > 1 ? fill_unpacked(engine, place, page + 1, n - 1, buffer, NULL) : 0;
+		int more = n > 1 ? fill_unpacked(engine, place, page + 1, n - 1, 0, buffer, NULL) : 0;
 
 		came = 1 + (unsigned)OB_MAX(more, 0);
 		ob_count(engine, prefetched_pages, came - 1);

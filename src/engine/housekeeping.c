@@ -6,14 +6,25 @@
  *
  * The bench's target: when more faults go to the pool or the store than to the bench, pages were taken off too early,
  * and it grows; when the bench is hit far more often than the rest, hot pages are being lifted for nothing, and it
- * shrinks. It stays between 1/16 and 1/3 of the limit. Faults on what the scanner watches say nothing about that.
+ * shrinks. It stays between 1/16 and 1/3 of what is left of the limit beside pool and tables. Faults on what the scanner watches say nothing about that.
+ *
+ * The pool's part of the limit, where there is a store: pool_size.h says whether it should be another one. It is half at most and at first, and a
+ * sixteenth at least, and moves by an eighth of what the pool takes. A part that the pool does not fill is no larger for that.
  */
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/units.h"
 #include "engine/internal.h"
+#include "engine/pool_size.h"
 #include "kern/pagemap.h"
 
+#define POOL_PARTS_MIN (OB_POOL_PARTS / 16)
+#define POOL_STEP      8u
+#define PRICE_FAULTS   8u
+#define UNPACK_NS      (10 * OB_NS_PER_US) /* before there were so many */
+#define READ_NS        (100 * OB_NS_PER_US)
+#define LOOK_NS        (16 * OB_NS_PER_SEC)
 #define AROUND_SAMPLE 1024u
 #define AROUND_NS     (20 * OB_NS_PER_MS)
 #define AROUND_MAX    32u
@@ -29,7 +40,8 @@ static void adapt_bench(struct ob_engine *engine)
 	struct ob_house *house = &engine->house;
 	uint64_t bench = ob_load(&engine->counters.faults_bench) - ob_scan_faults(engine), major = major_faults(engine);
 	uint64_t hits = bench - house->last_bench, misses = major - house->last_major;
-	uint64_t limit = ob_load(&engine->limit_bytes) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
+	uint64_t limit = ob_load(&engine->limit_bytes), other = ob_pool_bytes(engine->pool) + (uint64_t)ob_load(&engine->tables_bytes);
+	uint64_t room = ob_less(limit, other) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
 
 	house->last_bench = bench;
 	house->last_major = major;
@@ -37,8 +49,61 @@ static void adapt_bench(struct ob_engine *engine)
 		target += target / 8;
 	else if (hits > 500 && hits > 4 * misses)
 		target -= target / 8;
-	target = OB_MIN(OB_MAX(target, limit / 16), limit / 3);
+	target = OB_MIN(OB_MAX(target, room / 16), room / 3);
 	ob_store(&engine->bench_target_pages, OB_MAX(target, OB_CHUNK_PAGES / 2));
+}
+
+/* What a fault took, on average since these were last looked at; as before where there were few. */
+static void note_price(uint64_t *price_ns, uint64_t faults, uint64_t ns, uint64_t first_ns)
+{
+	if (faults >= PRICE_FAULTS)
+		*price_ns = ns / faults;
+	else if (!*price_ns)
+		*price_ns = first_ns;
+}
+
+static struct ob_pool_counts pool_counts(const struct ob_stats *counters)
+{
+	return (struct ob_pool_counts){
+		.stored = ob_load(&counters->compressed_pages), .raw = ob_load(&counters->incompressible_pages),
+		.unpacked = ob_load(&counters->faults_compressed), .read = ob_load(&counters->faults_swapped),
+		.unpack_ns = ob_load(&counters->fault_compressed_fetch_ns) + ob_load(&counters->fault_compressed_install_ns),
+		.read_ns = ob_load(&counters->fault_swapped_fetch_ns) + ob_load(&counters->fault_swapped_install_ns),
+	};
+}
+
+/* Moves the pool's part of the limit. bytes: the step, which is what was looked at. */
+static void move_pool(struct ob_engine *engine, int wish, uint64_t has, uint64_t bytes)
+{
+	uint64_t part = OB_MAX(ob_load(&engine->limit_bytes) / OB_POOL_PARTS, (uint64_t)OB_PAGE_SIZE), parts = ob_load(&engine->pool_parts);
+
+	if (wish < 0)
+		parts = OB_MIN(parts, (has - bytes) / part);
+	else if (wish > 0 && has + bytes >= part * parts)
+		parts += bytes / part + 1;
+	ob_store(&engine->pool_parts, (uint32_t)OB_MIN(OB_MAX(parts, POOL_PARTS_MIN), OB_POOL_PARTS_MAX));
+}
+
+/* Where little came back in LOOK_NS the pool's size is of no consequence. */
+static void adapt_pool(struct ob_engine *engine, uint64_t now)
+{
+	struct ob_house *house = &engine->house;
+	struct ob_pool_counts counts = pool_counts(&engine->counters), *before = &house->pool_before;
+	uint64_t has = OB_MIN(ob_pool_bytes(engine->pool), ob_evict_pool_share(engine)), bytes = OB_MIN(has / POOL_STEP, OB_POOL_WATCH_MAX);
+	struct ob_pool_seen seen = { .stored = counts.stored - before->stored, .raw = counts.raw - before->raw };
+	struct ob_pool_reuse reuse;
+
+	ob_pool_reuse(engine->pool, &reuse);
+	if (reuse.near + reuse.far < OB_POOL_SEEN_LEAST && now - house->pool_looked_ns < LOOK_NS)
+		return;
+	note_price(&house->unpack_ns, counts.unpacked - before->unpacked, counts.unpack_ns - before->unpack_ns, UNPACK_NS);
+	note_price(&house->read_ns, counts.read - before->read, counts.read_ns - before->read_ns, READ_NS);
+	seen.near = reuse.near, seen.far = reuse.far;
+	seen.unpack_ns = house->unpack_ns, seen.read_ns = house->read_ns;
+	move_pool(engine, ob_pool_size_wish(&seen), has, bytes);
+	ob_pool_watch(engine->pool, (uint32_t)(bytes / OB_PAGE_SIZE * (seen.stored + 1) / (seen.stored + seen.raw + 1)), bytes);
+	house->pool_before = counts;
+	house->pool_looked_ns = now;
 }
 
 /*
@@ -158,8 +223,11 @@ void ob_housekeeping(struct ob_engine *engine)
 	if (now - engine->house.last_second_ns < OB_NS_PER_SEC)
 		return;
 	engine->house.last_second_ns = now;
-	if (ob_load(&engine->limit_bytes))
+	if (ob_load(&engine->limit_bytes)) {
 		adapt_bench(engine);
+		if (engine->swap)
+			adapt_pool(engine, now);
+	}
 	if (engine->swap)
 		ob_swap_trim(engine->swap);
 	count_present_seldom(engine);

@@ -224,9 +224,19 @@ struct ob_clock {
 	uint32_t region, chunk;          /* the hand */
 };
 
+#define OB_POOL_PARTS     256u
+#define OB_POOL_PARTS_MAX (OB_POOL_PARTS / 2)
+
+/* What adapt_pool() looks at. */
+struct ob_pool_counts {
+	uint64_t stored, raw, unpacked, read, unpack_ns, read_ns;
+};
+
 /* The first reclaimer's own, for the housekeeping. */
 struct ob_house {
 	uint64_t last_second_ns, last_bench, last_major, last_lifted, last_back;
+	struct ob_pool_counts pool_before;
+	uint64_t pool_looked_ns, unpack_ns, read_ns; /* the last two: of one page, lately */
 	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
 };
 
@@ -290,6 +300,7 @@ struct ob_engine {
 	uint64_t transitions[OB_TRANSITION_COUNT];
 	int64_t cached_pages;
 	uint64_t bench_target_pages;
+	uint32_t pool_parts;          /* the pool may take so many OB_POOL_PARTSths of the limit, where there is a store */
 	int64_t leaving_pages;        /* benched pages that are placed or being written: their memory is as good as free */
 	uint64_t swap_retry_ns;       /* when the store is worth asking again; 0: now */
 	unsigned window_max;          /* of a fault: the limit's size has a say */

@@ -12,7 +12,7 @@
 
 #define SPAN_BYTES  32768u
 #define UNIT        64u
-#define HEADER      8u
+#define HEADER      12u
 #define MIN_OBJECT  (2 * UNIT)
 #define CLASSES     ((OB_COMPRESSED_MAX + HEADER + UNIT - 1) / UNIT + 1) /* class c holds objects of c * UNIT bytes */
 #define ARENA_MAX   (16ull << 30)
@@ -30,6 +30,7 @@ struct span {
 	struct link room;              /* among the spans of its class that have room; or next alone, in a free list */
 	struct link age;               /* among all live spans */
 	uint64_t live[OB_POOL_SPAN_OBJECTS / 64];
+	uint32_t number;               /* how many had been made before, modulo 2^32; atomic */
 	uint16_t count;
 	uint8_t class;
 };
@@ -51,6 +52,10 @@ struct ob_pool {
 	uint32_t kept_head, kept_count; /* empty, and not given back */
 	uint32_t kept_limit;            /* atomic */
 	uint32_t oldest, newest;
+	uint32_t made;                  /* spans, modulo 2^32 */
+	uint32_t stored;                /* objects, modulo 2^32; atomic, and so are the next */
+	uint32_t near_objects, far_number; /* of which touches are counted: less than so many before, and a span made before */
+	struct ob_pool_reuse reuse;
 	int self;
 	uint64_t bytes;                 /* atomic */
 	void (*cost)(void *context, int64_t delta_bytes);
@@ -95,6 +100,7 @@ static void push_newest(struct ob_pool *pool, uint32_t i)
 	else
 		pool->oldest = i;
 	pool->newest = i;
+	__atomic_store_n(&pool->spans[i].number, pool->made++, __ATOMIC_RELAXED);
 }
 
 static unsigned objects_in(unsigned class)
@@ -217,16 +223,18 @@ static unsigned first_free(const struct span *span)
 			return w * 64 + (unsigned)__builtin_ctzll(~span->live[w]);
 }
 
-static uint64_t header_pack(uint64_t page, unsigned length)
-{
-	return page << 16 | length;
-}
+struct __attribute__((packed)) header {
+	uint64_t page_and_length; /* 16 bits are the length */
+	uint32_t stored;
+};
+
+_Static_assert(sizeof(struct header) == HEADER, "an object's header is as long as the size classes say");
 
 int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigned length, uint64_t max_bytes,
 		  uint32_t *ret_handle)
 {
 	unsigned class = OB_MAX((length + HEADER + UNIT - 1) / UNIT, MIN_OBJECT / UNIT);
-	uint64_t header = header_pack(page, length);
+	struct header header = { .page_and_length = page << 16 | length };
 	struct span *span;
 	uint64_t offset;
 	unsigned object;
@@ -249,6 +257,7 @@ int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigne
 	if (++span->count == objects_in(class))
 		unlink_span(pool, i, 0, &pool->classes[class].room_head, NULL);
 	offset = (uint64_t)i * SPAN_BYTES + (uint64_t)object * class * UNIT;
+	header.stored = __atomic_fetch_add(&pool->stored, 1, __ATOMIC_RELAXED);
 	/* The header is read under this lock by ob_pool_oldest; the body belongs to the chunk's lock. */
 	memcpy(pool->arena + offset, &header, sizeof(header));
 	pthread_mutex_unlock(&pool->classes[class].lock);
@@ -260,11 +269,45 @@ int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigne
 const void *ob_pool_load(const struct ob_pool *pool, uint32_t handle, unsigned *ret_length)
 {
 	const char *object = pool->arena + (uint64_t)handle * UNIT;
-	uint64_t header;
+	struct header header;
 
 	memcpy(&header, object, sizeof(header));
-	*ret_length = header & 0xffff;
+	*ret_length = header.page_and_length & 0xffff;
 	return object + HEADER;
+}
+
+void ob_pool_touched(struct ob_pool *pool, uint32_t handle)
+{
+	const struct span *span = &pool->spans[(uint64_t)handle * UNIT / SPAN_BYTES];
+	struct header header;
+
+	memcpy(&header, pool->arena + (uint64_t)handle * UNIT, sizeof(header));
+	if (__atomic_load_n(&pool->stored, __ATOMIC_RELAXED) - header.stored - 1 < __atomic_load_n(&pool->near_objects, __ATOMIC_RELAXED))
+		__atomic_fetch_add(&pool->reuse.near, 1, __ATOMIC_RELAXED);
+	/* Numbers go round: what is before another one lies less than half of them behind it. */
+	if ((int32_t)(__atomic_load_n(&span->number, __ATOMIC_RELAXED) - __atomic_load_n(&pool->far_number, __ATOMIC_RELAXED)) < 0)
+		__atomic_fetch_add(&pool->reuse.far, 1, __ATOMIC_RELAXED);
+}
+
+void ob_pool_reuse(const struct ob_pool *pool, struct ob_pool_reuse *ret)
+{
+	ret->near = __atomic_load_n(&pool->reuse.near, __ATOMIC_RELAXED);
+	ret->far = __atomic_load_n(&pool->reuse.far, __ATOMIC_RELAXED);
+}
+
+void ob_pool_watch(struct ob_pool *pool, uint32_t near_objects, uint64_t far_bytes)
+{
+	uint64_t left = OB_MIN(far_bytes, OB_POOL_WATCH_MAX) / SPAN_BYTES;
+	uint32_t i;
+
+	pthread_mutex_lock(&pool->lock);
+	for (i = pool->oldest; i != NO_SPAN && left; i = pool->spans[i].age.next)
+		left--;
+	__atomic_store_n(&pool->far_number, i == NO_SPAN ? pool->made : pool->spans[i].number, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&pool->lock);
+	__atomic_store_n(&pool->near_objects, near_objects, __ATOMIC_RELAXED);
+	__atomic_store_n(&pool->reuse.near, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&pool->reuse.far, 0, __ATOMIC_RELAXED);
 }
 
 void ob_pool_free(struct ob_pool *pool, uint32_t handle)
@@ -287,10 +330,10 @@ void ob_pool_free(struct ob_pool *pool, uint32_t handle)
 static void list_object(struct ob_pool *pool, uint32_t i, unsigned object, struct ob_pool_object *ret)
 {
 	uint64_t offset = (uint64_t)i * SPAN_BYTES + (uint64_t)object * pool->spans[i].class * UNIT;
-	uint64_t header;
+	struct header header;
 
 	memcpy(&header, pool->arena + offset, sizeof(header));
-	ret->page = header >> 16;
+	ret->page = header.page_and_length >> 16;
 	ret->handle = (uint32_t)(offset / UNIT);
 }
 

@@ -9,8 +9,12 @@
  * else here). The pool costs what its spans cost, the kept ones too. All live spans also hang in a queue in the order of their making: the
  * oldest holds what has been cold for longest, and is what is written back when the pool has become too large.
  *
- * An object starts with a header of 8 bytes: the number of its page and its length. A handle is the object's place in
- * the arena in units of 64 bytes: 28 bits, so a pool is at most 16 GiB.
+ * An object starts with a header of 12 bytes: the number of its page, its length, and how many objects had been stored before it. A handle is the
+ * object's place in the arena in units of 64 bytes: 28 bits, so a pool is at most 16 GiB.
+ *
+ * Whether the pool is too large or too small shows in what is taken out of it again (housekeeping.c has the rule): an object that comes
+ * back when few others have been stored since would have been kept out by a little more memory in place; one that comes back from
+ * the oldest spans would have been read from storage with a little less pool. Both are counted.
  *
  * Locking: a mutex for each size class, around its objects; inside it one for all spans, taken when a span comes or goes.
  * The bytes of an object belong to whoever holds the lock of its page's chunk. Freeing neither allocates nor waits for I/O,
@@ -48,6 +52,20 @@ int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigne
 const void *ob_pool_load(const struct ob_pool *pool, uint32_t handle, unsigned *ret_length);
 
 void ob_pool_free(struct ob_pool *pool, uint32_t handle);
+
+/* The guest wants the page of this object: to be told before it is freed. */
+void ob_pool_touched(struct ob_pool *pool, uint32_t handle);
+
+/* Of what was touched since ob_pool_watch(): how much of it soon, and how much in the oldest spans. */
+struct ob_pool_reuse {
+	uint64_t near, far;
+};
+
+void ob_pool_reuse(const struct ob_pool *pool, struct ob_pool_reuse *ret);
+
+/* Counts anew. Near is what has been stored less than near_objects ago, far what lies in the oldest spans of so many bytes (OB_POOL_WATCH_MAX at most). */
+#define OB_POOL_WATCH_MAX (64ull << 20)
+void ob_pool_watch(struct ob_pool *pool, uint32_t near_objects, uint64_t far_bytes);
 
 /*
  * Lists the live objects of the span that follows the oldest by `skip` spans. A hint: by the time the caller looks at a

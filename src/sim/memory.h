@@ -28,7 +28,7 @@
  *                88,240 x 0.691), compressed 18 us (compressible/random: 61,930 x 0.894), disk 68 us (incompressible/random:
  *                22,640 x 0.648)
  *     RECLAIM    1 GB/s (compressible; to the store it was 2.7, of zeros 13.8)
- *     POOL_SHARE half of the limit, as engine/evict.c has it
+ *     POOL_SHARE half of the limit, which is the most that the engine lets it be (pool_size.h)
  *     tables     what a machine costs beside its memory: 0.2075% of its RAM, and 0.6 MiB (bench/results/scale.json)
  *
  * What it leaves out: processors and disks that are shared with others, read-ahead, reclaim that errs about what is cold, a

@@ -473,6 +473,42 @@ static void what_comes_along_is_of_the_same_chunk(void **state)
 	ram_free(ram);
 }
 
+/*
+ * A memory that compresses by half is twice what the limit is, and so many MiB from its front on are looked at at random until housekeeping
+ * has made up its mind about the pool's part so many times, or the pool is as small as `enough_bytes`. Returns what it takes then.
+ */
+static uint64_t pool_after_looking(unsigned hot_mib, unsigned decisions, uint64_t enough_bytes)
+{
+	struct ram *ram = ram_new(96 * MIB_PAGES, 0x8d);
+	struct bed *bed = bed_new(48 * OB_MIB, 1);
+	uint64_t random = 5, looked_ns = 0, deadline = ob_now_ns() + (uint64_t)HANG_MS * 1000000, pool;
+
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 96 * OB_MIB, &bed->err));
+	ram_write_all(ram, PATTERN_MIXED);
+	do {
+		for (unsigned i = 0; i < 256; i++)
+			look_at(bed, ram, pattern_random(&random) % (hot_mib * MIB_PAGES));
+		if (ob_load(&bed->engine->house.pool_looked_ns) != looked_ns && decisions--)
+			looked_ns = ob_load(&bed->engine->house.pool_looked_ns);
+		pool = bed_stats(bed).pool_bytes;
+	} while (decisions && pool > enough_bytes && ob_now_ns() < deadline);
+	print_message("# of %u MiB %u are used: the pool takes %.1f MiB\n", ram->pages / MIB_PAGES, hot_mib, (double)pool / OB_MIB);
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
+	return pool;
+}
+
+static void the_pool_makes_way_for_what_is_used(void **state)
+{
+	assert_in_range(pool_after_looking(36, 100, 12 * OB_MIB), 0, 12 * OB_MIB);
+}
+
+static void the_pool_stays_where_all_is_used_alike(void **state)
+{
+	assert_in_range(pool_after_looking(96, 6, 0), 18 * OB_MIB, 25 * OB_MIB);
+}
+
 /* Budgets are divided often: what has been learnt of the bench is not forgotten by that. */
 static void the_bench_keeps_its_part_of_the_limit(void **state)
 {
@@ -535,6 +571,8 @@ int main(void)
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(what_it_asks_for_everywhere_comes_alone),
+		cmocka_unit_test(the_pool_makes_way_for_what_is_used),
+		cmocka_unit_test(the_pool_stays_where_all_is_used_alike),
 		cmocka_unit_test(the_bench_keeps_its_part_of_the_limit),
 		cmocka_unit_test(zero_pages_cost_nothing),
 		cmocka_unit_test(tables_are_small),

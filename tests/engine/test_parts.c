@@ -6,9 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/fault.h"
 #include "engine/content.h"
 #include "engine/pool.h"
+#include "engine/pool_size.h"
 #include "engine/swap.h"
 #include "engine/swap_io.h"
 #include "kern/memory.h"
@@ -263,6 +265,57 @@ static void spans_that_stay_are_used_again(void **state)
 	ob_pool_destroy(pool);
 }
 
+/* Ten spans of 17 objects, the oldest three of which are far. */
+static void what_comes_back_soon_or_from_the_oldest_spans_is_counted(void **state)
+{
+	unsigned char bytes[OB_COMPRESSED_MAX] = { 1 };
+	struct ob_pool *pool = NULL;
+	struct ob_pool_reuse reuse;
+	uint32_t handles[160];
+
+	pool_cost_bytes = 0;
+	assert_int_equal(ob_pool_create(64 * OB_MIB, -1, count_pool, NULL, &pool), 0);
+	for (unsigned i = 0; i < 160; i++)
+		assert_int_equal(ob_pool_store(pool, i, bytes, 1900, 64 * OB_MIB, &handles[i]), 0);
+	ob_pool_watch(pool, 20, 3 * 32768);
+	for (unsigned i = 0; i < 160; i += 4)
+		ob_pool_touched(pool, handles[i]);
+	ob_pool_reuse(pool, &reuse);
+	assert_int_equal(reuse.near, 5);
+	assert_int_equal(reuse.far, 13); /* of 51 every fourth */
+	/* What is made from now on is newer than that; and it is what others are measured against. */
+	for (unsigned i = 0; i < 160; i++)
+		ob_pool_free(pool, handles[i]);
+	ob_pool_watch(pool, 20, 3 * 32768);
+	for (unsigned i = 0; i < 160; i++)
+		assert_int_equal(ob_pool_store(pool, i, bytes, 1900, 64 * OB_MIB, &handles[i]), 0);
+	for (unsigned i = 0; i < 160; i++)
+		ob_pool_touched(pool, handles[i]);
+	ob_pool_reuse(pool, &reuse);
+	assert_int_equal(reuse.near, 20);
+	assert_int_equal(reuse.far, 0);
+	ob_pool_destroy(pool);
+}
+
+static void the_pool_is_as_large_as_it_is_worth(void **state)
+{
+	static const struct {
+		struct ob_pool_seen seen;
+		int wish;
+	} cases[] = {
+		{ { .near = 20, .far = 3, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 0 },    /* too few to say */
+		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 1 },
+		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 20 }, 0 },
+		{ { .near = 100, .far = 5, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, -1 },
+		{ { .near = 100, .far = 100, .stored = 100, .raw = 200, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* two reads for each */
+		{ { .near = 0, .far = 100, .stored = 0, .unpack_ns = 10, .read_ns = 100 }, 1 },
+		{ { .near = 100, .far = 0, .stored = 100, .unpack_ns = 100, .read_ns = 100 }, 0 },  /* storage that costs nothing, or is not known */
+	};
+
+	for (unsigned i = 0; i < OB_ARRAY_LEN(cases); i++)
+		assert_int_equal(ob_pool_size_wish(&cases[i].seen), cases[i].wish);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -272,6 +325,8 @@ int main(void)
 		cmocka_unit_test(objects_keep_their_bytes_and_spans_come_back),
 		cmocka_unit_test(a_pool_stays_below_what_it_may_take),
 		cmocka_unit_test(spans_that_stay_are_used_again),
+		cmocka_unit_test(what_comes_back_soon_or_from_the_oldest_spans_is_counted),
+		cmocka_unit_test(the_pool_is_as_large_as_it_is_worth),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * How large the compressed pool is to be, of the memory that a machine may have. A pure function of what was seen.
+ *
+ * Theory of operation. What the pool takes the guest cannot have in place: with more pool fewer pages come back from storage, with more in
+ * place fewer come back at all. So a byte is where it saves the guest more time, and what comes back says where that is. Of the same
+ * number of bytes, were they moved from the pool into place, or kept from being moved there:
+ *
+ *     near     pages that came back from the pool when fewer others had been stored since than these bytes hold: they would never have
+ *              gone. Pages that do not compress go and come as they do, past the pool, and for each there is a read; they are added in proportion
+ *     far      pages that came back from the oldest part of the pool, which these bytes are: they would have been read from storage
+ *
+ * This is the refault distance of Linux (mm/workingset.c), taken at both ends of the pool. A guest that uses all of its memory alike has near and far
+ * alike and, as storage is slow, a large pool; one that has a working set, and cold memory besides, needs none of it compressed.
+ *
+ * Where there is no store the pool is all there is, and nothing is asked here.
+ */
+#ifndef OB_ENGINE_POOL_SIZE_H
+#define OB_ENGINE_POOL_SIZE_H
+
+#include <stdint.h>
+
+#define OB_POOL_SEEN_LEAST 24u /* near and far together, before anything is made of them */
+
+struct ob_pool_seen {
+	uint64_t near, far;
+	uint64_t stored, raw;         /* pages that went to the pool, and past it because they do not compress */
+	uint64_t unpack_ns, read_ns;  /* what bringing back one from the pool takes, and one from storage */
+};
+
+/* Returns whether the pool should be larger (1), smaller (-1), or what it is (0). */
+static inline int ob_pool_size_wish(const struct ob_pool_seen *seen)
+{
+	double near, far, raw = (double)seen->raw / (double)(seen->stored ? seen->stored : 1);
+
+	if (seen->near + seen->far < OB_POOL_SEEN_LEAST || seen->read_ns <= seen->unpack_ns)
+		return 0;
+	near = (double)seen->near * ((double)seen->unpack_ns + raw * (double)seen->read_ns);
+	far = (double)seen->far * (double)(seen->read_ns - seen->unpack_ns);
+	return far > near * 1.5 ? 1 : near > far * 1.5 ? -1 : 0;
+}
+
+#endif
