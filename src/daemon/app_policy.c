@@ -9,6 +9,8 @@
 #define WAIT_LEAST_NS (10 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define SETTLE        3
+#define BACK_PARTS    4 /* of the room that there is, what is given back at once */
+#define FORGET_PARTS  64 /* of what was told to be taken back and is not used, a step */
 
 /* Whether a is above b by more than is looked at. */
 static bool is_above(uint64_t a, uint64_t b)
@@ -52,6 +54,7 @@ static void count_given(struct ob_app *app)
 static void ask(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
 	tell(app, OB_APP_ASKED, wanted_bytes);
+	app->full_bytes = 0;
 	app->until_ns = now_ns + OB_APP_DEADLINE_MS * OB_NS_PER_MS;
 }
 
@@ -68,10 +71,13 @@ static void fall_short(struct ob_app *app, uint64_t now_ns)
 static void take_back(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
 	enum ob_app_state before = app->state;
+	uint64_t told = app->told_bytes;
 
 	tell(app, OB_APP_RETURNING, wanted_bytes);
-	if (is_above(app->given_bytes, wanted_bytes))
+	if (is_above(app->given_bytes, wanted_bytes)) {
+		app->full_bytes = OB_MAX(app->full_bytes, app->used_bytes) + told - app->told_bytes;
 		return;
+	}
 	if (!is_above(wanted_bytes, app->given_bytes))
 		settle(app);
 	else if (before == OB_APP_ASKED)
@@ -176,6 +182,11 @@ static uint64_t sum_of_targets(const struct ob_apps *apps)
 	return sum;
 }
 
+bool ob_apps_have_given(const struct ob_apps *apps)
+{
+	return sum_of_targets(apps) > 0;
+}
+
 /* What is missing when it has been missing for long enough; else 0. */
 static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 {
@@ -236,14 +247,33 @@ static void want_less(const struct ob_apps *apps, uint64_t less_bytes, uint64_t 
 	}
 }
 
-/* What they are to have back: what the balloon has let go of; and slowly, since it is seen late what they make of it, what is free beside it. */
+/* One that does not make use of it will not do so soon. */
+static void forget_promise(struct ob_app *app)
+{
+	app->full_bytes -= ob_less(app->full_bytes, app->used_bytes) / FORGET_PARTS;
+}
+
+/* What they were told to take back and do not use yet. */
+static uint64_t sum_of_promises(const struct ob_apps *apps)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < apps->n; i++)
+		sum += ob_less(apps->app[i].full_bytes, apps->app[i].used_bytes);
+	return sum;
+}
+
+/* What they are to have back: what the balloon has let go of; and in parts, since it is seen late what they make of it, what is free beside it. */
 static uint64_t get_due(const struct ob_apps *apps, const struct ob_apps_view *view, uint64_t told)
 {
 	uint64_t held = OB_MAX(view->goal_bytes, view->held_bytes), let_go = ob_less(told, ob_less(held + apps->beyond_bytes, apps->own_bytes));
+	uint64_t room, due;
 
 	if (view->room_bytes == UINT64_MAX)
 		return ob_less(told, ob_less(held, apps->own_bytes));
-	return view->room_bytes ? OB_MIN(told, let_go + OB_MIN(view->room_bytes, view->spare_bytes) / 16) : 0;
+	room = ob_less(view->room_bytes, sum_of_promises(apps));
+	due = OB_MIN(let_go + OB_MIN(room, view->spare_bytes) / BACK_PARTS, room);
+	return due < GRAIN ? 0 : OB_MIN(told, due);
 }
 
 static void note_shares(struct ob_apps *apps, const struct ob_apps_view *view, uint64_t told)
@@ -256,8 +286,10 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 {
 	uint64_t wanted[OB_GUEST_APPS_MAX], told = sum_of_targets(apps), most, due, more;
 
-	for (unsigned i = 0; i < apps->n; i++)
+	for (unsigned i = 0; i < apps->n; i++) {
 		wanted[i] = apps->app[i].target_bytes;
+		forget_promise(&apps->app[i]);
+	}
 	most = ob_less(OB_MAX(view->goal_bytes, view->held_bytes), apps->own_bytes);
 	due = get_due(apps, view, told);
 	/* While it shrinks it is known already, by what it was before, what of it is own. */

@@ -46,7 +46,8 @@
  * On the way back it is the reverse: applications are told only of what the balloon has let go of, and nothing before the host has room for
  * it. That less is wanted at the moment is not enough: the engine may have evicted instead, or the balloon, which takes
  * it in steps and leaves the guest a margin, has not got what they gave. Where the host has a bound, and room, and the guest memory to spare,
- * they get that too, a sixteenth at a time, since how much of it they take is seen later. `own` is what the balloon has got that no
+ * they get that too, a quarter at a time, and never more in all than there is room for: what they were told to take back and do not use yet
+ * (`full`) is not there for anybody, until that has been so for long. `own` is what the balloon has got that no
  * application gave; what applications are to have given is never more than the greater of goal and held, less own. So host memory
  * comes first, then the balloon shrinks, then those are told who suffer most; at most as much a second as the guest has to spare,
  * or a sixteenth of what is due. A balloon that shrinks by itself, since the guest suffers, tells nobody to take anything: the goal is as high as it was.
@@ -69,11 +70,12 @@ enum ob_app_state { OB_APP_RESTING, OB_APP_ASKED, OB_APP_GIVEN, OB_APP_SHORT, OB
 /* One application; zeroed at first, but for a target that it has been told before. */
 struct ob_app {
 	uint32_t pain;
-	uint64_t could_bytes, given_bytes;
+	uint64_t could_bytes, given_bytes, used_bytes;
 	bool is_final; /* it has said so of the present target */
 
 	enum ob_app_state state;
 	uint64_t target_bytes, told_bytes; /* what counts, and what it is told: as much, or more */
+	uint64_t full_bytes; /* what it will use when it has taken all that it was told to take back; 0: nothing */
 	uint64_t until_ns, wait_ns; /* the deadline, while it is asked; no question before, while it is short; the last WAIT */
 	uint64_t shorts;            /* times */
 };
@@ -106,6 +108,8 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view);
 /* Whether an application is being waited for; whether that is so, or about to be. */
 bool ob_apps_are_asked(const struct ob_apps *apps);
 bool ob_apps_may_give(const struct ob_apps *apps);
+/* Whether they do without something, or are to. */
+bool ob_apps_have_given(const struct ob_apps *apps);
 
 /* What the balloon is to go for now, given what it would hold if it took free memory alone; never less than it is told to hold already. */
 uint64_t ob_apps_hold(const struct ob_apps *apps, uint64_t goal_bytes, uint64_t told_bytes, uint64_t with_free_bytes);

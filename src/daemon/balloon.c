@@ -107,6 +107,7 @@ static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 		.held_bytes = sane(stats->balloon_bytes), .cost_bytes = sane(stats->cost_bytes),
 		.away_bytes = sane(stats->swapped_bytes) + ob_less(sane(stats->compressed_bytes), sane(stats->pool_bytes)),
 		.back_bytes = machine->working_set.demand_bytes, .entitled_bytes = machine->target_bytes,
+		.have_given = ob_guest_has_given(machine),
 	};
 
 	balloon->room_bytes = UINT64_MAX;
@@ -115,7 +116,8 @@ static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 		balloon->goal_bytes = ob_less(machine_bytes(machine), balloon->size_bytes);
 	} else if (mode_of(machine) == OB_BALLOON_AUTO && machine->release == OB_RELEASE_NO) {
 		look_at_free(machine, &balance.free_bytes, &balance.unused_bytes);
-		balloon->room_bytes = ob_balloon_room(&balance);
+		ob_balloon_note_room(&balloon->policy, &balance);
+		balloon->room_bytes = ob_balloon_room(&balloon->policy, &balance);
 		/* 0: not divided yet. */
 		balloon->goal_bytes = machine->target_bytes ? ob_balloon_auto_goal(&balloon->policy, &balance) : balloon->policy.target_bytes;
 		if (!ob_means_may_ask(&machine->means.means, now_ns))

@@ -24,6 +24,9 @@
 #define BACK_SHARE    16 /* of what a machine is entitled to, may come and go */
 #define SLACK_LEAST   (16 * OB_MIB)
 #define SLACK_MOST    (256 * OB_MIB)
+#define REST_LEAST    (2 * OB_MIB) /* as the engine's marks */
+#define REST_MOST     (32 * OB_MIB)
+#define AHEAD_MOST    (36 * OB_MIB)
 
 static uint64_t clamp(uint64_t value, uint64_t least, uint64_t most)
 {
@@ -291,30 +294,43 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 	return policy->target_bytes;
 }
 
-uint64_t ob_balloon_room(const struct ob_balloon_balance *balance)
+void ob_balloon_note_room(struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)
 {
-	uint64_t slack = clamp(balance->entitled_bytes / 8, SLACK_LEAST, SLACK_MOST);
+	uint64_t slack = clamp(balance->entitled_bytes / 36, REST_LEAST, REST_MOST), back = OB_MIN(balance->away_bytes, balance->back_bytes);
+
+	policy->room_bytes[policy->steps++ % OB_BALLOON_REST_STEPS] = ob_less(balance->entitled_bytes, balance->cost_bytes + back + slack);
+}
+
+uint64_t ob_balloon_room(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)
+{
+	uint64_t slack = clamp(balance->entitled_bytes / 8, SLACK_LEAST, SLACK_MOST), least = policy->room_bytes[0];
 
 	if (balance->entitled_bytes == OB_BUDGET_NONE)
 		return OB_BUDGET_NONE;
-	return ob_less(balance->entitled_bytes, balance->cost_bytes + balance->away_bytes + slack);
+	if (!balance->have_given)
+		return ob_less(balance->entitled_bytes, balance->cost_bytes + balance->away_bytes + slack);
+	for (unsigned i = 1; i < OB_BALLOON_REST_STEPS; i++)
+		least = OB_MIN(least, policy->room_bytes[i]);
+	return least;
 }
 
 uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)
 {
-	uint64_t entitled = balance->entitled_bytes, back = OB_MIN(balance->back_bytes, balance->away_bytes), needed, wanted;
+	uint64_t entitled = balance->entitled_bytes, back = OB_MIN(balance->back_bytes, balance->away_bytes), needed, wanted = 0;
+	uint64_t room = ob_balloon_room(policy, balance);
 
 	if (entitled == OB_BUDGET_NONE)
 		return 0;
-	/* At no loss to anybody. */
-	wanted = OB_MIN(ob_less(balance->cost_bytes + balance->away_bytes, entitled), ob_less(balance->free_bytes, balance->unused_bytes));
+	/* At no loss to anybody, if applications are not about to take it back. */
+	if (!balance->have_given || !room)
+		wanted = OB_MIN(ob_less(balance->cost_bytes + balance->away_bytes, entitled), ob_less(balance->free_bytes, balance->unused_bytes));
 	needed = balance->cost_bytes + ob_less(back, entitled / BACK_SHARE);
 	/* Reclaim begins a little below the limit. */
 	if (needed > entitled)
-		wanted = OB_MAX(wanted, needed - entitled + entitled / 32);
+		wanted = OB_MAX(wanted, needed - entitled + OB_MIN(entitled / 32, AHEAD_MOST));
 	/* What is held may be of before the cost: no reason to turn round. */
 	if (wanted)
 		return OB_MAX(policy->target_bytes, balance->held_bytes + balance->unused_bytes + wanted);
 	/* In parts: that it is unused is seen later. */
-	return ob_less(policy->target_bytes, ob_less(ob_balloon_room(balance), balance->unused_bytes) / 4);
+	return ob_less(policy->target_bytes, ob_less(room, balance->have_given ? balance->free_bytes : balance->unused_bytes) / 4);
 }

@@ -47,6 +47,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define OB_BALLOON_REST_STEPS 8
+
 enum ob_balloon_state {
 	OB_BALLOON_EMPTY,
 	OB_BALLOON_INFLATING,
@@ -88,6 +90,8 @@ struct ob_balloon_policy {
 	uint64_t updates, update_ns; /* the last that were looked at, and when they came; 0: none yet */
 	uint64_t swap_in_bytes, swap_out_bytes, major_faults; /* by them */
 	uint64_t eased, stuck;      /* times */
+	uint64_t room_bytes[OB_BALLOON_REST_STEPS]; /* for what applications have given, at the last steps, in a ring */
+	unsigned steps;
 };
 
 const char *ob_balloon_state_name(enum ob_balloon_state state);
@@ -106,17 +110,21 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
  *                 is entitled to: the engine keeps the limit at once and the balloon later, so what it costs alone would say that
  *                 nothing more is wanted, while the machine faults. For what was evicted and is cold nobody has to make
  *                 room, and a little that comes and goes costs less than what applications would do without
- *     room        what it could have besides everything that it has, evicted or not, and an eighth to spare
+ *     room        what it could have besides everything that it has, evicted or not, and an eighth to spare. While applications do without something
+ *                 for it, that is worth more than what might be: besides what it costs, and of what was evicted as much as has come back of late,
+ *                 and a thirty-sixth, where the engine has nothing to do (cost.c); the least of the last REST steps, or what
+ *                 comes and goes in the guest would have them give and take
  *
  *     needed is above what it is entitled to    the balloon is to take the difference, and a thirty-second; and what is unused: it gets that
  *                                               first, and nothing costs less for it
  *     all that it has is                        it takes of the difference what is free in the guest, at no loss to it: the engine knows no
- *                                               better than to evict that
- *     there is room                             it gives that back, a quarter of it each time, less what is unused of what the guest has
+ *                                               better than to evict that. But applications that have given take that back while there is room
+ *     there is room                             it gives that back, a quarter of it each time, less what is unused of what the guest has, or
+ *                                               free, where applications take that
  *     neither                                   it stays
  *
- * Nothing turns round by itself: between the two lies the eighth, less the thirty-second, and all that is evicted and cold; and what has
- * been given back is not given again before it is used.
+ * Nothing turns round by itself: between the two lies the eighth, less the thirty-second, and all that is evicted and cold; where applications
+ * have given, the thirty-sixth and the sixteenth that may come and go. And what has been given back is not given again before it is used.
  */
 struct ob_balloon_balance {
 	uint64_t held_bytes;
@@ -125,10 +133,13 @@ struct ob_balloon_balance {
 	uint64_t cost_bytes;
 	uint64_t away_bytes;   /* evicted, less what it costs there */
 	uint64_t back_bytes;   /* came back of late */
+	bool have_given;       /* applications have, or are asked to */
 	uint64_t entitled_bytes;
 };
 
-uint64_t ob_balloon_room(const struct ob_balloon_balance *balance);
+/* Once a step, before the goal. */
+void ob_balloon_note_room(struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);
+uint64_t ob_balloon_room(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);
 uint64_t ob_balloon_auto_goal(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);
 
 #endif

@@ -137,6 +137,7 @@ static void take_app(struct ob_machine *machine, const struct ob_guest_app *said
 	app->pain = said->pain;
 	app->could_bytes = said->could_bytes;
 	app->given_bytes = said->given_bytes;
+	app->used_bytes = said->used_bytes;
 	app->is_final = said->flags & OB_GUEST_APP_FINAL && guest->seen[at].sequence && said->answers == guest->seen[at].sequence;
 }
 
@@ -186,6 +187,11 @@ static void forget_the_silent(struct ob_machine *machine, uint64_t now_ns)
 bool ob_guest_may_give(const struct ob_machine *machine)
 {
 	return ob_apps_may_give(&machine->guest.apps);
+}
+
+bool ob_guest_has_given(const struct ob_machine *machine)
+{
+	return ob_apps_have_given(&machine->guest.apps);
 }
 
 /* Whether what the balloon held may be of before these applications were found. */

@@ -58,6 +58,8 @@ int ob_guest_flush(struct ob_machine *machine);
 
 /* Whether an application is being waited for, or is about to be. */
 bool ob_guest_may_give(const struct ob_machine *machine);
+/* Whether applications have given something, or are to. */
+bool ob_guest_has_given(const struct ob_machine *machine);
 
 /* How it looks in JSON; null: there is no overbook-guest, or it is silent. A new reference, NULL when memory is short. */
 json_t *ob_guest_render(const struct ob_machine *machine);

@@ -458,6 +458,28 @@ static void one_that_counts_otherwise_is_not_chased(void **state)
 	assert_int_equal(g.apps.app[0].told_bytes + g.held, 0);
 }
 
+/* It is told to take back what there is room for, and makes no use of it: nor is it told of the same room again. */
+static void what_is_promised_is_promised_once(void **state)
+{
+	struct ob_app app = { .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 300 * M, .used_bytes = 100 * M,
+			      .state = OB_APP_GIVEN };
+	struct ob_apps apps = { .n = 1, .app = { app } };
+	struct ob_apps_view view = { .spare_bytes = 200 * M, .is_known = true };
+
+	ob_apps_step(&apps, &view);
+	assert_int_equal(apps.app[0].target_bytes, 300 * M);
+	view.room_bytes = 40 * M;
+	for (unsigned i = 0; i < 16; i++) {
+		ob_apps_step(&apps, &view);
+		apps.app[0].given_bytes = apps.app[0].target_bytes;
+	}
+	assert_in_range(apps.app[0].target_bytes, 250 * M, 268 * M);
+	/* Now it does, and there is room still. */
+	apps.app[0].used_bytes += 300 * M - apps.app[0].target_bytes;
+	ob_apps_step(&apps, &view);
+	assert_in_range(apps.app[0].target_bytes, 240 * M, 258 * M);
+}
+
 static void one_that_goes_is_made_up_for_by_others(void **state)
 {
 	struct guest g = make_guest();
@@ -535,6 +557,7 @@ int main(void)
 		cmocka_unit_test(a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all),
 		cmocka_unit_test(without_statistics_nobody_is_asked),
 		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
+		cmocka_unit_test(what_is_promised_is_promised_once),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};

@@ -516,7 +516,7 @@ static void goal_follows_the_cost(void **state)
 	assert_int_equal(auto_goal(&g, 500 * OB_MIB, 630 * OB_MIB, 20 * OB_MIB, 90 * OB_MIB, 640 * OB_MIB), 500 * OB_MIB);
 	/* What has been given back, and is not used, is not given again. */
 	balance = (struct ob_balloon_balance){ .cost_bytes = 400 * OB_MIB, .unused_bytes = 60 * OB_MIB, .entitled_bytes = 640 * OB_MIB };
-	assert_int_equal(ob_balloon_room(&balance), 160 * OB_MIB);
+	assert_int_equal(ob_balloon_room(&g.policy, &balance), 160 * OB_MIB);
 	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 475 * OB_MIB);
 	balance.unused_bytes = 200 * OB_MIB;
 	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 500 * OB_MIB);
@@ -534,6 +534,21 @@ static void goal_follows_the_cost(void **state)
 	balance.held_bytes = 400 * OB_MIB;
 	balance.cost_bytes = 680 * OB_MIB;
 	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 660 * OB_MIB);
+	/* Where applications have given: for what is cold there is no need of room, for what comes back there is, and it must have been there for long. */
+	balance = (struct ob_balloon_balance){ .held_bytes = 500 * OB_MIB, .cost_bytes = 500 * OB_MIB, .away_bytes = 300 * OB_MIB,
+					       .back_bytes = 20 * OB_MIB, .entitled_bytes = 720 * OB_MIB, .have_given = true };
+	for (unsigned i = 0; i < OB_BALLOON_REST_STEPS; i++) {
+		assert_int_equal(ob_balloon_room(&g.policy, &balance), 0);
+		ob_balloon_note_room(&g.policy, &balance);
+	}
+	assert_int_equal(ob_balloon_room(&g.policy, &balance), 180 * OB_MIB);
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 455 * OB_MIB);
+	/* What is free they can take: the balloon neither gives, nor takes it. */
+	balance.free_bytes = 200 * OB_MIB;
+	assert_int_equal(ob_balloon_auto_goal(&g.policy, &balance), 500 * OB_MIB);
+	balance.cost_bytes = 600 * OB_MIB;
+	ob_balloon_note_room(&g.policy, &balance);
+	assert_int_equal(ob_balloon_room(&g.policy, &balance), 80 * OB_MIB);
 }
 
 int main(void)
