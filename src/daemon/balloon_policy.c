@@ -179,6 +179,9 @@ static uint64_t get_room(const struct ob_balloon_policy *policy, const struct ob
 {
 	uint64_t step = ob_balloon_step_bytes(view->machine_bytes), margin = ob_balloon_margin_bytes(view->machine_bytes), available;
 
+	/* The first that is told after a step may have been looked at before it arrived. */
+	if (policy->updates - policy->step_updates == 1)
+		margin += policy->step_bytes;
 	/* After trouble: feeling its way. */
 	if (policy->trouble_ns)
 		step /= 4;
@@ -219,7 +222,8 @@ static void grow(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 	if (!room)
 		return;
 	policy->state = OB_BALLOON_INFLATING;
-	policy->target_bytes = OB_MIN(goal, policy->target_bytes + room);
+	policy->step_bytes = OB_MIN(goal - policy->target_bytes, room);
+	policy->target_bytes += policy->step_bytes;
 	policy->step_updates = policy->updates;
 	policy->moved_ns = view->now_ns;
 	policy->moved_bytes = view->held_bytes;

@@ -9,7 +9,8 @@
  *
  *     step        1/16 of the machine, 8 MiB to 512 MiB; after the first half of what is free above the margin, if that is more,
  *                 up to four times as much: nobody uses that. Never more than half of what the guest has to spare, which is what it calls available above the
- *                 margin. The next one waits until this one has arrived and the guest has told of its memory since.
+ *                 margin. The next one waits until this one has arrived and the guest has told of its memory since; what it tells first may be of
+ *                 before that, so by then this one counts as not there yet.
  *     margin      1/16 of the machine, 32 MiB to 1 GiB: stays available to the guest
  *     floor       what is left to the guest in any case, by the setting: a bound on the target, whatever anybody says
  *     suffering   available below half of the margin, a MiB a second to its swap or from it, 200 major faults a second.
@@ -87,6 +88,7 @@ struct ob_balloon_policy {
 	uint64_t most_bytes;        /* that it has held of the present target */
 	uint64_t blind_ns;          /* since when it would grow, had the guest told anything; 0: it has not wanted to */
 	uint64_t step_updates;      /* the guest's statistics at the last step up */
+	uint64_t step_bytes;        /* that step */
 	uint64_t updates, update_ns; /* the last that were looked at, and when they came; 0: none yet */
 	uint64_t swap_in_bytes, swap_out_bytes, major_faults; /* by them */
 	uint64_t eased, stuck;      /* times */

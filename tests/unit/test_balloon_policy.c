@@ -23,7 +23,8 @@ struct guest {
 	uint64_t cache;                    /* what it would cache if it could */
 	uint64_t speed;                    /* of the balloon, a second */
 	uint64_t held, swapped, swap_in, swap_out, faults, updates, known;
-	bool has_driver, has_swap, refuses, lies, is_silent;
+	bool has_driver, has_swap, refuses, lies, is_silent, tells_late; /* tells_late: of a second ago */
+	uint64_t free_before;
 	uint64_t refuses_above;
 	uint64_t goal, floor;
 	struct ob_balloon_policy policy;
@@ -80,7 +81,7 @@ static uint64_t free_of(const struct guest *g)
 
 static struct ob_balloon_view look(const struct guest *g)
 {
-	uint64_t available = free_of(g), cache = OB_MIN(g->cache, available);
+	uint64_t available = g->tells_late ? g->free_before : free_of(g), cache = OB_MIN(g->cache, available);
 
 	return (struct ob_balloon_view){
 		.now_ns = g->now_ns, .machine_bytes = g->machine, .held_bytes = g->held, .gone_bytes = g->lies ? 0 : g->held,
@@ -119,6 +120,7 @@ static void run(struct guest *g, unsigned seconds)
 		uint64_t target;
 
 		g->now_ns += OB_NS_PER_SEC;
+		g->free_before = free_of(g);
 		live(g);
 		view = look(g);
 		target = ob_balloon_policy_step(&g->policy, &view);
@@ -148,6 +150,21 @@ static void willing_guest(void **state)
 	assert_int_equal(g.held, 0);
 	assert_int_equal(g.policy.state, OB_BALLOON_EMPTY);
 	assert_int_equal(g.policy.eased + g.policy.stuck, 0);
+}
+
+/* What it tells is of before the last step has arrived: it is left what is to stay, all the same. */
+static void tells_late(void **state)
+{
+	for (uint64_t machine = 256 * OB_MIB; machine <= 16 * OB_GIB; machine *= 2) {
+		struct guest g = make_guest(machine, machine / 3);
+
+		g.goal = UINT64_MAX;
+		g.tells_late = true;
+		g.floor = machine / 8;
+		run(&g, 100);
+		assert_int_equal(g.policy.eased, 0);
+		assert_true(free_of(&g) >= ob_balloon_margin_bytes(machine) && free_of(&g) <= ob_balloon_margin_bytes(machine) + 4 * OB_MIB);
+	}
 }
 
 /* Asked for more than it has: it is brought near to its margin, and left there. */
@@ -554,7 +571,7 @@ static void goal_follows_the_cost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(willing_guest), cmocka_unit_test(nothing_to_spare), cmocka_unit_test(never_below_the_floor),
+		cmocka_unit_test(willing_guest), cmocka_unit_test(tells_late), cmocka_unit_test(nothing_to_spare), cmocka_unit_test(never_below_the_floor),
 		cmocka_unit_test(caches_alone), cmocka_unit_test(swapping_guest), cmocka_unit_test(refusing_guest),
 		cmocka_unit_test(lying_guest), cmocka_unit_test(mad_guest), cmocka_unit_test(deflates_by_itself),
 		cmocka_unit_test(without_driver), cmocka_unit_test(silent_guest), cmocka_unit_test(takes_up), cmocka_unit_test(takes_up_all),
