@@ -56,7 +56,7 @@ def an_idle_machine_gives_and_gets_back(daemon):
     # Of what is above the least, 16 MiB each: what is believed to be used, and a quarter of what it would have at the same price.
     daemon.until(lambda: idle.limit < 300 * MIB and busy.limit > 700 * MIB, 60)
     assert idle.limit + busy.limit <= BUDGET
-    assert seen(daemon, "idle") < 100 * MIB and seen(daemon, "busy") > 900 * MIB
+    daemon.until(lambda: seen(daemon, "idle") < 100 * MIB and seen(daemon, "busy") > 900 * MIB, 60)
     idle.uses = GIB
     daemon.until(lambda: half(idle) and half(busy), 60)
 
