@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "daemon/working_set.h"
 
+#include <stdbool.h>
+
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "base/units.h"
@@ -47,17 +49,24 @@ static uint64_t in_place(const struct ob_stats *stats)
 	return ob_less(ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes), stats->tables_bytes);
 }
 
-/* What has come back since the last step is added to what is left of what came before. */
+/* What has come back since the last step is added to what is left of what came before; no more than there is to come back. */
+static void note_back(struct ob_working_set_back *back, uint64_t pages, uint64_t away_bytes, uint64_t elapsed_ns, bool is_first)
+{
+	uint64_t came = is_first ? 0 : ob_less(pages, back->seen_pages);
+
+	back->bytes -= (uint64_t)((wide)back->bytes * elapsed_ns / LATELY_NS);
+	back->bytes = OB_MIN(back->bytes + OB_MIN(came, BYTES_SANE / PAGE_BYTES) * PAGE_BYTES, OB_MIN(away_bytes, BYTES_SANE));
+	back->seen_pages = pages;
+}
+
 static void note_demand(struct ob_working_set *set, const struct ob_stats *stats, uint64_t now_ns)
 {
-	uint64_t pages = stats->faults_compressed + stats->faults_swapped + stats->faults_shared;
-	uint64_t away = stats->compressed_bytes + stats->swapped_bytes + stats->shared_bytes;
-	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS), came = set->seen_ns ? ob_less(pages, set->seen_pages) : 0;
+	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS);
+	bool is_first = !set->seen_ns;
 
-	set->demand_bytes -= (uint64_t)((wide)set->demand_bytes * elapsed / LATELY_NS);
-	set->demand_bytes = OB_MIN(set->demand_bytes + OB_MIN(came, BYTES_SANE / PAGE_BYTES) * PAGE_BYTES, OB_MIN(away, BYTES_SANE));
+	note_back(&set->demand, stats->faults_compressed + stats->faults_swapped, stats->compressed_bytes + stats->swapped_bytes, elapsed, is_first);
+	note_back(&set->shared, stats->faults_shared, stats->shared_bytes, elapsed, is_first);
 	set->seen_ns = now_ns;
-	set->seen_pages = pages;
 }
 
 static uint64_t grain_of(uint64_t most_bytes)
@@ -77,7 +86,7 @@ static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes)
 static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
 {
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
-	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand_bytes + away / AWAY_SHARE);
+	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand.bytes + away / AWAY_SHARE);
 
 	return in_grains(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes);
 }
@@ -97,13 +106,14 @@ void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stat
 
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
-	uint64_t grain = grain_of(most_bytes), bytes;
+	uint64_t grain = grain_of(most_bytes), came, bytes;
 
 	note_demand(set, stats, now_ns);
 	ob_working_set_note(set, stats, most_bytes, now_ns);
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
-	bytes = OB_MIN(estimate(stats), in_place(stats) + set->demand_bytes) + set->demand_bytes;
+	came = set->demand.bytes + set->shared.bytes;
+	bytes = OB_MIN(estimate(stats), in_place(stats) + came) + came;
 	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
 	bytes = in_grains(bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, grain)) {

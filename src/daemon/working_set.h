@@ -6,11 +6,12 @@
  *     estimate    the share of sampled pages that were active, with two more that would have been: few samples say little, and little is said
  *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, and
  *                 the engine's tables
- *     demand      what has come back from the pool, the store and the shared pages of late, over LATELY: a machine that wakes up, or whose limit
- *                 is too low, is seen by that before samples tell. No more than it has there, since that is what it can want
- *     bound       what is in place and demand: what was touched over LATELY is in place or has come back, so no more than that can be in use,
- *                 whatever a few samples say
- *     believed    the lesser of estimate and bound, and demand: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
+ *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
+ *                 is seen by that before samples tell. No more than it has there, since that is what it can want
+ *     shared      the same of shared pages: they cost memory when they are back
+ *     bound       what is in place, demand and shared: what was touched over LATELY is in place or has come back, so no more than that can be in
+ *                 use, whatever a few samples say
+ *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
  *                 what it could use, at least 2 MiB). It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
  *                 the difference, and rests again: limits move seldom, and a machine that only pauses keeps what it has
  *
@@ -35,11 +36,16 @@
 
 #define OB_WORKING_SET_REST_NS 10000000000ull
 
+/* What has come back, of one kind: decays over LATELY. */
+struct ob_working_set_back {
+	uint64_t seen_pages, bytes; /* how many had come back at the last step */
+};
+
 struct ob_working_set {
 	uint64_t believed_bytes; /* OB_BUDGET_NONE: not known */
 	uint64_t fell_ns;        /* when it last fell, or the estimate was last as high */
-	uint64_t seen_ns, seen_pages; /* the last step: what had come back by then */
-	uint64_t demand_bytes;   /* decays over LATELY */
+	uint64_t seen_ns;        /* the last step */
+	struct ob_working_set_back demand, shared;
 	uint64_t wanted_bytes;   /* OB_BUDGET_NONE: not known */
 	uint64_t wanted_ns;      /* as fell_ns */
 };

@@ -126,7 +126,7 @@ static void decide(struct world *w)
 	const struct ob_balloon_balance balance = {
 		.held_bytes = seen->held, .unused_bytes = ob_less(OB_MIN(ob_less(gone, seen->held), seen->available), margin), .cost_bytes = cost(w),
 		.free_bytes = ob_less(seen->available, margin),
-		.away_bytes = w->away_hot + w->away_cold, .back_bytes = w->set.demand_bytes, .entitled_bytes = w->entitled,
+		.away_bytes = w->away_hot + w->away_cold, .back_bytes = w->set.demand.bytes, .entitled_bytes = w->entitled,
 		.have_given = ob_apps_have_given(&w->apps),
 	};
 	struct ob_apps_view apps = {

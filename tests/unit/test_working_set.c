@@ -103,19 +103,19 @@ static void what_comes_back_counts_at_once(void **state)
 		stats.faults_swapped += 10000;
 		seconds(1);
 	}
-	assert_in_range(set.demand_bytes, 3 * 20000 * 4096ull, 4 * 20000 * 4096ull);
-	assert_true(set.believed_bytes >= set.demand_bytes);
+	assert_in_range(set.demand.bytes, 3 * 20000 * 4096ull, 4 * 20000 * 4096ull);
+	assert_true(set.believed_bytes >= set.demand.bytes);
 	/* Never more than there is to come back. */
 	stats.faults_compressed += 10000000;
 	seconds(1);
-	assert_int_equal(set.demand_bytes, OB_GIB + OB_GIB / 2);
+	assert_int_equal(set.demand.bytes, OB_GIB + OB_GIB / 2);
 	seconds(300);
-	assert_in_range(set.demand_bytes, 0, OB_MIB);
+	assert_in_range(set.demand.bytes, 0, OB_MIB);
 	assert_in_range(set.believed_bytes, 0, 2 * GRAIN);
 	/* An engine that began anew counts from 0. */
 	stats.faults_compressed = stats.faults_swapped = 0;
 	seconds(1);
-	assert_in_range(set.demand_bytes, 0, OB_MIB);
+	assert_in_range(set.demand.bytes, 0, OB_MIB);
 }
 
 /* 400 MiB are in place and 200 in the pool, and nothing comes back: however many samples were touched, no more than that is used. */
@@ -144,10 +144,10 @@ static void a_long_time_leaves_nothing_of_demand(void **state)
 	seconds(1);
 	stats.faults_swapped = (OB_GIB + OB_GIB / 2) / 4096;
 	seconds(1);
-	assert_int_equal(set.demand_bytes, OB_GIB + OB_GIB / 2);
+	assert_int_equal(set.demand.bytes, OB_GIB + OB_GIB / 2);
 	now_ns += 20 * OB_NS_PER_SEC;
 	ob_working_set_step(&set, &stats, MOST, now_ns);
-	assert_int_equal(set.demand_bytes, 0);
+	assert_int_equal(set.demand.bytes, 0);
 }
 
 static void assert_wanted(uint64_t bytes)
