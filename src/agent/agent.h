@@ -86,6 +86,11 @@ int ob_ram_punch(int fd, off_t offset, off_t length);
 /* QEMU offers memory for merging that is no guest RAM; some memory is about to be unmapped. */
 void ob_blocks_note(void *addr, size_t length);
 void ob_blocks_forget(const void *addr, size_t length);
+/* Around I/O with memory that may be of such. */
+int ob_blocks_io_begin(const struct iovec *iov, int n);
+void ob_blocks_io_end(int has_begun);
+/* madvise() of what the engine does not cover. */
+int ob_blocks_advise(void *addr, size_t length, int advice);
 /* In the link's thread. Pages are shared from now on, or not; as ob_balloon_due_ns(), and ob_balloon_turn(). */
 void ob_blocks_switch(int on);
 uint64_t ob_blocks_due_ns(void);

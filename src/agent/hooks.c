@@ -69,9 +69,9 @@ OB_EXPORT int munmap(void *addr, size_t length)
 {
 	struct ob_engine *engine = ob_agent_engine();
 
+	ob_blocks_forget(addr, length);
 	if (engine && ob_engine_covers(engine, addr, length))
 		return ob_ram_unmap(addr, length);
-	ob_blocks_forget(addr, length);
 	return (int)syscall(SYS_munmap, addr, length);
 }
 
@@ -98,13 +98,8 @@ OB_EXPORT int madvise(void *addr, size_t length, int advice)
 	struct ob_engine *engine = ob_agent_engine();
 	int r;
 
-	if (!engine || !ob_engine_covers(engine, addr, length)) {
-		if (ob_agent.active && advice == MADV_MERGEABLE)
-			ob_blocks_note(addr, length);
-		else if (advice == MADV_UNMERGEABLE)
-			ob_blocks_forget(addr, length);
-		return (int)syscall(SYS_madvise, addr, length, advice);
-	}
+	if (!engine || !ob_engine_covers(engine, addr, length))
+		return ob_blocks_advise(addr, length, advice);
 	switch (advice) {
 	case MADV_MERGEABLE:
 	case MADV_UNMERGEABLE:
@@ -176,8 +171,13 @@ static ssize_t do_io(long number, int fd, void *buf, size_t size, off_t offset)
 		return syscall(number, fd, buf, size, offset);
 	if (number == SYS_pwrite64 && is_bad_stream(engine, buf, size))
 		return -1;
-	if (!ob_engine_covers(engine, buf, size))
-		return syscall(number, fd, buf, size, offset);
+	if (!ob_engine_covers(engine, buf, size)) {
+		int has_begun = ob_blocks_io_begin(&(struct iovec){ buf, size }, 1);
+
+		r = syscall(number, fd, buf, size, offset);
+		ob_blocks_io_end(has_begun);
+		return r;
+	}
 	ob_engine_io_begin(engine, buf, size);
 	r = syscall(number, fd, buf, size, offset);
 	if (number == SYS_pread64 && r > 0)
@@ -189,17 +189,20 @@ static ssize_t do_io(long number, int fd, void *buf, size_t size, off_t offset)
 static ssize_t do_vector_io(long number, int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
 	struct ob_engine *engine = ob_agent_engine();
+	int has_begun;
 	long r;
 
 	if (!engine || n < 0)
 		return syscall(number, fd, iov, n, offset, 0L, flags);
 	if ((number == SYS_pwritev || number == SYS_pwritev2) && n && is_bad_stream(engine, iov->iov_base, iov->iov_len))
 		return -1;
+	has_begun = ob_blocks_io_begin(iov, n);
 	mark_vector(engine, iov, n, ob_engine_io_begin);
 	r = syscall(number, fd, iov, n, offset, 0L, flags);
 	if ((number == SYS_preadv || number == SYS_preadv2) && r > 0)
 		ob_image_has_read(engine, fd, iov, n, (size_t)r);
 	mark_vector(engine, iov, n, ob_engine_io_end);
+	ob_blocks_io_end(has_begun);
 	return r;
 }
 

@@ -206,10 +206,11 @@ void ob_engine_large(struct ob_engine *engine, const struct ob_large_orders *ord
 int ob_engine_allow_large(struct ob_engine *engine, void *addr, size_t length);
 
 /*
- * Private anonymous memory that guests see and that is in no region: gives back what of it is zeros, while it is in use. It must stay mapped meanwhile. 0, or
- * -errno: some of it has not been looked at (-EBUSY: it is registered with a userfaultfd).
+ * Private anonymous memory that guests see and that is in no region: gives back what of it is zeros, while it is in use. It must stay mapped meanwhile, and
+ * nobody may discard any of it. io_inflight, atomic: how many of the process' I/Os that are under way may use it; it is counted before such
+ * a system call. 0, or -errno: some of it has not been looked at (-EBUSY: I/O uses it, or it is registered with a userfaultfd).
  */
-int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length);
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length, const unsigned *io_inflight);
 
 /* A snapshot of everything that is counted; takes no lock that the data path uses. */
 void ob_engine_get_stats(struct ob_engine *engine, struct ob_engine_stats *ret_stats);

@@ -7,9 +7,14 @@
  * it is touched, by the kernel alone. That takes the lift of lift.c, once, for 2 MiB at a time:
  *
  *     1. the piece is registered with a userfaultfd of its own, on which nobody answers: who touches what is not there waits
- *     2. its pages are moved aside. One that a device, direct I/O or a fork holds refuses, and stays where it is
+ *     2. its pages are moved aside, but for those that the host has swapped out: to read them would take long, and memory. One that a device,
+ *        direct I/O or a fork has pinned refuses, and stays where it is
  *     3. those that are not zero are moved back
  *     4. the piece is registered no longer: who waits is woken, and goes on
+ *
+ * I/O may hold pages in an older way, which a move does not see (lift.c). So the caller counts what I/O of this process is under way on such memory, and
+ * while there is any nothing is moved; when some turns out to have begun before the move, all goes back, zero or not. What begins later
+ * meets a hole, and waits.
  *
  * So nobody sees or changes a page between being looked at and being dropped. The place aside is not registered while it is read: there a hole, a
  * page that stayed, reads as zeros, which is right too, for there is nothing of it to be put back. Guests and devices wait
@@ -30,8 +35,10 @@
 
 struct zeros {
 	struct ob_engine *engine;
+	const unsigned *io_inflight;
 	int fd;
 	uint64_t start, length; /* the piece */
+	uint64_t in_ram[OB_CHUNK_PAGES / 64];
 	char *aside;            /* congruent to it modulo 2 MiB, and empty between pieces */
 };
 
@@ -42,16 +49,29 @@ static void rest(void)
 	nanosleep(&a_moment, NULL);
 }
 
-/* Moves what moves. */
+static int is_in_ram(const struct zeros *z, uint64_t at)
+{
+	return z->in_ram[at / OB_PAGE_SIZE / 64] >> (at / OB_PAGE_SIZE % 64) & 1;
+}
+
+/* Moves what moves of what is in RAM. */
 static void move_aside(const struct zeros *z)
 {
-	for (uint64_t at = 0; at < z->length;) {
+	for (uint64_t at = 0, end; at < z->length; at = end) {
 		uint64_t done = 0, to = (uint64_t)(uintptr_t)z->aside + at;
 
-		if (ob_uffd_move_with_holes(z->fd, to, z->start + at, z->length - at, &done) == 0)
-			break;
-		at += done + OB_PAGE_SIZE;
+		for (end = at; end < z->length && is_in_ram(z, end);)
+			end += OB_PAGE_SIZE;
+		if (end == at)
+			end += OB_PAGE_SIZE;
+		else if (ob_uffd_move_with_holes(z->fd, to, z->start + at, end - at, &done) < 0)
+			end = at + done + OB_PAGE_SIZE;
 	}
+}
+
+static int has_io(const struct zeros *z)
+{
+	return __atomic_load_n(z->io_inflight, __ATOMIC_SEQ_CST) != 0;
 }
 
 /* The kernel would not move a page back. Returns 1 when there is nothing to be put back any more, 0 when it should be tried again. */
@@ -60,12 +80,16 @@ static int is_settled(const struct zeros *z, uint64_t at, int r)
 	uint64_t there = 0, done;
 
 	/* Such a move may have been done: lift.c. */
-	if (r == -EEXIST || r == -ENOENT)
-		return ob_pagemap_present(z->engine->pagemap, (uint64_t)(uintptr_t)z->aside + at, OB_PAGE_SIZE, &there) == 0;
-	if (r == -EAGAIN || r == -ENOMEM)
+	if (r == -EEXIST || r == -ENOENT) {
+		int left = ob_pagemap_present(z->engine->pagemap, (uint64_t)(uintptr_t)z->aside + at, OB_PAGE_SIZE, &there);
+
+		if (left <= 0)
+			return left == 0;
+	} else if (r == -EAGAIN || r == -ENOMEM) {
 		return 0;
+	}
 	r = ob_uffd_copy(z->fd, z->start + at, z->aside + at, OB_PAGE_SIZE, &done);
-	/* The last two: another mapping is there. */
+	/* The last two: nothing is mapped there any more, or something else. */
 	return r == 0 || r == -ENOENT || r == -EINVAL;
 }
 
@@ -99,13 +123,15 @@ static void judge(const struct zeros *z)
 }
 
 /* Returns 0 or -errno; nothing has been moved then. */
-static int drop_piece(const struct zeros *z)
+static int drop_piece(struct zeros *z)
 {
-	uint64_t aside = (uint64_t)(uintptr_t)z->aside, pages = 0;
-	int r = ob_pagemap_count(z->engine->pagemap, z->start, z->length, &pages);
+	uint64_t aside = (uint64_t)(uintptr_t)z->aside;
+	int r = ob_pagemap_in_ram(z->engine->pagemap, z->start, z->length, z->in_ram);
 
-	if (r < 0 || !pages)
+	if (r <= 0)
 		return r;
+	if (has_io(z))
+		return -EBUSY;
 	r = ob_uffd_register(z->fd, aside, z->length);
 	if (r == 0)
 		r = ob_uffd_register(z->fd, z->start, z->length);
@@ -115,13 +141,16 @@ static int drop_piece(const struct zeros *z)
 	/* It is the engine's own, so that this cannot fail for long. */
 	while (ob_uffd_unregister(z->fd, aside, z->length) < 0)
 		rest();
-	judge(z);
+	if (has_io(z))
+		put_back(z, 0, z->length);
+	else
+		judge(z);
 	return ob_uffd_unregister(z->fd, z->start, z->length);
 }
 
-int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length)
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length, const unsigned *io_inflight)
 {
-	struct zeros z = { .engine = engine, .start = (uint64_t)(uintptr_t)base };
+	struct zeros z = { .engine = engine, .io_inflight = io_inflight, .start = (uint64_t)(uintptr_t)base };
 	uint64_t features = 0, end = z.start + length;
 	void *aside = NULL;
 	int r = 0;

@@ -37,11 +37,22 @@ struct scan_region {
 typedef void found_function(void *context, uint64_t start, uint64_t end);
 
 /* What is looked for among the pages that are there; and what is done with them. */
-enum look { LOOK_PRESENT, LOOK_UNWRITTEN, LOOK_AND_ARM, LOOK_LARGE, LOOK_ZERO };
+enum look { LOOK_PRESENT, LOOK_IN_RAM, LOOK_UNWRITTEN, LOOK_AND_ARM, LOOK_LARGE, LOOK_ZERO };
 
 static uint64_t category_of(enum look look)
 {
-	return look == LOOK_UNWRITTEN ? PAGE_WRITTEN : look == LOOK_LARGE ? PAGE_HUGE : look == LOOK_ZERO ? PAGE_ZERO : 0;
+	switch (look) {
+	case LOOK_IN_RAM:
+		return PAGE_PRESENT;
+	case LOOK_UNWRITTEN:
+		return PAGE_WRITTEN;
+	case LOOK_LARGE:
+		return PAGE_HUGE;
+	case LOOK_ZERO:
+		return PAGE_ZERO;
+	default:
+		return 0;
+	}
 }
 
 /* Walks the range and hands each run of pages that are there, and such as are looked for, to found(). */
@@ -110,6 +121,11 @@ static int mark(int fd, enum look look, uint64_t start, uint64_t length, uint64_
 int ob_pagemap_present(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
 {
 	return mark(fd, LOOK_PRESENT, start, length, bitmap);
+}
+
+int ob_pagemap_in_ram(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)
+{
+	return mark(fd, LOOK_IN_RAM, start, length, bitmap);
 }
 
 int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap)

@@ -31,6 +31,9 @@ int ob_pagemap_arm(int fd, uint64_t start, uint64_t length) OB_MUST_CHECK;
  */
 int ob_pagemap_unwritten(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
 
+/* Like ob_pagemap_present(), without what the kernel has swapped out. */
+int ob_pagemap_in_ram(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
+
 /* Like ob_pagemap_present(), the bits being those of the kernel's one page of zeros. */
 int ob_pagemap_zero(int fd, uint64_t start, uint64_t length, uint64_t *bitmap) OB_MUST_CHECK;
 

@@ -26,6 +26,13 @@ static struct bed *bed;
 static char *memory, *block;
 static int stop;
 
+static unsigned io_inflight;
+
+static int drop(void *base, size_t length)
+{
+	return ob_engine_drop_zeros(bed->engine, base, length, &io_inflight);
+}
+
 static int set_up(void **state)
 {
 	bed = bed_new(0, 0);
@@ -86,13 +93,22 @@ static unsigned has_bytes(void)
 }
 
 /* In RAM, by the kernel's account. The kernel's own page of zeros is not. */
-static uint64_t resident_pages(void)
+static uint64_t pages_in_ram(int *ret_is_registered)
 {
 	struct account_mapping mapping;
 
 	assert_int_equal(account_mapping(block, BLOCK * OB_PAGE_SIZE, &mapping), 0);
-	assert_int_equal(mapping.is_registered, 0);
+	*ret_is_registered = mapping.is_registered;
 	return mapping.pss_bytes / OB_PAGE_SIZE;
+}
+
+static uint64_t resident_pages(void)
+{
+	int is_registered;
+	uint64_t pages = pages_in_ram(&is_registered);
+
+	assert_int_equal(is_registered, 0);
+	return pages;
 }
 
 static void zeros_go_and_all_else_stays(void **state)
@@ -105,16 +121,16 @@ static void zeros_go_and_all_else_stays(void **state)
 		empty(advice[i]);
 		fill();
 		before = resident_pages();
-		assert_int_equal(ob_engine_drop_zeros(bed->engine, block, BLOCK * OB_PAGE_SIZE), 0);
+		assert_int_equal(drop(block, BLOCK * OB_PAGE_SIZE), 0);
 		assert_true(resident_pages() < before);
 		/* What is beside the block in a large page of it is not looked at. */
 		assert_in_range(resident_pages(), 0, has_bytes() + 2 * FIRST);
 		/* Again, with little to be done. */
-		assert_int_equal(ob_engine_drop_zeros(bed->engine, block, BLOCK * OB_PAGE_SIZE), 0);
+		assert_int_equal(drop(block, BLOCK * OB_PAGE_SIZE), 0);
 		assert_in_range(resident_pages(), 0, has_bytes() + 2 * FIRST);
 	}
-	assert_int_equal(ob_engine_drop_zeros(bed->engine, block + 1, OB_PAGE_SIZE), -EINVAL);
-	assert_int_equal(ob_engine_drop_zeros(bed->engine, block, OB_PAGE_SIZE - 1), -EINVAL);
+	assert_int_equal(drop(block + 1, OB_PAGE_SIZE), -EINVAL);
+	assert_int_equal(drop(block, OB_PAGE_SIZE - 1), -EINVAL);
 }
 
 /* Each has a word of its own in every page, and knows what is in it; zero half of the time, so that whole pages are. */
@@ -152,7 +168,7 @@ static void who_uses_it_meanwhile_notices_nothing(void **state)
 	for (uintptr_t i = 0; i < WRITERS; i++)
 		assert_int_equal(pthread_create(&thread[i], NULL, use, (void *)(i + 1)), 0);
 	while (ob_now_ns() < end)
-		assert_int_equal(ob_engine_drop_zeros(bed->engine, block, BLOCK * OB_PAGE_SIZE), 0);
+		assert_int_equal(drop(block, BLOCK * OB_PAGE_SIZE), 0);
 	__atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
 	for (unsigned i = 0; i < WRITERS; i++) {
 		assert_int_equal(pthread_join(thread[i], &wrong), 0);
@@ -172,13 +188,47 @@ static void what_is_pinned_stays(void **state)
 	pin = pin_hold(block + OB_PAGE_SIZE, 2 * OB_PAGE_SIZE);
 	if (pin < 0)
 		skip();
-	assert_int_equal(ob_engine_drop_zeros(bed->engine, block, 4 * OB_PAGE_SIZE), 0);
+	assert_int_equal(drop(block, 4 * OB_PAGE_SIZE), 0);
 	assert_int_equal(mincore(block + OB_PAGE_SIZE, 2 * OB_PAGE_SIZE, there), 0);
 	assert_true(there[0] & there[1] & 1);
 	assert_int_equal(resident_pages(), 2);
 	pin_release(pin);
-	assert_int_equal(ob_engine_drop_zeros(bed->engine, block, 4 * OB_PAGE_SIZE), 0);
+	assert_int_equal(drop(block, 4 * OB_PAGE_SIZE), 0);
 	assert_int_equal(resident_pages(), 0);
+}
+
+static void *drop_in_background(void *unused)
+{
+	return (void *)(intptr_t)drop(block, BLOCK * OB_PAGE_SIZE);
+}
+
+/* What has begun before holds pages in a way that nobody sees; what turns out to have begun while they were being moved as well. */
+static void while_there_is_io_nothing_goes(void **state)
+{
+	int is_registered;
+	uint64_t before;
+	pthread_t thread;
+	void *result;
+
+	empty(MADV_NOHUGEPAGE);
+	fill();
+	before = resident_pages();
+	io_inflight = 1;
+	assert_int_equal(drop(block, BLOCK * OB_PAGE_SIZE), -EBUSY);
+	assert_int_equal(resident_pages(), before);
+	__atomic_store_n(&io_inflight, 0, __ATOMIC_SEQ_CST);
+	/* The first piece, all of it moved aside, and no further. */
+	assert_int_equal(ob_fault_configure("uffd_unregister:1+:ENOMEM", NULL), 0);
+	assert_int_equal(pthread_create(&thread, NULL, drop_in_background, NULL), 0);
+	while (pages_in_ram(&is_registered) > before - 64)
+		;
+	__atomic_store_n(&io_inflight, 1, __ATOMIC_SEQ_CST);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	assert_int_equal(pthread_join(thread, &result), 0);
+	assert_int_equal((intptr_t)result, -EBUSY); /* of the next piece */
+	assert_int_equal(resident_pages(), before);
+	has_bytes();
+	io_inflight = 0;
 }
 
 static void what_cannot_be_moved_is_left_alone(void **state)
@@ -188,12 +238,12 @@ static void what_cannot_be_moved_is_left_alone(void **state)
 	assert_ptr_not_equal(shared, MAP_FAILED);
 	for (unsigned i = 0; i < OB_CHUNK_SIZE; i++)
 		shared[i] = (char)(i / OB_PAGE_SIZE % 2 ? i : 0);
-	(void)!ob_engine_drop_zeros(bed->engine, shared, OB_CHUNK_SIZE);
+	(void)!drop(shared, OB_CHUNK_SIZE);
 	for (unsigned i = 0; i < OB_CHUNK_SIZE; i++)
 		byte &= shared[i] == (char)(i / OB_PAGE_SIZE % 2 ? i : 0);
 	assert_int_equal(byte, 1);
 	munmap(shared, OB_CHUNK_SIZE);
-	(void)!ob_engine_drop_zeros(bed->engine, shared, OB_CHUNK_SIZE);
+	(void)!drop(shared, OB_CHUNK_SIZE);
 }
 
 /* The Nth time, or each Nth. */
@@ -213,7 +263,7 @@ static void whatever_fails_no_byte_is_lost(void **state)
 			fill();
 			snprintf(spec, sizeof(spec), faults[i], n + (strchr(faults[i], '/') != NULL));
 			assert_int_equal(ob_fault_configure(spec, &err), 0);
-			(void)!ob_engine_drop_zeros(bed->engine, block, BLOCK * OB_PAGE_SIZE);
+			(void)!drop(block, BLOCK * OB_PAGE_SIZE);
 			assert_int_equal(ob_fault_configure("", &err), 0);
 			has_bytes();
 			assert_true(resident_pages() > 0);
@@ -226,6 +276,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(zeros_go_and_all_else_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(who_uses_it_meanwhile_notices_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_pinned_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(while_there_is_io_nothing_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_cannot_be_moved_is_left_alone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(whatever_fails_no_byte_is_lost, set_up, tear_down),
 	};

@@ -92,7 +92,7 @@ int ob_engine_share_subpages(struct ob_engine *engine, unsigned subpages)
 	return subpages > OB_SUBPAGES_MAX || (subpages & (subpages - 1)) ? -EINVAL : 0;
 }
 
-int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length)
+int ob_engine_drop_zeros(struct ob_engine *engine, void *base, size_t length, const unsigned *io_inflight)
 {
 	return 0;
 }
