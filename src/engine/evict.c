@@ -33,13 +33,6 @@
 #define GROW_MIN      (128ll << 10)
 #define GROW_MAX      (1ll << 20)
 
-uint64_t ob_evict_pool_share(const struct ob_engine *engine)
-{
-	uint64_t limit = ob_load(&engine->limit_bytes);
-
-	return engine->swap ? limit / OB_POOL_PARTS * ob_load(&engine->pool_parts) : limit - limit / 4;
-}
-
 int64_t ob_evict_grow_bytes(const struct ob_engine *engine)
 {
 	return OB_MIN(OB_MAX((int64_t)ob_load(&engine->limit_bytes) / 512, GROW_MIN), GROW_MAX);
@@ -56,6 +49,16 @@ void ob_evict_swap_failed(struct ob_engine *engine, int r)
 int ob_evict_swap_usable(const struct ob_engine *engine)
 {
 	return engine->swap && !ob_load(&engine->swap_retry_ns);
+}
+
+uint64_t ob_evict_pool_share(const struct ob_engine *engine)
+{
+	uint64_t limit = ob_load(&engine->limit_bytes);
+
+	if (!engine->swap)
+		return limit - limit / 4;
+	/* While the store takes nothing, the pool is all there is. */
+	return limit / OB_POOL_PARTS * (ob_evict_swap_usable(engine) ? ob_load(&engine->pool_parts) : OB_POOL_PARTS_MAX);
 }
 
 int ob_evict_enough(const struct ob_engine *engine)

@@ -20,6 +20,7 @@
 #include "account.h"
 #include "base/fault.h"
 #include "base/fd.h"
+#include "engine/internal.h"
 #include "player.h"
 
 #define RAM_MIB     48u
@@ -100,6 +101,25 @@ static void writes_run_out_of_space(void **state)
 {
 	assert_int_equal(ob_fault_configure("swap_write:5+:ENOSPC", NULL), 0);
 	suffers_and_recovers(bed_new(LIMIT_BYTES, 1), OB_DEGRADED_SWAP_FULL, disarm, NULL);
+}
+
+/* A pool that was made small for the guest's good is large while there is nothing else. */
+static void the_pool_takes_what_the_store_does_not(void **state)
+{
+	struct ram *ram = ram_new(RAM_MIB * MIB_PAGES, 0x59);
+	struct bed *bed = bed_new(LIMIT_BYTES, 1);
+
+	ob_store(&bed->engine->pool_parts, OB_POOL_PARTS / 16);
+	assert_int_equal(ob_fault_configure("swap_write:1+:EIO", NULL), 0);
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, RAM_MIB * OB_MIB, &bed->err));
+	ram_write_all(ram, PATTERN_MIXED);
+	assert_true(bed_stats(bed).pool_bytes > LIMIT_BYTES / 4);
+	bed_assert_ok(bed, ram_check_all(ram));
+	disarm(NULL);
+	bed_assert_ok(bed, account_wait(is_well, bed, SETTLE_MS));
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
 }
 
 static void remove_file(void *context)
@@ -221,6 +241,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_space_by_injection),
 		cmocka_unit_test(every_write_fails),
+		cmocka_unit_test(the_pool_takes_what_the_store_does_not),
 		cmocka_unit_test(writes_run_out_of_space),
 		cmocka_unit_test_setup_teardown(a_small_file_system_fills_up, make_dir, remove_dir),
 		cmocka_unit_test(reads_fail_with_an_error),
