@@ -174,6 +174,11 @@ static unsigned pages_found(const struct ob_chunk *chunk)
 	return chunk->count[OB_PAGE_ZERO] + chunk->count[OB_PAGE_SHARED] + chunk->count[OB_PAGE_MAPPED];
 }
 
+static unsigned pages_evicted(const struct ob_chunk *chunk)
+{
+	return chunk->count[OB_PAGE_COMPRESSED] + chunk->count[OB_PAGE_SWAPPED];
+}
+
 /* Pages that have gone since the chunk was lifted: shared, or zeros. */
 static unsigned pages_gained(const struct ob_chunk *chunk, const struct ob_scanned *entry)
 {
@@ -188,10 +193,12 @@ static int came_back(const struct ob_scanned *entry)
 	return entry->cold < entry->lifted / 8u;
 }
 
-/* Whether the guest has had more faults of it than pages have gone. */
-static int was_dear(const struct ob_scanned *entry, unsigned found)
+/* Whether the guest has had more faults of it than pages have gone. What a reclaimer has taken meanwhile was none. */
+static int was_dear(const struct ob_chunk *chunk, const struct ob_scanned *entry, unsigned found)
 {
-	return (unsigned)(entry->lifted - OB_MIN(entry->cold, entry->lifted)) / RETURN_PAGES > found;
+	unsigned evicted = pages_evicted(chunk), away = entry->cold + evicted - OB_MIN(evicted, (unsigned)entry->evicted);
+
+	return entry->all_judged && (entry->lifted - OB_MIN(away, (unsigned)entry->lifted)) / RETURN_PAGES > found;
 }
 
 /* How long the chunk is left alone after this. */
@@ -199,7 +206,7 @@ static void adapt_backoff(const struct ob_engine *engine, struct ob_chunk *chunk
 {
 	unsigned found = pages_gained(chunk, entry), backoff = chunk->scan_backoff;
 
-	if (!found || came_back(entry) || was_dear(entry, found))
+	if (!found || came_back(entry) || was_dear(chunk, entry, found))
 		backoff = OB_MIN(backoff + 1, !chunk->is_large && ob_large_could_be_whole(engine, chunk) ? BACKOFF_BROKEN : BACKOFF_MAX);
 	else if (found >= MUCH_FOUND)
 		backoff = 0;
@@ -396,7 +403,7 @@ static void lift_and_watch(struct ob_engine *engine, struct ob_scan *scan, struc
 	if (has_candidates(scan, chunk)) {
 		struct ob_scanned entry = {
 			.id = ob_clock_id(place->region_index, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES)),
-			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk),
+			.lifted = (uint16_t)lifted, .found = (uint16_t)pages_found(chunk), .evicted = (uint16_t)pages_evicted(chunk),
 			.with_pool = (uint16_t)scan->with_pool, .noted = noted != NULL, .due_ns = ob_now_ns() + ob_scan_cold_ns(engine),
 		};
 

@@ -34,6 +34,7 @@ struct ob_scanned {
 	uint32_t id;
 	uint16_t lifted;      /* pages */
 	uint16_t found;       /* pages of it that were zero or shared before */
+	uint16_t evicted;     /* ... compressed or swapped */
 	uint16_t cold;        /* that were on the bench still when it was judged */
 	uint16_t with_pool;
 	uint16_t all_judged;  /* no part of it was left out */
