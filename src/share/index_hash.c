@@ -28,6 +28,8 @@
 #define MOST          (1u << 31) /* records */
 #define OWNERS        (OB_INDEX_OWNERS + 1)
 
+__extension__ typedef unsigned __int128 wide;
+
 struct record {
 	uint64_t tag, where;
 	uint16_t owner, class;
@@ -127,14 +129,16 @@ static struct part *part_of(struct hash_index *self, uint16_t owner, uint16_t cl
 
 static uint64_t tag_of(const struct hash_index *self, uint64_t lo, uint64_t hi)
 {
-	uint64_t mixed = (lo ^ self->secret[0]) * (self->secret[1] | 1);
+	wide product = (wide)(lo ^ self->secret[0]) * (self->secret[1] | 1);
+	uint64_t mixed = (uint64_t)product + (uint64_t)(product >> 64);
 
-	return (mixed ^ mixed >> 32 ^ hi ^ self->secret[2]) * (self->secret[3] | 1);
+	return (mixed ^ hi ^ self->secret[2]) * (self->secret[3] | 1);
 }
 
+/* By the upper bits: only these depend on all bits of the hash. */
 static uint32_t *bucket_of(const struct part *part, uint64_t tag)
 {
-	return &part->buckets[tag >> 32 & (part->size - 1)];
+	return &part->buckets[(tag >> 32) * part->size >> 32];
 }
 
 /* The first record of the tag's bucket. */

@@ -286,6 +286,32 @@ static void check_against_model(const struct ob_index_strategy *strategy, unsign
 	ob_index_free(index);
 }
 
+/* Whoever makes hashes up, of whatever bits: they do not meet in one bucket. */
+static void hashes_that_are_made_up_are_found_as_quickly(void **state)
+{
+	enum { MADE_UP = 4096 };
+	struct ob_index_entry at;
+
+	for (unsigned shift = 0; shift <= 52; shift += 4)
+		for (int upper = 0; upper < 2; upper++) {
+			struct ob_index *index = ob_index_new(&ob_index_hash, 1);
+			struct ob_index_cursor cursor = { 0 };
+			uint64_t before;
+
+			ob_index_set_quota(index, 1, MADE_UP);
+			for (uint64_t i = 0; i < MADE_UP; i++) {
+				struct ob_index_entry made = { .lo = upper ? 5 : i << shift, .hi = upper ? i << shift : 5, .where = i, .owner = 1 };
+
+				assert_int_equal(ob_index_add(index, &made), 1);
+			}
+			before = index->comparisons;
+			assert_int_equal(ob_index_find(index, upper ? 5 : 7ull << shift, upper ? 7ull << shift : 5, 0, &cursor, &at), 1);
+			assert_int_equal(ob_index_find(index, upper ? 5 : 7ull << shift, upper ? 7ull << shift : 5, 0, &cursor, &at), 0);
+			assert_in_range(index->comparisons - before, 1, 32);
+			ob_index_free(index);
+		}
+}
+
 static void a_model_agrees(void **state)
 {
 	check_against_model(&ob_index_hash, 1);
@@ -303,6 +329,7 @@ int main(void)
 		cmocka_unit_test(a_page_whose_class_changes_stays_findable),
 		cmocka_unit_test(slots_stay_in_their_class),
 		cmocka_unit_test(comparisons_are_counted),
+		cmocka_unit_test(hashes_that_are_made_up_are_found_as_quickly),
 		cmocka_unit_test(a_model_agrees),
 	};
 
