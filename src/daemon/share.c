@@ -608,6 +608,8 @@ static void rest(struct ob_sharer *sharer)
 		(void)fallocate(sharer->staging_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)STAGING_BYTES);
 		sharer->staging_is_used = false;
 	}
+	if (!sharer->holder.holds)
+		ob_holder_clear(&sharer->holder);
 }
 
 void ob_share_tick(struct ob_daemon *daemon)

@@ -312,7 +312,7 @@ int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slo
 	if (r < 0)
 		return r;
 	had = ob_holder_count(holder, slot);
-	if (count > UINT32_MAX - had || count > UINT32_MAX - at->refs)
+	if (had > OB_STORE_HOLDS_MOST || count > OB_STORE_HOLDS_MOST - had)
 		return -ENOMEM;
 	ob_holder_set(holder, slot, had + count);
 	/* Only one that is restored can have been free. */

@@ -41,6 +41,7 @@
 #define OB_STORE_EXTENT      (16ull << 20)
 #define OB_STORE_EXTENTS_MAX 4096u /* of one store: 64 GiB */
 #define OB_STORE_MEMBERS     1024u /* machines are numbered below that */
+#define OB_STORE_HOLDS_MOST  (UINT32_MAX / OB_STORE_MEMBERS - 1) /* of a slot, by one machine: 16 GiB of a page. Those of all, and pins, fit into a count */
 
 struct ob_store;
 
@@ -77,7 +78,7 @@ int ob_store_fill(struct ob_store *store, const void *page, uint64_t lo, uint64_
 void ob_store_pin(struct ob_store *store, uint32_t slot);
 void ob_store_unpin(struct ob_store *store, uint32_t slot);
 
-/* count holds more. 0 or -ENOMEM. */
+/* count holds more. 0 or -ENOMEM, also where that would be more than OB_STORE_HOLDS_MOST. */
 int ob_store_hold(struct ob_store *store, struct ob_holder *holder, uint32_t slot, uint32_t count) OB_MUST_CHECK;
 
 /* count holds fewer. 0, or -EINVAL when there are not so many; nothing has changed then. */

@@ -23,6 +23,7 @@ EXTENT_BYTES = 4096 * PAGE
 SOCKETS = ("agents.sock", "overbookd.sock")
 SHRINK, GROW, WRITE, FUTURE_WRITE, SEAL = 2, 4, 8, 16, 1
 AWAITED = 60  # overbookd waits for half of that
+HOLDS_MOST = 0xFFFFFFFF // 1024 - 1  # OB_STORE_HOLDS_MOST of src/daemon/store.h
 
 
 def keeping(*args, keeps=4096):
@@ -158,10 +159,10 @@ def what_was_never_filled_cannot_be_held(daemon):
     one.on, one.closed = None, False
     one.connect()
     ready(daemon, one)
-    # As many as can be counted, and one more.
-    one.send(entries(HOLDS, "<QII", [(extent, 0, 0xFFFFFFF0)]))
-    daemon.until(lambda: row(daemon, "a")["held_pages"] == 0xFFFFFFF0)
-    one.send(entries(HOLDS, "<QII", [(extent, 0, 0x20)]))
+    # As many as are believed of one machine, and one more.
+    one.send(entries(HOLDS, "<QII", [(extent, 0, HOLDS_MOST)]))
+    daemon.until(lambda: row(daemon, "a")["held_pages"] == HOLDS_MOST)
+    one.send(entries(HOLDS, "<QII", [(extent, 0, 1)]))
     daemon.until(lambda: one.closed)
     one.die()
     holds(daemon, two)

@@ -165,7 +165,7 @@ static void nobody_writes_to_what_was_sent(void **state)
 /* Machines have many pages alike, or few slots of many extents. */
 static void a_slot_is_held_as_often_as_it_likes(void **state)
 {
-	static const uint32_t counts[] = { 1, 254, 255, 256, 65536, UINT32_MAX - 1 };
+	static const uint32_t counts[] = { 1, 254, 255, 256, 65536, OB_STORE_HOLDS_MOST };
 	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
 	struct ob_holder a = { 0 }, b = { 0 }, claim = { 0 };
 	uint32_t slot = fill(store, 1), next = fill(store, 2);
@@ -287,7 +287,8 @@ static void an_extent_is_taken_up_as_it_was_left(void **state)
 		memset(page, (int)i + 1, sizeof(page));
 		assert_memory_equal(ob_store_bytes(store, slot - 7 + i), page, sizeof(page));
 	}
-	assert_int_equal(ob_store_hold(store, &a, slot, UINT32_MAX), 0);
+	assert_int_equal(ob_store_hold(store, &a, slot, UINT32_MAX), -ENOMEM);
+	assert_int_equal(ob_store_hold(store, &a, slot, OB_STORE_HOLDS_MOST), 0);
 	assert_int_equal(ob_store_hold(store, &a, slot, 1), -ENOMEM);
 	ob_store_set_hash(store, slot, 8, 9);
 	assert_true(ob_store_next_used(store, &at, &lo, &hi) && at == slot && lo == 8);
