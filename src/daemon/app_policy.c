@@ -182,11 +182,6 @@ static uint64_t sum_of_targets(const struct ob_apps *apps)
 	return sum;
 }
 
-bool ob_apps_have_given(const struct ob_apps *apps)
-{
-	return sum_of_targets(apps) > 0;
-}
-
 /* What is missing when it has been missing for long enough; else 0. */
 static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 {
@@ -261,6 +256,11 @@ static uint64_t sum_of_promises(const struct ob_apps *apps)
 	for (unsigned i = 0; i < apps->n; i++)
 		sum += ob_less(apps->app[i].full_bytes, apps->app[i].used_bytes);
 	return sum;
+}
+
+bool ob_apps_have_given(const struct ob_apps *apps)
+{
+	return sum_of_targets(apps) > 0 || sum_of_promises(apps) >= GRAIN;
 }
 
 /* What they are to have back: what the balloon has let go of; and in parts, since it is seen late what they make of it, what is free beside it. */

@@ -52,7 +52,8 @@
  * comes first, then the balloon shrinks, then those are told who suffer most; at most as much a second as the guest has to spare,
  * or a sixteenth of what is due. A balloon that shrinks by itself, since the guest suffers, tells nobody to take anything: the goal is as high as it was.
  *
- * Nothing oscillates: a target rises only with the goal above what there is, falls only with goal and balloon both, and an application that
+ * Nothing oscillates: a target rises only with the goal above what there is, falls only with goal and balloon both, or with room that has been there
+ * for REST steps (balloon_policy.h), and an application that
  * did not do as it said is left alone ever longer.
  */
 #ifndef OB_DAEMON_APP_POLICY_H
@@ -108,7 +109,7 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view);
 /* Whether an application is being waited for; whether that is so, or about to be. */
 bool ob_apps_are_asked(const struct ob_apps *apps);
 bool ob_apps_may_give(const struct ob_apps *apps);
-/* Whether they do without something, or are to. */
+/* Whether they do without something, or are to, or have yet to make use of what they were told to take back. */
 bool ob_apps_have_given(const struct ob_apps *apps);
 
 /* What the balloon is to go for now, given what it would hold if it took free memory alone; never less than it is told to hold already. */
