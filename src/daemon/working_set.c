@@ -59,6 +59,13 @@ static void note_back(struct ob_working_set_back *back, uint64_t pages, uint64_t
 	back->seen_pages = pages;
 }
 
+/* All that has come back, neighbours too. What was discarded out of the pool, or shared, counts as well: more than is true, as a bound may be. */
+static uint64_t pages_back(const struct ob_stats *stats)
+{
+	return ob_less(stats->compressed_pages, stats->pool_writeback_pages + stats->compressed_bytes / PAGE_BYTES) + stats->swap_in_pages +
+	       stats->share_dropped_pages;
+}
+
 static void note_demand(struct ob_working_set *set, const struct ob_stats *stats, uint64_t now_ns)
 {
 	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS);
@@ -66,6 +73,7 @@ static void note_demand(struct ob_working_set *set, const struct ob_stats *stats
 
 	note_back(&set->demand, stats->faults_compressed + stats->faults_swapped, stats->compressed_bytes + stats->swapped_bytes, elapsed, is_first);
 	note_back(&set->shared, stats->faults_shared, stats->shared_bytes, elapsed, is_first);
+	note_back(&set->all, pages_back(stats), stats->compressed_bytes + stats->swapped_bytes + stats->shared_bytes, elapsed, is_first);
 	set->seen_ns = now_ns;
 }
 
@@ -113,7 +121,7 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 	if (stats->active_samples < SAMPLES_MIN)
 		return;
 	came = set->demand.bytes + set->shared.bytes;
-	bytes = OB_MIN(estimate(stats), in_place(stats) + came) + came;
+	bytes = OB_MIN(estimate(stats), in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
 	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
 	bytes = in_grains(bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, grain)) {

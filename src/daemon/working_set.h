@@ -9,8 +9,8 @@
  *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
  *                 is seen by that before samples tell. No more than it has there, since that is what it can want
  *     shared      the same of shared pages: they cost memory when they are back
- *     bound       what is in place, demand and shared: what was touched over LATELY is in place or has come back, so no more than that can be in
- *                 use, whatever a few samples say
+ *     bound       what is in place, and all that has come back, be it as a neighbour of what was touched: what was touched over LATELY is among that, so
+ *                 no more can be in use, whatever a few samples say
  *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
  *                 what it could use, at least 2 MiB). It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
  *                 the difference, and rests again: limits move seldom, and a machine that only pauses keeps what it has
@@ -45,7 +45,7 @@ struct ob_working_set {
 	uint64_t believed_bytes; /* OB_BUDGET_NONE: not known */
 	uint64_t fell_ns;        /* when it last fell, or the estimate was last as high */
 	uint64_t seen_ns;        /* the last step */
-	struct ob_working_set_back demand, shared;
+	struct ob_working_set_back demand, shared, all;
 	uint64_t wanted_bytes;   /* OB_BUDGET_NONE: not known */
 	uint64_t wanted_ns;      /* as fell_ns */
 };

@@ -137,6 +137,25 @@ static void no_more_is_used_than_is_in_place_or_came_back(void **state)
 	assert_in_range(set.believed_bytes, before + 400 * OB_MIB, before + 450 * OB_MIB + GRAIN);
 }
 
+/* It goes through 4 GiB in order, of which little is in place: what comes along with each fault is used as well. */
+static void what_comes_along_may_be_in_use(void **state)
+{
+	stats.active_bytes = 2 * OB_GIB;
+	stats.cost_bytes = 600 * OB_MIB;
+	stats.swapped_bytes = stats.compressed_bytes = OB_GIB;
+	stats.compressed_pages = stats.compressed_bytes / 4096;
+	seconds(1);
+	for (unsigned i = 0; i < 60; i++) {
+		stats.faults_swapped += 20 * OB_MIB / 4096 / 32;
+		stats.faults_compressed += 20 * OB_MIB / 4096 / 32;
+		stats.swap_in_pages += 20 * OB_MIB / 4096;
+		stats.compressed_pages += 20 * OB_MIB / 4096;
+		seconds(1);
+	}
+	/* 40 MiB a second over 16 seconds. */
+	assert_in_range(set.believed_bytes, (600 + 600) * OB_MIB * 9 / 8, (600 + 700) * OB_MIB * 9 / 8 + GRAIN);
+}
+
 /* What is lost in the time in which demand decays is all of it, however much there was. */
 static void a_long_time_leaves_nothing_of_demand(void **state)
 {
@@ -241,6 +260,7 @@ int main(void)
 		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
 		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
 		cmocka_unit_test_setup(no_more_is_used_than_is_in_place_or_came_back, set_up),
+		cmocka_unit_test_setup(what_comes_along_may_be_in_use, set_up),
 		cmocka_unit_test_setup(a_long_time_leaves_nothing_of_demand, set_up),
 		cmocka_unit_test_setup(it_wants_what_is_in_place_and_some_more, set_up),
 		cmocka_unit_test_setup(what_it_wants_rises_at_once_and_falls_after_a_rest, set_up),
