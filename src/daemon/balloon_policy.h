@@ -114,10 +114,10 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
  *                 room, and a little that comes and goes costs less than what applications would do without
  *     room        what it could have besides everything that it has, evicted or not, and an eighth to spare. While applications do without something
  *                 for it, that is worth more than what might be: besides what it costs, and of what was evicted as much as has come back of late,
- *                 and a thirty-sixth, where the engine has nothing to do (cost.c); the least of the last REST steps, or what
+ *                 and a thirty-sixth, 2 to 32 MiB, where the engine has nothing to do (cost.c); the least of the last REST steps, or what
  *                 comes and goes in the guest would have them give and take
  *
- *     needed is above what it is entitled to    the balloon is to take the difference, and a thirty-second; and what is unused: it gets that
+ *     needed is above what it is entitled to    the balloon is to take the difference, and a thirty-second, 36 MiB at most; and what is unused: it gets that
  *                                               first, and nothing costs less for it
  *     all that it has is                        it takes of the difference what is free in the guest, at no loss to it: the engine knows no
  *                                               better than to evict that. But applications that have given take that back while there is room
