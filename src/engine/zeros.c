@@ -17,11 +17,11 @@
  * meets a hole, and waits.
  *
  * So nobody sees or changes a page between being looked at and being dropped. The place aside is not registered while it is read: there a hole, a
- * page that stayed, reads as zeros, which is right too, for there is nothing of it to be put back. Guests and devices wait
- * for about a millisecond at most, a few times an hour.
+ * page that stayed, reads as zeros, which is right too, for there is nothing of it to be put back. Who touches the
+ * memory meanwhile waits for that, which is 512 pages at most, once a minute.
  *
  * Failure. Before anything has been moved it ends there. Afterwards what is aside goes back, however often that takes: the kernel may be short of memory,
- * or hold a page for a moment. Only where the memory itself has been replaced meanwhile there is nowhere to put it, and nobody who wants it.
+ * or hold a page for a moment. Only where the memory itself has been unmapped or replaced meanwhile there is nowhere to put it, and nobody who wants it.
  */
 #include <errno.h>
 #include <time.h>
