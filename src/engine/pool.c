@@ -285,7 +285,7 @@ void ob_pool_touched(struct ob_pool *pool, uint32_t handle)
 	if (__atomic_load_n(&pool->stored, __ATOMIC_RELAXED) - header.stored - 1 < __atomic_load_n(&pool->near_objects, __ATOMIC_RELAXED))
 		__atomic_fetch_add(&pool->reuse.near, 1, __ATOMIC_RELAXED);
 	/* Numbers go round: what is before another one lies less than half of them behind it. */
-	if ((int32_t)(__atomic_load_n(&span->number, __ATOMIC_RELAXED) - __atomic_load_n(&pool->far_number, __ATOMIC_RELAXED)) < 0)
+	else if ((int32_t)(__atomic_load_n(&span->number, __ATOMIC_RELAXED) - __atomic_load_n(&pool->far_number, __ATOMIC_RELAXED)) < 0)
 		__atomic_fetch_add(&pool->reuse.far, 1, __ATOMIC_RELAXED);
 }
 

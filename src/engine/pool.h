@@ -56,7 +56,7 @@ void ob_pool_free(struct ob_pool *pool, uint32_t handle);
 /* The guest wants the page of this object: to be told before it is freed. */
 void ob_pool_touched(struct ob_pool *pool, uint32_t handle);
 
-/* Of what was touched since ob_pool_watch(): how much of it soon, and how much in the oldest spans. */
+/* Of what was touched since ob_pool_watch(): how much of it soon, and how much of the rest in the oldest spans. */
 struct ob_pool_reuse {
 	uint64_t near, far;
 };

@@ -8,7 +8,8 @@
  *
  *     near     pages that came back from the pool when fewer others had been stored since than these bytes hold: they would never have
  *              gone. Pages that do not compress go and come as they do, past the pool, and for each there is a read; they are added in proportion
- *     far      pages that came back from the oldest part of the pool, which these bytes are: they would have been read from storage
+ *     far      other pages that came back from the oldest part of the pool, which these bytes are: they would have been read from storage. (What
+ *              was stored lately may lie there as well, in a hole that another page has left; but that would not have gone)
  *
  * This is the refault distance of Linux (mm/workingset.c), taken at both ends of the pool. A guest that uses all of its memory alike has near and far
  * alike and, as storage is slow, a large pool; one that has a working set, and cold memory besides, needs none of it compressed.

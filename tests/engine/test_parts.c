@@ -283,6 +283,13 @@ static void what_comes_back_soon_or_from_the_oldest_spans_is_counted(void **stat
 	ob_pool_reuse(pool, &reuse);
 	assert_int_equal(reuse.near, 5);
 	assert_int_equal(reuse.far, 13); /* of 51 every fourth */
+	/* What takes the place of another one in an old span has not been there for long. */
+	ob_pool_free(pool, handles[4]);
+	assert_int_equal(ob_pool_store(pool, 4, bytes, 1900, 64 * OB_MIB, &handles[4]), 0);
+	ob_pool_touched(pool, handles[4]);
+	ob_pool_reuse(pool, &reuse);
+	assert_int_equal(reuse.near, 6);
+	assert_int_equal(reuse.far, 13);
 	/* What is made from now on is newer than that; and it is what others are measured against. */
 	for (unsigned i = 0; i < 160; i++)
 		ob_pool_free(pool, handles[i]);
