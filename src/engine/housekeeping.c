@@ -22,7 +22,8 @@
 #define POOL_PARTS_MIN (OB_POOL_PARTS / 16)
 #define POOL_STEP      8u
 #define PRICE_FAULTS   8u
-#define UNPACK_NS      (10 * OB_NS_PER_US) /* before there were so many */
+#define BENCH_NS       (20 * OB_NS_PER_US) /* before there were so many */
+#define UNPACK_NS      (10 * OB_NS_PER_US)
 #define READ_NS        (100 * OB_NS_PER_US)
 #define LOOK_NS        (16 * OB_NS_PER_SEC)
 #define AROUND_SAMPLE 1024u
@@ -38,8 +39,8 @@ static uint64_t major_faults(const struct ob_engine *engine)
 static void adapt_bench(struct ob_engine *engine)
 {
 	struct ob_house *house = &engine->house;
-	uint64_t bench = ob_load(&engine->counters.faults_bench) - ob_scan_faults(engine), major = major_faults(engine);
-	uint64_t hits = bench - house->last_bench, misses = major - house->last_major;
+	uint64_t bench = ob_less(ob_load(&engine->counters.faults_bench), ob_scan_faults(engine)), major = major_faults(engine);
+	uint64_t hits = ob_less(bench, house->last_bench), misses = major - house->last_major;
 	uint64_t limit = ob_load(&engine->limit_bytes), other = ob_pool_bytes(engine->pool) + (uint64_t)ob_load(&engine->tables_bytes);
 	uint64_t room = ob_less(limit, other) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
 
@@ -62,10 +63,14 @@ static void note_price(uint64_t *price_ns, uint64_t faults, uint64_t ns, uint64_
 		*price_ns = first_ns;
 }
 
-static struct ob_pool_counts pool_counts(const struct ob_stats *counters)
+static struct ob_pool_counts pool_counts(const struct ob_engine *engine)
 {
+	const struct ob_stats *counters = &engine->counters;
+
 	return (struct ob_pool_counts){
 		.stored = ob_load(&counters->compressed_pages), .raw = ob_load(&counters->incompressible_pages),
+		.bench = ob_load(&counters->faults_bench), .scanned = ob_scan_faults(engine),
+		.saved = ob_load(&counters->swap_out_saved_pages), .bench_ns = ob_load(&counters->fault_bench_install_ns),
 		.unpacked = ob_load(&counters->faults_compressed), .read = ob_load(&counters->faults_swapped),
 		.unpack_ns = ob_load(&counters->fault_compressed_fetch_ns) + ob_load(&counters->fault_compressed_install_ns),
 		.read_ns = ob_load(&counters->fault_swapped_fetch_ns) + ob_load(&counters->fault_swapped_install_ns),
@@ -88,7 +93,7 @@ static void move_pool(struct ob_engine *engine, int wish, uint64_t has, uint64_t
 static void adapt_pool(struct ob_engine *engine, uint64_t now)
 {
 	struct ob_house *house = &engine->house;
-	struct ob_pool_counts counts = pool_counts(&engine->counters), *before = &house->pool_before;
+	struct ob_pool_counts counts = pool_counts(engine), *before = &house->pool_before;
 	uint64_t has = OB_MIN(ob_pool_bytes(engine->pool), ob_evict_pool_share(engine)), bytes = OB_MIN(has / POOL_STEP, OB_POOL_WATCH_MAX);
 	struct ob_pool_seen seen = { .stored = counts.stored - before->stored, .raw = counts.raw - before->raw };
 	struct ob_pool_reuse reuse;
@@ -96,10 +101,14 @@ static void adapt_pool(struct ob_engine *engine, uint64_t now)
 	ob_pool_reuse(engine->pool, &reuse);
 	if (reuse.near + reuse.far < OB_POOL_SEEN_LEAST && now - house->pool_looked_ns < LOOK_NS)
 		return;
+	note_price(&house->bench_ns, counts.bench - before->bench, counts.bench_ns - before->bench_ns, BENCH_NS);
 	note_price(&house->unpack_ns, counts.unpacked - before->unpacked, counts.unpack_ns - before->unpack_ns, UNPACK_NS);
 	note_price(&house->read_ns, counts.read - before->read, counts.read_ns - before->read_ns, READ_NS);
 	seen.near = reuse.near, seen.far = reuse.far;
-	seen.unpack_ns = house->unpack_ns, seen.read_ns = house->read_ns;
+	/* What the scanner has lifted, and watched, was not to make room. */
+	seen.bench = ob_less(counts.bench - before->bench, counts.scanned - before->scanned);
+	seen.saved = counts.saved - before->saved;
+	seen.bench_ns = house->bench_ns, seen.unpack_ns = house->unpack_ns, seen.read_ns = house->read_ns;
 	move_pool(engine, ob_pool_size_wish(&seen), has, bytes);
 	ob_pool_watch(engine->pool, (uint32_t)(bytes / OB_PAGE_SIZE * (seen.stored + 1) / (seen.stored + seen.raw + 1)), bytes);
 	house->pool_before = counts;

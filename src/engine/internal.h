@@ -229,14 +229,14 @@ struct ob_clock {
 
 /* What adapt_pool() looks at. */
 struct ob_pool_counts {
-	uint64_t stored, raw, unpacked, read, unpack_ns, read_ns;
+	uint64_t stored, raw, saved, bench, scanned, unpacked, read, bench_ns, unpack_ns, read_ns;
 };
 
 /* The first reclaimer's own, for the housekeeping. */
 struct ob_house {
 	uint64_t last_second_ns, last_bench, last_major, last_lifted, last_back;
 	struct ob_pool_counts pool_before;
-	uint64_t pool_looked_ns, unpack_ns, read_ns; /* the last two: of one page, lately */
+	uint64_t pool_looked_ns, bench_ns, unpack_ns, read_ns; /* the last three: of one page, lately */
 	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
 };
 

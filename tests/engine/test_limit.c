@@ -501,7 +501,7 @@ static uint64_t pool_after_looking(unsigned hot_mib, unsigned decisions, uint64_
 
 static void the_pool_makes_way_for_what_is_used(void **state)
 {
-	assert_in_range(pool_after_looking(36, 40, 12 * OB_MIB), 0, 12 * OB_MIB);
+	assert_in_range(pool_after_looking(36, 30, 12 * OB_MIB), 0, 12 * OB_MIB);
 }
 
 static void the_pool_stays_where_all_is_used_alike(void **state)
