@@ -34,7 +34,9 @@
  *
  * What it takes from the guest is bounded:
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
- *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that
+ *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that. And in the long run no more
+ *                  than what is found is worth, and a few besides (scan_balance.h): while they were more the hand goes on round, and lifts nothing
+ *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at; noted pages are lifted in any case
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
  *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
  *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
@@ -64,6 +66,7 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
+#include "engine/scan_balance.h"
 #include "engine/warmth.h"
 #include "kern/pagemap.h"
 
@@ -444,6 +447,12 @@ static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_pl
 		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE, noted);
 }
 
+/* Whether the guest is to be spared. */
+static int is_in_debt(const struct ob_engine *engine, const struct ob_scan *scan)
+{
+	return is_sharing(engine) && !scan->with_pool && !scan->all_chunks && scan->balance < 0;
+}
+
 static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
 {
 	struct ob_chunk *chunk = place->chunk;
@@ -453,7 +462,7 @@ static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_plac
 	chunk->large_asked = 0;
 	ob_mapped_consider(engine, place);
 	heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
-	if (!is_left_alone(engine, place))
+	if (!is_left_alone(engine, place) && !is_in_debt(engine, scan))
 		look_at(engine, scan, place, NULL);
 	else if (heat)
 		ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
@@ -484,13 +493,17 @@ static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct 
 
 	place->chunk->watched = 0;
 	adapt_backoff(engine, place->chunk, entry);
+	scan->found += pages_gained(place->chunk, entry);
 	ob_count(engine, noted_found_pages, entry->noted ? pages_gained(place->chunk, entry) : 0);
 	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
 	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
 	if (returns)
 		put_back(engine, place, entry);
-	if (entry->all_judged && !entry->noted && came_back(entry))
+	if (entry->all_judged && !entry->noted && came_back(entry)) {
 		ob_large_consider_collapse(engine, place, entry->lifted - OB_MIN(entry->cold, entry->lifted));
+		/* Then it was not lifted in vain. */
+		scan->found += ob_large_is_due(engine, place) ? entry->lifted : 0;
+	}
 	if (!returns && place->chunk->count[OB_PAGE_BENCHED])
 		ob_clock_push(engine, place);
 	if (entry->all_judged && ob_scan_may_look(engine) && ob_large_sample_hot(engine, place))
@@ -585,6 +598,10 @@ static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t 
 		return;
 	scan->tick_ns = now;
 	if (++scan->tick % TICKS == 0) {
+		scan->balance = ob_scan_balance(scan->balance, faults - scan->second_faults, scan->found, ob_load(&engine->ram_pages) * OB_PAGE_SIZE);
+		if (scan->with_pool || scan->all_chunks)
+			scan->balance = 0;
+		scan->found = 0;
 		if (faults - scan->second_faults > FAULTS_A_SECOND / 2)
 			scan->rate = OB_MAX(scan->rate / 2, RATE_MIN);
 		else if (faults - scan->second_faults < FAULTS_A_SECOND / 4)

@@ -11,6 +11,7 @@
 #include "engine/content.h"
 #include "engine/pool.h"
 #include "engine/pool_size.h"
+#include "engine/scan_balance.h"
 #include "engine/swap.h"
 #include "engine/swap_io.h"
 #include "kern/memory.h"
@@ -315,12 +316,41 @@ static void the_pool_is_as_large_as_it_is_worth(void **state)
 		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 20 }, 0 },
 		{ { .near = 100, .far = 5, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, -1 },
 		{ { .near = 100, .far = 100, .stored = 100, .raw = 200, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* two reads for each */
+		{ { .near = 100, .far = 100, .stored = 100, .bench = 500, .bench_ns = 50, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* many lifted in vain */
 		{ { .near = 0, .far = 100, .stored = 0, .unpack_ns = 10, .read_ns = 100 }, 1 },
 		{ { .near = 100, .far = 0, .stored = 100, .unpack_ns = 100, .read_ns = 100 }, 0 },  /* storage that costs nothing, or is not known */
 	};
 
 	for (unsigned i = 0; i < OB_ARRAY_LEN(cases); i++)
 		assert_int_equal(ob_pool_size_wish(&cases[i].seen), cases[i].wish);
+}
+
+static int64_t after(unsigned seconds, int64_t balance, uint64_t faults, uint64_t found, uint64_t ram_bytes)
+{
+	while (seconds--)
+		balance = ob_scan_balance(balance, faults, found, ram_bytes);
+	return balance;
+}
+
+static void the_scanner_pays_for_its_faults(void **state)
+{
+	const uint64_t ram = 256 * OB_MIB;
+
+	assert_true(after(1, 0, 1, 0, ram) < 0);
+	assert_true(after(1, 0, 1, 4, ram) >= 0);
+	/* One chunk that came back whole: a guest of this size is spared for two minutes, and then no longer. */
+	assert_true(after(100, after(1, 0, 64, 0, ram), 0, 0, ram) < 0);
+	assert_true(after(130, after(1, 0, 64, 0, ram), 0, 0, ram) >= 0);
+	/* The same of a large guest. */
+	assert_true(after(2, after(1, 0, 64, 0, 64 * OB_GIB), 0, 0, 64 * OB_GIB) >= 0);
+	/* However many there were; and what was saved up is not for ever. */
+	assert_true(after(599, after(1000, 0, 1000, 0, ram), 0, 0, ram) < 0);
+	assert_true(after(600, after(1000, 0, 1000, 0, ram), 0, 0, ram) >= 0);
+	assert_true(after(1, after(100000, 0, 0, 512, ram), 70, 0, ram) < 0);
+	/* What is found pays for what it takes, a fault now and then for nothing. */
+	assert_true(after(1000, 0, 10, 76, ram) >= 0);
+	assert_true(after(1000, 0, 10, 70, ram) < 0);
+	assert_true(after(1, after(100000, 0, 0, 0, ram), 1, 0, ram) > 0);
 }
 
 int main(void)
@@ -334,6 +364,7 @@ int main(void)
 		cmocka_unit_test(spans_that_stay_are_used_again),
 		cmocka_unit_test(what_comes_back_soon_or_from_the_oldest_spans_is_counted),
 		cmocka_unit_test(the_pool_is_as_large_as_it_is_worth),
+		cmocka_unit_test(the_scanner_pays_for_its_faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -242,6 +242,43 @@ static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **sta
 	share_assert_holds();
 }
 
+static int guest_was_held_up(void *context)
+{
+	return ob_scan_faults(bed->engine) >= 400;
+}
+
+static int is_past(void *context)
+{
+	return ob_now_ns() >= *(const uint64_t *)context;
+}
+
+/* A guest that uses all of its memory, of which no page has an equal: after a while it is nearly left alone. */
+static void a_guest_is_not_held_up_in_vain(void **state)
+{
+	const struct crew_config config = { .engine = bed->engine, .rams = { ram[0], ram[1] }, .ram_count = RAMS, .players = 2,
+					    .ops_each = UINT64_MAX, .seed = 7, .mix = CREW_READ };
+	struct crew *crew;
+	uint64_t until, before;
+
+	share_write_different();
+	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(guest_was_held_up, NULL, HANG_MS));
+	until = ob_now_ns() + 8 * OB_NS_PER_SEC;
+	bed_assert_ok(bed, account_wait(is_past, &until, HANG_MS));
+	before = bed_stats(bed).scan_pages;
+	until += 8 * OB_NS_PER_SEC;
+	bed_assert_ok(bed, account_wait(is_past, &until, HANG_MS));
+	print_message("# %llu pages looked at in 8 s, %llu before; %llu faults in all\n", (unsigned long long)(bed_stats(bed).scan_pages - before),
+		      (unsigned long long)before, (unsigned long long)ob_scan_faults(bed->engine));
+	assert_true(bed_stats(bed).scan_pages - before <= 4 * OB_CHUNK_PAGES);
+	crew_stop(crew);
+	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
+	share_check_all();
+	share_assert_holds();
+}
+
 static int old_extents_are_free(void *context)
 {
 	struct ob_share_held list[KEEPER_EXTENTS];
@@ -722,6 +759,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_comes_back_soon_is_left_in_place, set_up_scanner, share_tear_down),
 		cmocka_unit_test(warmth_rises_and_falls),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(a_guest_is_not_held_up_in_vain, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
