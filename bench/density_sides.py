@@ -24,9 +24,11 @@ budget and what so many QEMUs need when nothing is limited. That is memory which
 not page QEMU's own: "whole_mib" says for each side what all of it takes. zswap's pool is kept to the same part of the budget that
 it may have of a host's memory by default; the whole host's would hold everything.
 
-Hosts run for days, points for minutes. So that both have found what there is to be shared, each is hurried before it is measured, in the
-way that is best for it: KSM goes round three times, as fast as it can, before the budget is there, when nothing has been swapped yet;
-ours may use HURRY of a processor for each machine in the first half of the load that is not measured, since it looks for more when memory is short.
+Hosts run for days, points for minutes. So nothing is measured before the load has run for a while, in which each side finds out what is
+used: ours divides the budget by samples, about one a second from each machine. And so that both have found what there is to be shared,
+each is hurried before it is measured, in the way that is best for it: KSM goes round three times, as fast as it can, before the budget
+is there, when nothing has been swapped yet; ours may use HURRY of a processor for each machine in the first half of the load that is
+not measured, since it looks for more when memory is short.
 """
 import collections
 import contextlib
