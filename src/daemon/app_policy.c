@@ -267,12 +267,14 @@ bool ob_apps_have_given(const struct ob_apps *apps)
 static uint64_t get_due(const struct ob_apps *apps, const struct ob_apps_view *view, uint64_t told)
 {
 	uint64_t held = OB_MAX(view->goal_bytes, view->held_bytes), let_go = ob_less(told, ob_less(held + apps->beyond_bytes, apps->own_bytes));
-	uint64_t room, due;
+	uint64_t room, part, due;
 
 	if (view->room_bytes == UINT64_MAX)
 		return ob_less(told, ob_less(held, apps->own_bytes));
 	room = ob_less(view->room_bytes, sum_of_promises(apps));
-	due = OB_MIN(let_go + OB_MIN(room, view->spare_bytes) / BACK_PARTS, room);
+	part = OB_MIN(room, view->spare_bytes);
+	part = OB_MAX(part / BACK_PARTS, OB_MIN(part, GRAIN));
+	due = OB_MIN(let_go + part, room);
 	return due < GRAIN ? 0 : OB_MIN(told, due);
 }
 

@@ -46,7 +46,7 @@
  * On the way back it is the reverse: applications are told only of what the balloon has let go of, and nothing before the host has room for
  * it. That less is wanted at the moment is not enough: the engine may have evicted instead, or the balloon, which takes
  * it in steps and leaves the guest a margin, has not got what they gave. Where the host has a bound, and room, and the guest memory to spare,
- * they get that too, a quarter at a time, and never more in all than there is room for: what they were told to take back and do not use yet
+ * they get that too, a quarter at a time (a MiB at least), and never more in all than there is room for: what they were told to take back and do not use yet
  * (`full`) is not there for anybody, until that has been so for long. `own` is what the balloon has got that no
  * application gave; what applications are to have given is never more than the greater of goal and held, less own. So host memory
  * comes first, then the balloon shrinks, then those are told who suffer most; at most as much a second as the guest has to spare,

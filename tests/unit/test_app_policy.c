@@ -480,6 +480,24 @@ static void what_is_promised_is_promised_once(void **state)
 	assert_in_range(apps.app[0].target_bytes, 240 * M, 258 * M);
 }
 
+/* What fills the holes in its allocator's pages costs the host nothing: the room is there still. */
+static void a_little_room_is_given_back_too(void **state)
+{
+	struct ob_app app = { .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 300 * M, .used_bytes = 100 * M,
+			      .state = OB_APP_GIVEN };
+	struct ob_apps apps = { .n = 1, .app = { app } };
+	struct ob_apps_view view = { .spare_bytes = 200 * M, .is_known = true };
+
+	ob_apps_step(&apps, &view);
+	for (unsigned i = 0; i < 30; i++) {
+		view.room_bytes = i < 20 ? 3 * M : M - 1;
+		ob_apps_step(&apps, &view);
+		apps.app[0].used_bytes = 400 * M - apps.app[0].told_bytes;
+		apps.app[0].given_bytes = apps.app[0].target_bytes;
+	}
+	assert_int_equal(apps.app[0].target_bytes, 280 * M);
+}
+
 static void one_that_goes_is_made_up_for_by_others(void **state)
 {
 	struct guest g = make_guest();
@@ -558,6 +576,7 @@ int main(void)
 		cmocka_unit_test(without_statistics_nobody_is_asked),
 		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
 		cmocka_unit_test(what_is_promised_is_promised_once),
+		cmocka_unit_test(a_little_room_is_given_back_too),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};
