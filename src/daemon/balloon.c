@@ -293,7 +293,7 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 
 	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : OB_LADDER_GRACE_NS))
 		return false;
-	if (ob_guest_may_give(machine)) {
+	if (ob_guest_may_give(machine) || ob_guest_gathers(machine, now_ns)) {
 		balloon->hope_ns = now_ns;
 		return true;
 	}

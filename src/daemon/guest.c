@@ -28,11 +28,13 @@
 #include "base/units.h"
 #include "daemon/link.h"
 #include "daemon/registry.h"
+#include "daemon/shortage.h"
 
 #define SILENCE_NS  (20 * OB_NS_PER_SEC)
 #define AGAIN_NS    (2 * OB_NS_PER_SEC)
 #define BUSY_MS     1000
 #define IDLE_MS     5000
+#define GATHER_NS   (6 * OB_NS_PER_SEC) /* the longest wait for free memory to be moved together */
 #define LOOKED_MS   2000 /* from a look at a balloon until what it has seen is known here */
 
 static void forget_apps(struct ob_guest *guest)
@@ -71,6 +73,8 @@ static void take_hello(struct ob_machine *machine, const struct ob_guest_msg *ms
 
 static void take_memory(struct ob_guest *guest, const struct ob_guest_memory *memory)
 {
+	if (memory->flags & OB_GUEST_GATHERS && !(guest->memory.flags & OB_GUEST_GATHERS))
+		guest->gathers_ns = ob_now_ns();
 	guest->before = guest->memory;
 	guest->before_ns = guest->memory_ns;
 	guest->memory = *memory;
@@ -194,6 +198,13 @@ bool ob_guest_has_given(const struct ob_machine *machine)
 	return ob_apps_have_given(&machine->guest.apps);
 }
 
+bool ob_guest_gathers(const struct ob_machine *machine, uint64_t now_ns)
+{
+	const struct ob_guest *guest = &machine->guest;
+
+	return guest->is_here && guest->memory.flags & OB_GUEST_GATHERS && now_ns < guest->gathers_ns + GATHER_NS;
+}
+
 /* Whether what the balloon held may be of before these applications were found. */
 static bool is_stale(const struct ob_machine *machine, uint64_t now_ns)
 {
@@ -216,6 +227,9 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 		ob_apps_step(&guest->apps, &apps);
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
 					view->held_bytes + ob_less(view->free_bytes, margin));
+	/* Page by page, as it lies, what they have given would be holes in large pages. */
+	if (ob_guest_gathers(machine, view->now_ns) && ob_shortage_may_wait(machine->daemon))
+		view->goal_bytes = OB_MIN(view->goal_bytes, machine->balloon.policy.target_bytes);
 }
 
 /* Puts a frame behind those that are there. */

@@ -35,6 +35,7 @@ struct ob_guest {
 	uint32_t interval_ms; /* told last */
 	struct ob_guest_memory memory, before; /* the last MEMORY, and the one before */
 	uint64_t memory_ns, before_ns;         /* when they came; 0: there was none */
+	uint64_t gathers_ns;                   /* since when it has said, in each, that it moves free memory together */
 	struct ob_apps apps;
 	uint64_t found_ns; /* when one was found that had been told a target before; 0: never */
 	struct ob_guest_seen seen[OB_GUEST_APPS_MAX];
@@ -60,6 +61,9 @@ int ob_guest_flush(struct ob_machine *machine);
 bool ob_guest_may_give(const struct ob_machine *machine);
 /* Whether applications have given something, or are to. */
 bool ob_guest_has_given(const struct ob_machine *machine);
+
+/* Whether what they have given is being moved together in the guest, and worth waiting for. */
+bool ob_guest_gathers(const struct ob_machine *machine, uint64_t now_ns);
 
 /* How it looks in JSON; null: there is no overbook-guest, or it is silent. A new reference, NULL when memory is short. */
 json_t *ob_guest_render(const struct ob_machine *machine);

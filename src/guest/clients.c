@@ -85,6 +85,15 @@ unsigned ob_clients_count(void)
 	return n;
 }
 
+uint64_t ob_clients_given_bytes(void)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++)
+		bytes += is_known(&clients.client[i]) ? clients.client[i].app.given_bytes : 0;
+	return bytes;
+}
+
 static void remove_client(struct client *client, const char *why)
 {
 	if (is_known(client)) {

@@ -28,17 +28,20 @@
 #define ORDERS        32u
 #define ZONE_BLOCKS   32u /* PAGE_REPORTING_CAPACITY of Linux */
 #define LOOK_NS       (2 * OB_NS_PER_SEC)
+#define LOOK_SOON_NS  (600 * OB_NS_PER_MS) /* while applications give; they are measured more often */
 #define LOOKS         5u
 #define ENOUGH_PART   64
 #define ENOUGH_LEAST  (16 * OB_MIB)
 #define WAIT_LEAST_NS (60 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (3600 * OB_NS_PER_SEC)
+#define SOON_NS       (10 * OB_NS_PER_SEC)
 
 static struct {
 	struct ob_compact policy;
 	bool is_wanted;
 	pid_t pid; /* who waits for the kernel; 0: nobody */
-	uint64_t before_bytes, look_ns;
+	bool is_gathering; /* what applications have given */
+	uint64_t before_bytes, given_bytes, looked_ns;
 } self;
 
 /* --- when --- */
@@ -78,12 +81,33 @@ uint64_t ob_compact_pieces(const char *buddyinfo, unsigned order, uint64_t page_
 	return bytes;
 }
 
-bool ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t memory_bytes, uint64_t now_ns)
+static uint64_t enough_of(uint64_t memory_bytes)
 {
-	uint64_t enough = OB_MAX(memory_bytes / ENOUGH_PART, ENOUGH_LEAST);
+	return OB_MAX(memory_bytes / ENOUGH_PART, ENOUGH_LEAST);
+}
 
-	compact->looks = pieces_bytes >= enough ? compact->looks + 1 : 0;
-	return compact->looks >= LOOKS && now_ns >= compact->next_ns;
+bool ob_compact_have_given(const struct ob_compact *compact, uint64_t given_bytes, uint64_t memory_bytes)
+{
+	return ob_less(given_bytes, compact->given_bytes) >= enough_of(memory_bytes);
+}
+
+enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t given_bytes, uint64_t memory_bytes,
+				       uint64_t now_ns)
+{
+	bool are_giving = given_bytes >= compact->last_bytes + OB_MIB, have_given;
+
+	compact->looks = pieces_bytes >= enough_of(memory_bytes) ? compact->looks + 1 : 0;
+	compact->given_bytes = OB_MIN(compact->given_bytes, given_bytes);
+	compact->last_bytes = given_bytes;
+	have_given = ob_compact_have_given(compact, given_bytes, memory_bytes) && now_ns >= compact->soon_ns;
+	if (have_given && are_giving)
+		return OB_COMPACT_SOON;
+	if (have_given && compact->looks)
+		return OB_COMPACT_NOW;
+	/* It has become free in blocks, or was taken at once. */
+	if (have_given)
+		compact->given_bytes = given_bytes;
+	return compact->looks >= LOOKS && now_ns >= compact->next_ns ? OB_COMPACT_NOW : OB_COMPACT_NOT;
 }
 
 void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t now_ns)
@@ -92,6 +116,8 @@ void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t 
 
 	compact->wait_ns = was_in_vain && compact->wait_ns ? OB_MIN(2 * compact->wait_ns, WAIT_MOST_NS) : WAIT_LEAST_NS;
 	compact->next_ns = now_ns + compact->wait_ns;
+	compact->soon_ns = was_in_vain ? compact->next_ns : now_ns + SOON_NS;
+	compact->given_bytes = compact->last_bytes;
 	compact->looks = 0;
 }
 
@@ -170,6 +196,7 @@ static void finish(uint64_t now_ns)
 	if (waitpid(self.pid, &status, WNOHANG) != self.pid)
 		return;
 	self.pid = 0;
+	self.is_gathering = false;
 	if (WIFEXITED(status) && WEXITSTATUS(status)) {
 		ob_log(OB_LOG_WARNING, "cannot have free memory moved together, and does without from now on: " COMPACT ": %s", strerror(WEXITSTATUS(status)));
 		self.is_wanted = false;
@@ -183,6 +210,16 @@ static void finish(uint64_t now_ns)
 
 /* --- for the loop --- */
 
+static uint64_t memory_bytes(void)
+{
+	return (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint64_t next_look_ns(void)
+{
+	return self.looked_ns + (self.pid || ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes()) ? LOOK_SOON_NS : LOOK_NS);
+}
+
 void ob_compact_init(bool is_wanted)
 {
 	self.is_wanted = is_wanted;
@@ -190,23 +227,40 @@ void ob_compact_init(bool is_wanted)
 
 uint64_t ob_compact_due_ns(void)
 {
-	return self.is_wanted ? self.look_ns : UINT64_MAX;
+	return self.is_wanted ? next_look_ns() : UINT64_MAX;
 }
 
-void ob_compact_turn(bool has_host)
+bool ob_compact_is_gathering(void)
 {
-	uint64_t now_ns = ob_now_ns(), pieces_bytes, memory_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	return self.is_gathering;
+}
 
-	if (!self.is_wanted || now_ns < self.look_ns)
-		return;
-	self.look_ns = now_ns + LOOK_NS;
-	if (self.pid) {
-		finish(now_ns);
-		return;
-	}
-	pieces_bytes = has_host ? read_pieces() : 0;
-	if (ob_compact_look(&self.policy, pieces_bytes, memory_bytes, now_ns) && is_reported())
+/* Returns whether it is for what applications have given. */
+static bool look(bool has_host, uint64_t now_ns)
+{
+	uint64_t pieces_bytes = has_host ? read_pieces() : 0;
+	bool have_given = ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes());
+	enum ob_compact_advice advice = ob_compact_look(&self.policy, pieces_bytes, self.given_bytes, memory_bytes(), now_ns);
+
+	if (advice == OB_COMPACT_NOT || !has_host || !is_reported())
+		return false;
+	if (advice == OB_COMPACT_NOW)
 		start(pieces_bytes);
+	return have_given;
+}
+
+void ob_compact_turn(bool has_host, uint64_t given_bytes)
+{
+	uint64_t now_ns = ob_now_ns();
+
+	self.given_bytes = given_bytes;
+	if (!self.is_wanted || now_ns < next_look_ns())
+		return;
+	self.looked_ns = now_ns;
+	if (self.pid)
+		finish(now_ns);
+	else
+		self.is_gathering = look(has_host, now_ns);
 }
 
 void ob_compact_end(void)

@@ -52,6 +52,8 @@ void ob_port_poll(struct pollfd *ret_fd);
 /* After poll(). */
 void ob_port_turn(const struct pollfd *fd);
 uint64_t ob_port_due_ns(void);
+/* Whether free memory is being moved together, and the host is to wait for that. */
+void ob_port_gathers(bool gathers);
 /* Whether there is an overbookd that knows of us. */
 bool ob_port_has_host(void);
 
@@ -74,5 +76,7 @@ void ob_clients_tell_all(void);
 /* The next of which the host is to be told, and how it is. Returns whether there is one. */
 bool ob_clients_next(struct ob_guest_app *ret_app);
 unsigned ob_clients_count(void);
+/* What they have given in all. */
+uint64_t ob_clients_given_bytes(void);
 
 #endif

@@ -37,7 +37,7 @@
 static struct {
 	const char *path;
 	int fd;
-	bool is_welcome;
+	bool is_welcome, gathers, has_said_gathers;
 	uint32_t session, interval_ms;
 	uint64_t retry_ns; /* not looked at before */
 	uint64_t hello_ns, memory_ns, all_ns; /* when each is due */
@@ -208,7 +208,7 @@ static uint64_t next_due_ns(void)
 
 	if (is_unheard(ob_now_ns()))
 		return port.hello_ns;
-	due = OB_MIN(port.memory_ns, port.all_ns);
+	due = port.gathers != port.has_said_gathers ? 0 : OB_MIN(port.memory_ns, port.all_ns);
 	return OB_MIN(due, port.heard_ns + FORGET_NS);
 }
 
@@ -224,9 +224,11 @@ static bool make_frame(void)
 		port.hello_ns = now_ns + HELLO_NS;
 		msg.type = OB_GUEST_HELLO;
 		snprintf(msg.hello.program, sizeof(msg.hello.program), "%s", PROGRAM);
-	} else if (now_ns >= port.memory_ns && ob_memory_read(&msg.memory) == 0) {
+	} else if ((now_ns >= port.memory_ns || port.gathers != port.has_said_gathers) && ob_memory_read(&msg.memory) == 0) {
 		port.memory_ns = now_ns + port.interval_ms * OB_NS_PER_MS;
+		port.has_said_gathers = port.gathers;
 		msg.type = OB_GUEST_MEMORY;
+		msg.memory.flags |= port.has_said_gathers ? OB_GUEST_GATHERS : 0;
 		msg.memory.apps = ob_clients_count();
 	} else {
 		if (now_ns >= port.all_ns) {
@@ -267,6 +269,11 @@ static bool is_resting(void)
 void ob_port_poll(struct pollfd *ret_fd)
 {
 	*ret_fd = (struct pollfd){ .fd = is_resting() ? -1 : port.fd, .events = (short)((has_heard_enough() ? 0 : POLLIN) | (port.used ? POLLOUT : 0)) };
+}
+
+void ob_port_gathers(bool gathers)
+{
+	port.gathers = gathers;
 }
 
 bool ob_port_has_host(void)

@@ -69,7 +69,7 @@ static int is_memory(const struct ob_guest_memory *memory)
 	for (size_t i = 0; i < OB_ARRAY_LEN(bytes); i++)
 		if (bytes[i] > OB_GUEST_BYTES_MAX)
 			return 0;
-	return !(memory->flags & ~OB_GUEST_HAS_PRESSURE) && memory->apps <= OB_GUEST_APPS_MAX;
+	return !(memory->flags & ~(OB_GUEST_HAS_PRESSURE | OB_GUEST_GATHERS)) && memory->apps <= OB_GUEST_APPS_MAX;
 }
 
 /* Whether what is written is what may be read. */

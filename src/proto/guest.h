@@ -15,8 +15,9 @@
  * a former overbook-guest is not obeyed by this one. It is 0 between overbook-guest and applications.
  *
  * HELLO (guest)      char[32] program: until WELCOME comes, every few seconds
- * MEMORY (guest)     u32 flags (1: the kernel measures pressure), u32 applications, 8 x u64: total, free, available, caches, swap, free of
- *                    that, microseconds in which some and in which all waited for memory, since the guest has started
+ * MEMORY (guest)     u32 flags (1: the kernel measures pressure; 2: what applications have given is being moved together, or about to be, and
+ *                    worth waiting for), u32 applications, 8 x u64: total, free, available, caches, swap, free of that, microseconds in which some
+ *                    and in which all waited for memory, since the guest has started
  * APP (guest, app)   u32 application (an app says 0), u32 kind, u32 pain (0 to 100: how much it suffers a byte), u32 flags (1: it
  *                    will not give more of what it was told, nor take more back; 2: it has gone), u32 -errno or 0, u32 sequence of the TARGET
  *                    that it has heard last, u64 used, u64 could (give in all), u64 target (told), u64 given, u32 pid (an adaptor's
@@ -67,6 +68,7 @@ enum ob_guest_kind {
 };
 
 #define OB_GUEST_HAS_PRESSURE 1u /* of memory.flags */
+#define OB_GUEST_GATHERS      2u
 #define OB_GUEST_APP_FINAL    1u /* of app.flags */
 #define OB_GUEST_APP_GONE     2u
 

@@ -50,6 +50,7 @@ class Machine(Agent):
         self.churn, self.faults = 0, 0.0  # pages that come back a second, and in all
         self.late, self.past = 0.0, []  # its balloon tells what was available so many seconds ago
         self.reports, self.touched = True, 0  # what becomes free the host has at once
+        self.gathers = False  # moves what applications have given together
         self.has_come = self.unseen = False  # what is in the balloon has come with the machine, and its agent has not looked since
         super().__init__(daemon, name, ram=ram, **options)
 
@@ -97,7 +98,7 @@ class Machine(Agent):
 
     def report_guest(self):
         available = max(0, self.ram - int(self.held) - self.used())
-        self.say(frame(MEMORY, struct.pack("<II8Q", 1, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches, 0, 0,
+        self.say(frame(MEMORY, struct.pack("<II8Q", 3 if self.gathers else 1, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches, 0, 0,
                                            int(time.monotonic() * 1e5), 0), self.session))
         for number, app in enumerate(self.apps, 1):
             if not app.lost:
@@ -228,6 +229,27 @@ def a_cut_waits_for_applications(daemon):
     assert len(cache.told) - len(told) <= 1, cache.told
     assert daemon.call("limit", name="web", maximum_bytes=0)["ok"]
     daemon.until(lambda: machine.held == 0 and cache.given == 0, 30)
+
+
+@with_daemon()
+def a_balloon_waits_for_what_is_moved_together(daemon):
+    for name, how_long in ("web", 2), ("ever", None):
+        cache = App("cache", 700 * MIB, 100 * MIB)
+        machine = Machine(daemon, name, use=150 * MIB, apps=[cache], mode=AUTO)
+        machine.reports = False
+        daemon.until(lambda: len(apps(daemon, name)) == 1 and machine.cost == 850 * MIB)
+        assert daemon.call("limit", name=name, maximum_bytes=600 * MIB)["ok"]
+        daemon.until(lambda: cache.told, 30)
+        machine.gathers, began = True, time.monotonic()
+        daemon.serve_for(1.5)
+        # It had what was free before.
+        held = machine.target
+        daemon.serve_for(how_long or 3)
+        assert cache.given > 200 * MIB and machine.target == held < 120 * MIB and machine.limit > 800 * MIB, (cache.given, held, machine.target)
+        machine.gathers = not how_long
+        daemon.until(lambda: machine.held > 200 * MIB, 30)
+        # Not for ever.
+        assert how_long or time.monotonic() - began > 5, name
 
 
 @with_daemon()

@@ -50,7 +50,7 @@ static unsigned looks(struct ob_compact *compact, uint64_t bytes, uint64_t memor
 {
 	for (unsigned i = 1; i <= 100; i++) {
 		*now_ns += 2 * OB_NS_PER_SEC;
-		if (ob_compact_look(compact, bytes, memory, *now_ns))
+		if (ob_compact_look(compact, bytes, 0, memory, *now_ns) == OB_COMPACT_NOW)
 			return i;
 	}
 	return 0;
@@ -64,9 +64,9 @@ static void enough_at_five_looks_in_a_row(void **state)
 	assert_int_equal(looks(&compact, 16 * OB_MIB - 1, GUEST, &now_ns), 0);
 	assert_int_equal(looks(&compact, 100 * OB_MIB, 64 * GUEST, &now_ns), 0);
 	for (unsigned i = 0; i < 4; i++)
-		assert_false(ob_compact_look(&compact, MANY, GUEST, now_ns));
+		assert_int_equal(ob_compact_look(&compact, MANY, 0, GUEST, now_ns), OB_COMPACT_NOT);
 	/* The balloon has taken them, say. */
-	assert_false(ob_compact_look(&compact, OB_MIB, GUEST, now_ns));
+	assert_int_equal(ob_compact_look(&compact, OB_MIB, 0, GUEST, now_ns), OB_COMPACT_NOT);
 	assert_int_equal(looks(&compact, 16 * OB_MIB, GUEST, &now_ns), 5);
 }
 
@@ -92,6 +92,48 @@ static void work_in_vain_comes_ever_more_seldom(void **state)
 	assert_int_equal(now_ns - before_ns, 60 * OB_NS_PER_SEC);
 }
 
+/* A look a second. */
+static enum ob_compact_advice look(struct ob_compact *compact, uint64_t bytes, uint64_t given, uint64_t *now_ns)
+{
+	*now_ns += OB_NS_PER_SEC;
+	return ob_compact_look(compact, bytes, given, GUEST, *now_ns);
+}
+
+static void what_applications_give_is_put_together_at_once(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	assert_int_equal(look(&compact, MANY, 10 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, MANY, 40 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	ob_compact_did(&compact, MANY, OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	/* What they take back and give again counts, but not so soon. */
+	assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	for (unsigned i = 0; i < 7; i++)
+		assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	/* In vain. */
+	ob_compact_did(&compact, MANY, MANY, now_ns);
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(look(&compact, MANY, 250 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+}
+
+static void what_they_give_in_blocks_needs_no_work(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	/* What is in pieces later is no part of it. */
+	for (unsigned i = 0; i < 4; i++)
+		assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -100,6 +142,8 @@ int main(void)
 		cmocka_unit_test(what_is_no_such_text_has_none),
 		cmocka_unit_test(enough_at_five_looks_in_a_row),
 		cmocka_unit_test(work_in_vain_comes_ever_more_seldom),
+		cmocka_unit_test(what_applications_give_is_put_together_at_once),
+		cmocka_unit_test(what_they_give_in_blocks_needs_no_work),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

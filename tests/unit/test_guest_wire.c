@@ -24,7 +24,7 @@ static struct ob_guest_msg sample(uint8_t type)
 		strcpy(msg.hello.program, "overbook-guest 0.1.0");
 		break;
 	case OB_GUEST_MEMORY:
-		msg.memory = (struct ob_guest_memory){ OB_GUEST_HAS_PRESSURE, 2, 1 << 30, 1 << 20, 1 << 28, 1 << 27, 1 << 29, 1 << 28, 12345, 678 };
+		msg.memory = (struct ob_guest_memory){ OB_GUEST_HAS_PRESSURE | OB_GUEST_GATHERS, 2, 1 << 30, 1 << 20, 1 << 28, 1 << 27, 1 << 29, 1 << 28, 12345, 678 };
 		break;
 	case OB_GUEST_APP:
 		msg.app = (struct ob_guest_app){ .app = 3, .kind = OB_GUEST_KIND_REDIS, .pain = 20, .flags = OB_GUEST_APP_FINAL, .status = -EACCES,
