@@ -35,13 +35,14 @@
 #define WAIT_LEAST_NS (60 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (3600 * OB_NS_PER_SEC)
 #define SOON_NS       (10 * OB_NS_PER_SEC)
+#define SOON_PARTS    16 /* of the time, at most, it is at work for what applications have given */
 
 static struct {
 	struct ob_compact policy;
 	bool is_wanted;
 	pid_t pid; /* who waits for the kernel; 0: nobody */
 	bool is_gathering; /* what applications have given */
-	uint64_t before_bytes, given_bytes, looked_ns;
+	uint64_t before_bytes, began_ns, given_bytes, looked_ns;
 } self;
 
 /* --- when --- */
@@ -110,13 +111,13 @@ enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t piec
 	return compact->looks >= LOOKS && now_ns >= compact->next_ns ? OB_COMPACT_NOW : OB_COMPACT_NOT;
 }
 
-void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t now_ns)
+void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t took_ns, uint64_t now_ns)
 {
 	bool was_in_vain = after_bytes > before_bytes / 2;
 
 	compact->wait_ns = was_in_vain && compact->wait_ns ? OB_MIN(2 * compact->wait_ns, WAIT_MOST_NS) : WAIT_LEAST_NS;
 	compact->next_ns = now_ns + compact->wait_ns;
-	compact->soon_ns = was_in_vain ? compact->next_ns : now_ns + SOON_NS;
+	compact->soon_ns = was_in_vain ? compact->next_ns : now_ns + OB_MAX(SOON_NS, SOON_PARTS * took_ns);
 	compact->given_bytes = compact->last_bytes;
 	compact->looks = 0;
 }
@@ -185,6 +186,7 @@ static void start(uint64_t pieces_bytes)
 		return;
 	self.pid = pid;
 	self.before_bytes = pieces_bytes;
+	self.began_ns = ob_now_ns();
 }
 
 /* Sees whether it is done. */
@@ -203,7 +205,7 @@ static void finish(uint64_t now_ns)
 		return;
 	}
 	after_bytes = read_pieces();
-	ob_compact_did(&self.policy, self.before_bytes, after_bytes, now_ns);
+	ob_compact_did(&self.policy, self.before_bytes, after_bytes, now_ns - self.began_ns, now_ns);
 	ob_log(OB_LOG_INFO, "%llu MiB were free in pieces that are not reported to the host; moved together, %llu MiB are",
 	       (unsigned long long)(self.before_bytes / OB_MIB), (unsigned long long)(after_bytes / OB_MIB));
 }

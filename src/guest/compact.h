@@ -12,8 +12,8 @@
  *
  *     enough   a 64th of the guest's memory, 16 MiB at least
  *     WAIT     nothing is asked before: a minute, and twice as long each time that half of the pieces were left, up to an hour. What lies between
- *              them cannot be moved then (the kernel's own, pages that are pinned), or they were used meanwhile. After applications have given it is SOON,
- *              unless the last time was in vain
+ *              them cannot be moved then (the kernel's own, pages that are pinned), or they were used meanwhile. After applications have given it is
+ *              10 s, and 16 times as long as the kernel has taken for it, unless that was in vain
  *
  * What applications give is wanted at once, and the balloon would take it before LOOKS are over, page by page, as it lies: each page is a hole in a large page of the
  * host's, and the guest is slower for as long as it runs. So it is put together first, as soon as they have given it, and the host is told to wait for
@@ -58,7 +58,7 @@ bool ob_compact_have_given(const struct ob_compact *compact, uint64_t given_byte
 enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t given_bytes, uint64_t memory_bytes,
 				       uint64_t now_ns) OB_MUST_CHECK;
 /* It has done it. */
-void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t now_ns);
+void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t took_ns, uint64_t now_ns);
 
 /* --- for the loop --- */
 

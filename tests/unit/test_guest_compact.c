@@ -80,14 +80,14 @@ static void work_in_vain_comes_ever_more_seldom(void **state)
 		uint64_t wait_ns = (seconds < 3600 ? seconds : 3600) * OB_NS_PER_SEC;
 
 		before_ns = now_ns;
-		ob_compact_did(&compact, MANY, MANY / 2 + 1, now_ns);
+		ob_compact_did(&compact, MANY, MANY / 2 + 1, 0, now_ns);
 		while (!looks(&compact, MANY, GUEST, &now_ns))
 			;
 		assert_in_range(now_ns - before_ns, wait_ns, wait_ns + 2 * OB_NS_PER_SEC);
 	}
 	/* Once it was worth it, it is a minute again. */
 	before_ns = now_ns;
-	ob_compact_did(&compact, MANY, MANY / 2, now_ns);
+	ob_compact_did(&compact, MANY, MANY / 2, 0, now_ns);
 	assert_int_equal(looks(&compact, MANY, GUEST, &now_ns), 30);
 	assert_int_equal(now_ns - before_ns, 60 * OB_NS_PER_SEC);
 }
@@ -108,15 +108,20 @@ static void what_applications_give_is_put_together_at_once(void **state)
 	assert_int_equal(look(&compact, MANY, 40 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
-	ob_compact_did(&compact, MANY, OB_MIB, now_ns);
+	ob_compact_did(&compact, MANY, OB_MIB, 0, now_ns);
 	assert_int_equal(look(&compact, OB_MIB, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	/* What they take back and give again counts, but not so soon. */
 	assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	for (unsigned i = 0; i < 7; i++)
 		assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	/* It has taken long. */
+	ob_compact_did(&compact, MANY, OB_MIB, 3 * OB_NS_PER_SEC, now_ns);
+	for (unsigned i = 0; i < 47; i++)
+		assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
 	/* In vain. */
-	ob_compact_did(&compact, MANY, MANY, now_ns);
+	ob_compact_did(&compact, MANY, MANY, 0, now_ns);
 	for (unsigned i = 0; i < 50; i++)
 		assert_int_equal(look(&compact, MANY, 250 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 }
