@@ -9,6 +9,7 @@
 #define WAIT_LEAST_NS (10 * OB_NS_PER_SEC)
 #define WAIT_MOST_NS  (600 * OB_NS_PER_SEC)
 #define SETTLE        3
+#define FILL          (2 * OB_MIB)
 #define BACK_PARTS    4 /* of the room that there is, what is given back at once */
 #define FORGET_PARTS  64 /* of what was told to be taken back and is not used, a step */
 
@@ -54,7 +55,7 @@ static void count_given(struct ob_app *app)
 static void ask(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
 {
 	tell(app, OB_APP_ASKED, wanted_bytes);
-	app->full_bytes = 0;
+	app->full_bytes = app->holes_bytes = 0;
 	app->until_ns = now_ns + OB_APP_DEADLINE_MS * OB_NS_PER_MS;
 }
 
@@ -99,6 +100,7 @@ static void step_asked(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_n
 		settle(app);
 	} else if (app->is_final || now_ns >= app->until_ns) {
 		fall_short(app, now_ns);
+		app->holes_bytes = app->told_bytes - app->target_bytes;
 	}
 }
 
@@ -248,6 +250,18 @@ static void forget_promise(struct ob_app *app)
 	app->full_bytes -= ob_less(app->full_bytes, app->used_bytes) / FORGET_PARTS;
 }
 
+/* What it is told less of then is promised like anything else. */
+static void fill_holes(struct ob_app *app)
+{
+	uint64_t bytes = OB_MIN(OB_MIN(FILL, app->holes_bytes), ob_less(app->told_bytes, app->target_bytes));
+
+	if (app->state != OB_APP_GIVEN || is_above(app->target_bytes, app->given_bytes) || !bytes)
+		return;
+	app->full_bytes = OB_MAX(app->full_bytes, app->used_bytes) + bytes;
+	app->told_bytes -= bytes;
+	app->holes_bytes -= bytes;
+}
+
 /* What they were told to take back and do not use yet. */
 static uint64_t sum_of_promises(const struct ob_apps *apps)
 {
@@ -306,6 +320,9 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 		want_less(apps, due, wanted);
 	else
 		want_more(apps, OB_MIN(more, ob_less(most, told)), wanted);
-	for (unsigned i = 0; i < apps->n; i++)
+	for (unsigned i = 0; i < apps->n; i++) {
 		ob_app_step(&apps->app[i], wanted[i], view->now_ns);
+		if (view->is_calm)
+			fill_holes(&apps->app[i]);
+	}
 }

@@ -32,7 +32,9 @@
  *
  * One that was told `given` when it has given nearly that (three quarters) goes on being told what it was: what it counts is not what is
  * seen to be gone (an allocator's pages are half filled, say), and if it were told less it would fill up, and be seen to have given less again. By
- * so much more than counts it is told what is wanted of it from then on, until that is nothing.
+ * so much more than counts it is told what is wanted of it from then on, until that is nothing; but for its holes: what it had been told beyond that when it fell
+ * short lies in pages that it has anyhow, so it takes that back, FILL a step, while the machine is calm (balloon_policy.h), it is not short, and what counts is there. Once:
+ * what it is seen to have less after that it is told to do without still.
  *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.
@@ -76,6 +78,7 @@ struct ob_app {
 
 	enum ob_app_state state;
 	uint64_t target_bytes, told_bytes; /* what counts, and what it is told: as much, or more */
+	uint64_t holes_bytes; /* of what it is told beyond what counts, what it may take back */
 	uint64_t full_bytes; /* what it will use when it has taken all that it was told to take back; 0: nothing */
 	uint64_t until_ns, wait_ns; /* the deadline, while it is asked; no question before, while it is short; the last WAIT */
 	uint64_t shorts;            /* times */
@@ -86,6 +89,7 @@ struct ob_apps_view {
 	uint64_t goal_bytes, held_bytes; /* of the balloon */
 	uint64_t spare_bytes;            /* the balloon can take without harm */
 	bool is_known;                   /* spare_bytes counts */
+	bool is_calm;                    /* more may be used where the host has memory for it already */
 	uint64_t room_bytes;             /* that the host has for what the balloon does not hold; UINT64_MAX: for all */
 };
 

@@ -111,6 +111,7 @@ static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 	};
 
 	balloon->room_bytes = UINT64_MAX;
+	balloon->is_calm = false;
 	balloon->goal_bytes = 0;
 	if (mode_of(machine) == OB_BALLOON_FIXED) {
 		balloon->goal_bytes = ob_less(machine_bytes(machine), balloon->size_bytes);
@@ -118,6 +119,7 @@ static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 		look_at_free(machine, &balance.free_bytes, &balance.unused_bytes);
 		ob_balloon_note_room(&balloon->policy, &balance);
 		balloon->room_bytes = ob_balloon_room(&balloon->policy, &balance);
+		balloon->is_calm = ob_balloon_is_calm(&balance);
 		/* 0: not divided yet. */
 		balloon->goal_bytes = machine->target_bytes ? ob_balloon_auto_goal(&balloon->policy, &balance) : balloon->policy.target_bytes;
 		if (!ob_means_may_ask(&machine->means.means, now_ns))

@@ -33,6 +33,7 @@ struct ob_balloon_machine {
 	struct ob_balloon_policy policy;
 	uint64_t goal_bytes;
 	uint64_t room_bytes; /* for what is not in the balloon; UINT64_MAX: for all */
+	bool is_calm; /* by ob_balloon_is_calm() */
 	uint64_t grace_ns;   /* since when a cut waits for the balloon, 0: none does */
 	uint64_t grace_cost_bytes; /* what the machine cost then */
 	uint64_t hope_ns; /* in it: when the balloon, or an application, was last about to take or give more */

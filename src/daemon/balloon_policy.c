@@ -22,6 +22,7 @@
 #define SWAP_RATE     OB_MIB /* bytes a second */
 #define FAULT_RATE    200    /* a second */
 #define BACK_SHARE    16 /* of what a machine is entitled to, may come and go */
+#define CALM_SHARE    64
 #define SLACK_LEAST   (16 * OB_MIB)
 #define SLACK_MOST    (256 * OB_MIB)
 #define REST_LEAST    (2 * OB_MIB) /* as the engine's marks */
@@ -303,6 +304,11 @@ void ob_balloon_note_room(struct ob_balloon_policy *policy, const struct ob_ball
 	uint64_t slack = clamp(balance->entitled_bytes / 36, REST_LEAST, REST_MOST), back = OB_MIN(balance->away_bytes, balance->back_bytes);
 
 	policy->room_bytes[policy->steps++ % OB_BALLOON_REST_STEPS] = ob_less(balance->entitled_bytes, balance->cost_bytes + back + slack);
+}
+
+bool ob_balloon_is_calm(const struct ob_balloon_balance *balance)
+{
+	return balance->cost_bytes <= balance->entitled_bytes && OB_MIN(balance->away_bytes, balance->back_bytes) < balance->entitled_bytes / CALM_SHARE;
 }
 
 uint64_t ob_balloon_room(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)

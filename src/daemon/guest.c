@@ -220,7 +220,7 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 	struct ob_apps_view apps = {
 		.now_ns = view->now_ns, .goal_bytes = OB_MIN(view->goal_bytes, ob_less(view->machine_bytes, view->floor_bytes)),
 		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
-		.room_bytes = machine->balloon.room_bytes,
+		.room_bytes = machine->balloon.room_bytes, .is_calm = machine->balloon.is_calm,
 	};
 
 	if (!is_stale(machine, view->now_ns))

@@ -498,6 +498,44 @@ static void a_little_room_is_given_back_too(void **state)
 	assert_int_equal(apps.app[0].target_bytes, 280 * M);
 }
 
+/* It has given nearly all, as its allocator's pages are filled: so much it may take back into them, once, and where that costs nothing. */
+static void holes_are_filled_while_all_is_calm(void **state)
+{
+	struct ob_app app = { .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 260 * M, .used_bytes = 100 * M,
+			      .state = OB_APP_ASKED, .is_final = true, .until_ns = 100 * SEC };
+	struct ob_apps apps = { .n = 1, .app = { app } };
+	struct ob_apps_view view = { .goal_bytes = 260 * M, .held_bytes = 260 * M, .is_known = true };
+
+	for (unsigned i = 1; i <= 30; i++) {
+		view.now_ns = i * SEC;
+		/* While it is short, and while it is not calm, it is told what it was. */
+		view.is_calm = i < 10;
+		ob_apps_step(&apps, &view);
+		assert_int_equal(apps.app[0].target_bytes, 260 * M);
+		assert_int_equal(apps.app[0].told_bytes, 300 * M);
+	}
+	view.is_calm = true;
+	for (unsigned i = 31; i <= 35; i++) {
+		view.now_ns = i * SEC;
+		ob_apps_step(&apps, &view);
+	}
+	assert_int_equal(apps.app[0].told_bytes, 290 * M);
+	/* It is seen to have more: no further, for as long as it is short. */
+	apps.app[0].given_bytes = 250 * M;
+	for (unsigned i = 36; i <= 50; i++) {
+		view.now_ns = i * SEC;
+		ob_apps_step(&apps, &view);
+		assert_int_equal(apps.app[0].state, OB_APP_SHORT);
+		assert_int_equal(apps.app[0].told_bytes, 290 * M);
+	}
+	for (unsigned i = 51; i <= 500; i++) {
+		view.now_ns = i * SEC;
+		ob_apps_step(&apps, &view);
+	}
+	assert_int_equal(apps.app[0].told_bytes, 260 * M);
+	assert_int_equal(apps.app[0].target_bytes, 250 * M);
+}
+
 static void one_that_goes_is_made_up_for_by_others(void **state)
 {
 	struct guest g = make_guest();
@@ -577,6 +615,7 @@ int main(void)
 		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
 		cmocka_unit_test(what_is_promised_is_promised_once),
 		cmocka_unit_test(a_little_room_is_given_back_too),
+		cmocka_unit_test(holes_are_filled_while_all_is_calm),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};

@@ -566,6 +566,14 @@ static void goal_follows_the_cost(void **state)
 	balance.cost_bytes = 600 * OB_MIB;
 	ob_balloon_note_room(&g.policy, &balance);
 	assert_int_equal(ob_balloon_room(&g.policy, &balance), 80 * OB_MIB);
+	balance.cost_bytes = balance.entitled_bytes;
+	balance.back_bytes = balance.entitled_bytes / 64 - 1;
+	assert_true(ob_balloon_is_calm(&balance));
+	balance.back_bytes++;
+	assert_false(ob_balloon_is_calm(&balance));
+	balance.back_bytes = 0;
+	balance.cost_bytes++;
+	assert_false(ob_balloon_is_calm(&balance));
 }
 
 int main(void)
