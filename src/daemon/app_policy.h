@@ -32,9 +32,9 @@
  *
  * One that was told `given` when it has given nearly that (three quarters) goes on being told what it was: what it counts is not what is
  * seen to be gone (an allocator's pages are half filled, say), and if it were told less it would fill up, and be seen to have given less again. By
- * so much more than counts it is told what is wanted of it from then on, until that is nothing; but for its holes: what it had been told beyond that when it fell
- * short lies in pages that it has anyhow, so it takes that back, FILL a step, while the machine is calm (balloon_policy.h), it is not short, and what counts is there. Once:
- * what it is seen to have less after that it is told to do without still.
+ * so much more than counts it is told what is wanted of it from then on, until that is nothing; but for its holes. What it had been told
+ * beyond what counts when it fell short lies in pages that it has anyhow, so it takes that back, FILL a step, while the machine is calm
+ * (balloon_policy.h), it is not short, and what counts is there. Once: what counts less after that comes back no sooner.
  *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.
@@ -48,8 +48,8 @@
  * On the way back it is the reverse: applications are told only of what the balloon has let go of, and nothing before the host has room for
  * it. That less is wanted at the moment is not enough: the engine may have evicted instead, or the balloon, which takes
  * it in steps and leaves the guest a margin, has not got what they gave. Where the host has a bound, and room, and the guest memory to spare,
- * they get that too, a quarter at a time (a MiB at least), and never more in all than there is room for: what they were told to take back and do not use yet
- * (`full`) is not there for anybody, until that has been so for long. `own` is what the balloon has got that no
+ * they get that too, a quarter at a time (a MiB at least), and never more in all than there is room for: what they were told to take back
+ * and do not use yet (`full`) is not there for anybody, until that has been so for long. `own` is what the balloon has got that no
  * application gave; what applications are to have given is never more than the greater of goal and held, less own. So host memory
  * comes first, then the balloon shrinks, then those are told who suffer most; at most as much a second as the guest has to spare,
  * or a sixteenth of what is due. A balloon that shrinks by itself, since the guest suffers, tells nobody to take anything: the goal is as high as it was.

@@ -308,7 +308,9 @@ void ob_balloon_note_room(struct ob_balloon_policy *policy, const struct ob_ball
 
 bool ob_balloon_is_calm(const struct ob_balloon_balance *balance)
 {
-	return balance->cost_bytes <= balance->entitled_bytes && OB_MIN(balance->away_bytes, balance->back_bytes) < balance->entitled_bytes / CALM_SHARE;
+	uint64_t back = OB_MIN(balance->away_bytes, balance->back_bytes);
+
+	return balance->cost_bytes <= balance->entitled_bytes && back < balance->entitled_bytes / CALM_SHARE;
 }
 
 uint64_t ob_balloon_room(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance)

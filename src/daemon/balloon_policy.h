@@ -142,8 +142,8 @@ struct ob_balloon_balance {
 /* Once a step, before the goal. */
 void ob_balloon_note_room(struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);
 /*
- * Whether the machine costs no more than it is entitled to, and hardly anything comes back of what has been evicted, less than a 64th of that: what an application
- * takes back into pages that it has anyhow costs little, and for that little the engine may evict what is cold.
+ * Whether the machine costs no more than it is entitled to, and hardly anything comes back of what has been evicted, less than a 64th of
+ * that: what an application takes back into pages that it has anyhow costs little, and for that little the engine may evict what is cold.
  */
 bool ob_balloon_is_calm(const struct ob_balloon_balance *balance);
 uint64_t ob_balloon_room(const struct ob_balloon_policy *policy, const struct ob_balloon_balance *balance);

@@ -15,9 +15,9 @@
  *              them cannot be moved then (the kernel's own, pages that are pinned), or they were used meanwhile. After applications have given it is
  *              10 s, and 16 times as long as the kernel has taken for it, unless that was in vain
  *
- * What applications give is wanted at once, and the balloon would take it before LOOKS are over, page by page, as it lies: each page is a hole in a large page of the
- * host's, and the guest is slower for as long as it runs. So it is put together first, as soon as they have given it, and the host is told to wait for
- * that (MEMORY's flag), which it does for some seconds.
+ * What applications give is wanted at once, and the balloon would take it before LOOKS are over, page by page, as it lies: each page is a
+ * hole in a large page of the host's, and the guest is slower for as long as it runs. So it is put together first, as soon as they have
+ * given it, and the host is told to wait for that (MEMORY's flag), which it does for some seconds.
  *
  * The kernel works as long as it takes, seconds where much is moved, so whoever asks is a process of its own, and nothing waits for it. Where
  * a balloon does not report nothing is done, nor where the kernel cannot, or this process may not. What is moved is in use, and may go to pages
