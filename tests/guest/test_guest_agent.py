@@ -89,7 +89,9 @@ def one_that_gives_half(host):
     host.run("balloon", "guest", "170M")
     found = wait_cache(machine, "is short", lambda app: app["short"] > 0)
     tap.comment(f"{found}")
-    assert 0 < found["given_bytes"] == found["target_bytes"], found
+    asked = int(next(line for line in console(machine).splitlines() if "asked to give" in line).split("asked to give ")[1].split()[0])
+    # It may have begun to take half of that back.
+    assert 0 < found["given_bytes"] <= found["target_bytes"] == (asked - asked // 2) * MIB, (found, asked)
     clean(machine)
 
 
