@@ -19,7 +19,8 @@ budget is imposed, and holds before the load begins.
 What the budget holds is guests' memory and what keeping it costs. Ours counts it so. A cgroup is charged for all of QEMU, whose own memory
 (85 MiB a machine under TCG) the kernel swaps like any other, and would fill what that leaves with guests' memory: twice the budget and more, with
 many machines. So the group's limit follows what is there: each FOLLOW_S it becomes the budget and what is in memory of QEMUs besides their guests'
-memory, less zswap's pool where nobody is charged for that (version 1). kernel-whole is what becomes of it otherwise: its limit is the
+memory, less zswap's pool where nobody is charged for that (version 1). That is looked up by walking through all page tables, which would slow guests
+down, so the limit stays what it is while the load is measured. kernel-whole is what becomes of it otherwise: its limit is the
 budget and what so many QEMUs need when nothing is limited. That is memory which a host has to have for our side, since we do
 not page QEMU's own: "whole_mib" says for each side what all of it takes. zswap's pool is kept to the same part of the budget that
 it may have of a host's memory by default; the whole host's would hold everything.
@@ -80,6 +81,7 @@ class Fleet:
 
     def __init__(self, place, group, side, count, image):
         self.place, self.group, self.side, self.count = place, group, side, count
+        self.follower = None
         self.machines = []
         for first in range(0, count, AT_ONCE):
             batch = [self.start(i, image) for i in range(first, min(first + AT_ONCE, count))]
@@ -179,7 +181,8 @@ def impose(fleet, stack, ground, budget_bytes, own_bytes):
             fleet.group.follow_pool(limit)
             stack.callback(fleet.group.follow_no_more)
         else:
-            stack.callback(Follower(fleet, budget_bytes).stop)
+            fleet.follower = Follower(fleet, budget_bytes)
+            stack.callback(fleet.follower.stop)
 
 
 def hurry_no_more(fleet, budget_bytes):
@@ -269,6 +272,8 @@ def measure(bench, ground, side, count, own_bytes, plan):
             load.wait(warm_s / 2)
             hurry_no_more(fleet, plan.budget_bytes)
             load.wait(warm_s)
+            if fleet.follower:
+                fleet.follower.stop()
             usage = Usage(fleet, ground)
             load.wait(warm_s + measured_s)
             used = usage.finish()
