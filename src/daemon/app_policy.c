@@ -114,10 +114,13 @@ static void step_given(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_n
 
 static void step_short(struct ob_app *app, uint64_t now_ns)
 {
-	if (is_above(app->target_bytes, app->given_bytes))
+	if (is_above(app->target_bytes, app->given_bytes)) {
 		count_given(app);
-	else if (now_ns >= app->until_ns)
+	} else if (now_ns >= app->until_ns) {
+		/* What has come after the deadline was no hole. */
+		app->holes_bytes = OB_MIN(app->holes_bytes, ob_less(app->told_bytes, app->given_bytes));
 		settle(app);
+	}
 }
 
 static void step_returning(struct ob_app *app, uint64_t wanted_bytes, uint64_t now_ns)
@@ -250,16 +253,17 @@ static void forget_promise(struct ob_app *app)
 	app->full_bytes -= ob_less(app->full_bytes, app->used_bytes) / FORGET_PARTS;
 }
 
-/* What it is told less of then is promised like anything else. */
-static void fill_holes(struct ob_app *app)
+/* What it is told less of then is promised like anything else. Returns whether there was one. */
+static bool fill_holes(struct ob_app *app)
 {
 	uint64_t bytes = OB_MIN(OB_MIN(FILL, app->holes_bytes), ob_less(app->told_bytes, app->target_bytes));
 
 	if (app->state != OB_APP_GIVEN || is_above(app->target_bytes, app->given_bytes) || !bytes)
-		return;
+		return false;
 	app->full_bytes = OB_MAX(app->full_bytes, app->used_bytes) + bytes;
 	app->told_bytes -= bytes;
 	app->holes_bytes -= bytes;
+	return true;
 }
 
 /* What they were told to take back and do not use yet. */
@@ -320,9 +324,9 @@ void ob_apps_step(struct ob_apps *apps, const struct ob_apps_view *view)
 		want_less(apps, due, wanted);
 	else
 		want_more(apps, OB_MIN(more, ob_less(most, told)), wanted);
-	for (unsigned i = 0; i < apps->n; i++) {
+	for (unsigned i = 0; i < apps->n; i++)
 		ob_app_step(&apps->app[i], wanted[i], view->now_ns);
-		if (view->is_calm)
-			fill_holes(&apps->app[i]);
-	}
+	for (unsigned i = 0; i < apps->n && view->is_calm; i++)
+		if (fill_holes(&apps->app[i]))
+			break;
 }

@@ -33,8 +33,9 @@
  * One that was told `given` when it has given nearly that (three quarters) goes on being told what it was: what it counts is not what is
  * seen to be gone (an allocator's pages are half filled, say), and if it were told less it would fill up, and be seen to have given less again. By
  * so much more than counts it is told what is wanted of it from then on, until that is nothing; but for its holes. What it had been told
- * beyond what counts when it fell short lies in pages that it has anyhow, so it takes that back, FILL a step, while the machine is calm
- * (balloon_policy.h), it is not short, and what counts is there. Once: what counts less after that comes back no sooner.
+ * beyond what counts when it fell short, and has not given since, lies in pages that it has anyhow, so it takes that back, FILL a step for all of
+ * a guest's, while the machine is calm (balloon_policy.h), it is not short, and what counts is there. Once for each time that it was asked; and not after
+ * a restart of overbookd, which does not know of it.
  *
  * WAIT is 10 s, doubles each time up to 10 minutes, and is forgotten when a target is met. An application that goes is
  * forgotten: what it had is the guest's.
@@ -89,7 +90,7 @@ struct ob_apps_view {
 	uint64_t goal_bytes, held_bytes; /* of the balloon */
 	uint64_t spare_bytes;            /* the balloon can take without harm */
 	bool is_known;                   /* spare_bytes counts */
-	bool is_calm;                    /* more may be used where the host has memory for it already */
+	bool is_calm;                    /* by ob_balloon_is_calm() */
 	uint64_t room_bytes;             /* that the host has for what the balloon does not hold; UINT64_MAX: for all */
 };
 

@@ -280,7 +280,7 @@ int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64
 	return 0;
 }
 
-static bool is_anybody_waiting(const struct ob_daemon *daemon)
+bool ob_balloon_is_anybody_waiting(const struct ob_daemon *daemon)
 {
 	for (const struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
 		if (machine->state == OB_MACHINE_WAITING)
@@ -293,7 +293,7 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 {
 	struct ob_balloon_machine *balloon = &machine->balloon;
 
-	if (now_ns - balloon->grace_ns >= (is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : OB_LADDER_GRACE_NS))
+	if (now_ns - balloon->grace_ns >= (ob_balloon_is_anybody_waiting(machine->daemon) ? GRACE_URGENT_NS : OB_LADDER_GRACE_NS))
 		return false;
 	if (ob_guest_may_give(machine) || ob_guest_gathers(machine, now_ns)) {
 		balloon->hope_ns = now_ns;
@@ -318,7 +318,7 @@ static bool has_prospects(struct ob_machine *machine, uint64_t now_ns)
 static void judge_grace(struct ob_machine *machine, uint64_t grant_bytes, uint64_t now_ns)
 {
 	uint64_t before = machine->balloon.grace_cost_bytes, cost = sane(machine->stats.cost_bytes);
-	bool is_early = now_ns - machine->balloon.grace_ns < OB_LADDER_GRACE_NS && is_anybody_waiting(machine->daemon);
+	bool is_early = now_ns - machine->balloon.grace_ns < OB_LADDER_GRACE_NS && ob_balloon_is_anybody_waiting(machine->daemon);
 	enum ob_balloon_state state = machine->balloon.policy.state;
 
 	if (cost > grant_bytes && (is_early || state == OB_BALLOON_NO_DRIVER || state == OB_BALLOON_STARTING || state == OB_BALLOON_EASING ||

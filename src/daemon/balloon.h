@@ -55,6 +55,9 @@ int ob_balloon_flush(struct ob_machine *machine);
 /* A client's wish. Returns 0, -EPERM, or -EIO: it cannot be said to the agent; each with the reason. */
 int ob_balloon_set(struct ob_machine *machine, enum ob_balloon_mode mode, uint64_t size_bytes, struct ob_error *err) OB_MUST_CHECK;
 
+/* Whether a machine that is to start waits for memory. */
+bool ob_balloon_is_anybody_waiting(const struct ob_daemon *daemon);
+
 /* The limit to order where grant_bytes is due: more than that while the balloon has a chance to take what is above it. */
 uint64_t ob_balloon_soften(struct ob_machine *machine, uint64_t grant_bytes);
 

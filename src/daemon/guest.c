@@ -16,7 +16,8 @@
  *
  * Everything here is a guest's word. Numbers are within OB_GUEST_BYTES_MAX (guest.c of proto/), there are OB_GUEST_APPS_MAX applications and
  * no queues; the agent lets through so many bytes a second; what a guest can gain by lying is that its own applications are asked for less,
- * or more, and its own balloon waits for up to a deadline (app_policy.h). The limit of its machine is kept in any case.
+ * or more, and its own balloon waits: for up to a deadline (app_policy.h), and GATHER_TIMES for GATHER_NS, then not for GATHER_REST_NS. The limit
+ * of its machine is kept in any case.
  */
 #include "daemon/guest.h"
 
@@ -34,7 +35,9 @@
 #define AGAIN_NS    (2 * OB_NS_PER_SEC)
 #define BUSY_MS     1000
 #define IDLE_MS     5000
-#define GATHER_NS   (6 * OB_NS_PER_SEC) /* the longest wait for free memory to be moved together */
+#define GATHER_NS   (6 * OB_NS_PER_SEC) /* the longest wait for free memory to be moved together, */
+#define GATHER_TIMES 2 /* once while applications give, and once for the work (src/guest/compact.h) */
+#define GATHER_REST_NS (10 * OB_NS_PER_SEC)
 #define LOOKED_MS   2000 /* from a look at a balloon until what it has seen is known here */
 
 static void forget_apps(struct ob_guest *guest)
@@ -66,6 +69,7 @@ static void take_hello(struct ob_machine *machine, const struct ob_guest_msg *ms
 	if (!guest->is_here)
 		ob_log_limited(OB_LOG_INFO, "machine \"%s\": its guest runs %s", machine->name, msg->hello.program);
 	guest->is_here = guest->is_welcome = true;
+	guest->memory.flags &= ~OB_GUEST_GATHERS;
 	guest->session = msg->session;
 	guest->interval_ms = 0;
 	memcpy(guest->program, msg->hello.program, sizeof(guest->program));
@@ -73,12 +77,20 @@ static void take_hello(struct ob_machine *machine, const struct ob_guest_msg *ms
 
 static void take_memory(struct ob_guest *guest, const struct ob_guest_memory *memory)
 {
-	if (memory->flags & OB_GUEST_GATHERS && !(guest->memory.flags & OB_GUEST_GATHERS))
-		guest->gathers_ns = ob_now_ns();
+	uint64_t now_ns = ob_now_ns();
+
+	if (memory->flags & OB_GUEST_GATHERS && !(guest->memory.flags & OB_GUEST_GATHERS)) {
+		if (now_ns >= guest->gathers_ns + GATHER_NS + GATHER_REST_NS)
+			guest->gathers_times = 0;
+		if (guest->gathers_times < GATHER_TIMES) {
+			guest->gathers_times++;
+			guest->gathers_ns = now_ns;
+		}
+	}
 	guest->before = guest->memory;
 	guest->before_ns = guest->memory_ns;
 	guest->memory = *memory;
-	guest->memory_ns = ob_now_ns();
+	guest->memory_ns = now_ns;
 }
 
 /* Its place in the tables, or -1. */
@@ -228,7 +240,7 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 	view->goal_bytes = ob_apps_hold(&guest->apps, view->goal_bytes, machine->balloon.policy.target_bytes,
 					view->held_bytes + ob_less(view->free_bytes, margin));
 	/* Page by page, as it lies, what they have given would be holes in large pages. */
-	if (ob_guest_gathers(machine, view->now_ns) && ob_shortage_may_wait(machine->daemon))
+	if (ob_guest_gathers(machine, view->now_ns) && ob_shortage_may_wait(machine->daemon) && !ob_balloon_is_anybody_waiting(machine->daemon))
 		view->goal_bytes = OB_MIN(view->goal_bytes, machine->balloon.policy.target_bytes);
 }
 

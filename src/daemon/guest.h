@@ -36,6 +36,7 @@ struct ob_guest {
 	struct ob_guest_memory memory, before; /* the last MEMORY, and the one before */
 	uint64_t memory_ns, before_ns;         /* when they came; 0: there was none */
 	uint64_t gathers_ns;                   /* since when it has said, in each, that it moves free memory together */
+	unsigned gathers_times; /* without a rest between */
 	struct ob_apps apps;
 	uint64_t found_ns; /* when one was found that had been told a target before; 0: never */
 	struct ob_guest_seen seen[OB_GUEST_APPS_MAX];
