@@ -68,9 +68,10 @@ static struct ob_pool_counts pool_counts(const struct ob_engine *engine)
 	const struct ob_stats *counters = &engine->counters;
 
 	return (struct ob_pool_counts){
-		.stored = ob_load(&counters->compressed_pages), .raw = ob_load(&counters->incompressible_pages),
+		.stored = ob_load(&counters->compressed_pages),
+		.past = ob_load(&counters->incompressible_pages) + ob_load(&counters->swap_out_saved_pages),
 		.bench = ob_load(&counters->faults_bench), .scanned = ob_scan_faults(engine),
-		.saved = ob_load(&counters->swap_out_saved_pages), .bench_ns = ob_load(&counters->fault_bench_install_ns),
+		.bench_ns = ob_load(&counters->fault_bench_install_ns),
 		.unpacked = ob_load(&counters->faults_compressed), .read = ob_load(&counters->faults_swapped),
 		.unpack_ns = ob_load(&counters->fault_compressed_fetch_ns) + ob_load(&counters->fault_compressed_install_ns),
 		.read_ns = ob_load(&counters->fault_swapped_fetch_ns) + ob_load(&counters->fault_swapped_install_ns),
@@ -95,7 +96,7 @@ static void adapt_pool(struct ob_engine *engine, uint64_t now)
 	struct ob_house *house = &engine->house;
 	struct ob_pool_counts counts = pool_counts(engine), *before = &house->pool_before;
 	uint64_t has = OB_MIN(ob_pool_bytes(engine->pool), ob_evict_pool_share(engine)), bytes = OB_MIN(has / POOL_STEP, OB_POOL_WATCH_MAX);
-	struct ob_pool_seen seen = { .stored = counts.stored - before->stored, .raw = counts.raw - before->raw };
+	struct ob_pool_seen seen = { .stored = counts.stored - before->stored, .past = counts.past - before->past };
 	struct ob_pool_reuse reuse;
 
 	ob_pool_reuse(engine->pool, &reuse);
@@ -107,10 +108,9 @@ static void adapt_pool(struct ob_engine *engine, uint64_t now)
 	seen.near = reuse.near, seen.far = reuse.far;
 	/* What the scanner has lifted, and watched, was not to make room. */
 	seen.bench = ob_less(counts.bench - before->bench, counts.scanned - before->scanned);
-	seen.saved = counts.saved - before->saved;
 	seen.bench_ns = house->bench_ns, seen.unpack_ns = house->unpack_ns, seen.read_ns = house->read_ns;
 	move_pool(engine, ob_pool_size_wish(&seen), has, bytes);
-	ob_pool_watch(engine->pool, (uint32_t)(bytes / OB_PAGE_SIZE * (seen.stored + 1) / (seen.stored + seen.raw + 1)), bytes);
+	ob_pool_watch(engine->pool, (uint32_t)(bytes / OB_PAGE_SIZE * (seen.stored + 1) / (seen.stored + seen.past + 1)), bytes);
 	house->pool_before = counts;
 	house->pool_looked_ns = now;
 }

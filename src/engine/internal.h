@@ -229,7 +229,7 @@ struct ob_clock {
 
 /* What adapt_pool() looks at. */
 struct ob_pool_counts {
-	uint64_t stored, raw, saved, bench, scanned, unpacked, read, bench_ns, unpack_ns, read_ns;
+	uint64_t stored, past, bench, scanned, unpacked, read, bench_ns, unpack_ns, read_ns;
 };
 
 /* The first reclaimer's own, for the housekeeping. */

@@ -7,7 +7,8 @@
  * number of bytes, were they moved from the pool into place, or kept from being moved there:
  *
  *     near     pages that came back from the pool when fewer others had been stored since than these bytes hold: they would never have
- *              gone. Pages that do not compress go and come as they do, past the pool, and for each there is a read; they are added in proportion.
+ *              gone. Pages that do not compress, or that the store has already, go and come as they do, past the pool, and for each there is a
+ *              read; they are added in proportion.
  *              So are pages that came back from the bench: for each that goes some are lifted that the guest still uses
  *     far      other pages that came back from the oldest part of the pool, which these bytes are: they would have been read from storage. (What
  *              was stored lately may lie there as well, in a hole that another page has left; but that would not have gone)
@@ -29,8 +30,7 @@
 
 struct ob_pool_seen {
 	uint64_t near, far;
-	uint64_t stored, raw;         /* pages that went to the pool, and past it because they do not compress */
-	uint64_t saved;               /* pages that went past it as the store has them already */
+	uint64_t stored, past;        /* pages that went to the pool, and past it */
 	uint64_t bench;               /* faults on the bench */
 	uint64_t unpack_ns, read_ns;  /* what bringing back one from the pool takes, and one from storage */
 	uint64_t bench_ns;            /* ... and one from the bench */
@@ -39,12 +39,12 @@ struct ob_pool_seen {
 /* Returns whether the pool should be larger (1), smaller (-1), or what it is (0). */
 static inline int ob_pool_size_wish(const struct ob_pool_seen *seen)
 {
-	double near, far, stored = (double)(seen->stored ? seen->stored : 1), raw = (double)seen->raw / stored;
-	double bench = OB_MIN((double)seen->bench / (stored + (double)(seen->raw + seen->saved)), OB_POOL_BENCH_MOST);
+	double near, far, stored = (double)(seen->stored ? seen->stored : 1), past = (double)seen->past / stored;
+	double bench = OB_MIN((double)seen->bench / (stored + (double)seen->past), OB_POOL_BENCH_MOST) * (1 + past);
 
 	if (seen->near + seen->far < OB_POOL_SEEN_LEAST || seen->read_ns <= seen->unpack_ns)
 		return 0;
-	near = (double)seen->near * ((double)seen->unpack_ns + raw * (double)seen->read_ns + bench * (double)seen->bench_ns);
+	near = (double)seen->near * ((double)seen->unpack_ns + past * (double)seen->read_ns + bench * (double)seen->bench_ns);
 	far = (double)seen->far * (double)(seen->read_ns - seen->unpack_ns);
 	return far > near * 1.5 ? 1 : near > far * 1.5 ? -1 : 0;
 }

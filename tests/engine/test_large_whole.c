@@ -37,18 +37,15 @@ static void nor_does_a_limit_keep_the_rest_of_one_apart(void **state)
 	share_finish();
 }
 
-static int all_chunks_were_left(void *context)
+static int all_chunks_had_their_turn(void *context)
 {
-	for (uint32_t c = 0; c < CHUNKS; c++)
-		if (ob_load(&bed->engine->region[0].chunks[c].scan_backoff) < *(const unsigned *)context)
-			return 0;
-	return 1;
+	return ob_load(&bed->engine->scan.round) >= *(const uint64_t *)context;
 }
 
 /* They had been left alone for longer and longer, since nothing was found in them. */
 static void when_memory_is_plenty_again_all_are_looked_at(void **state)
 {
-	unsigned backoff = 2;
+	uint64_t rounds;
 
 	large_order(OB_LARGE_HIGH, NEVER, NEVER);
 	large_write_different();
@@ -56,7 +53,8 @@ static void when_memory_is_plenty_again_all_are_looked_at(void **state)
 	large_break_region(0);
 	bed_assert_ok(bed, keeper_run(&keeper));
 	large_begin_use(0, 1);
-	bed_assert_ok(bed, account_wait(all_chunks_were_left, &backoff, HANG_MS));
+	rounds = ob_load(&bed->engine->scan.round) + 3;
+	bed_assert_ok(bed, account_wait(all_chunks_had_their_turn, &rounds, HANG_MS));
 	assert_int_equal(bed_stats(bed).large_collapsed_chunks, 0);
 	for (uint32_t c = 0; c < CHUNKS; c++)
 		ob_store(&bed->engine->region[0].chunks[c].scan_backoff, 20); /* rounds: for ever */

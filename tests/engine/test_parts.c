@@ -315,7 +315,7 @@ static void the_pool_is_as_large_as_it_is_worth(void **state)
 		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 1 },
 		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 20 }, 0 },
 		{ { .near = 100, .far = 5, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, -1 },
-		{ { .near = 100, .far = 100, .stored = 100, .raw = 200, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* two reads for each */
+		{ { .near = 100, .far = 100, .stored = 100, .past = 200, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* two reads for each */
 		{ { .near = 100, .far = 100, .stored = 100, .bench = 500, .bench_ns = 50, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* many lifted in vain */
 		{ { .near = 0, .far = 100, .stored = 0, .unpack_ns = 10, .read_ns = 100 }, 1 },
 		{ { .near = 100, .far = 0, .stored = 100, .unpack_ns = 100, .read_ns = 100 }, 0 },  /* storage that costs nothing, or is not known */
