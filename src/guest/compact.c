@@ -255,7 +255,14 @@ static uint64_t memory_bytes(void)
 
 static uint64_t next_look_ns(void)
 {
-	return self.looked_ns + (self.pid || ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes()) ? LOOK_SOON_NS : LOOK_NS);
+	uint64_t due_ns = self.looked_ns + LOOK_NS, soon_ns = self.looked_ns + LOOK_SOON_NS;
+
+	if (self.pid)
+		return soon_ns;
+	if (!ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes()))
+		return due_ns;
+	soon_ns = OB_MAX(soon_ns, self.policy.soon_ns);
+	return OB_MIN(due_ns, soon_ns);
 }
 
 void ob_compact_init(bool is_wanted)
@@ -273,18 +280,16 @@ bool ob_compact_is_gathering(void)
 	return self.is_gathering;
 }
 
-/* Returns whether it is for what applications have given. */
+/* Returns whether the host is to wait for what applications have given. */
 static bool look(bool has_host, uint64_t now_ns)
 {
-	uint64_t pieces_bytes = has_host ? read_pieces() : 0;
-	bool have_given = ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes());
+	bool is_of_use = has_host && is_reported(), have_given = ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes());
+	uint64_t pieces_bytes = is_of_use ? read_pieces() : 0;
 	enum ob_compact_advice advice = ob_compact_look(&self.policy, pieces_bytes, self.given_bytes, memory_bytes(), now_ns);
 
-	if (advice == OB_COMPACT_NOT || !has_host || !is_reported())
-		return false;
 	if (advice == OB_COMPACT_NOW)
 		start(pieces_bytes);
-	return have_given;
+	return is_of_use && have_given && advice != OB_COMPACT_NOT;
 }
 
 void ob_compact_turn(bool has_host, uint64_t asked_bytes, uint64_t given_bytes)
