@@ -30,6 +30,7 @@
 #define LOOK_NS       (2 * OB_NS_PER_SEC)
 #define LOOK_SOON_NS  (600 * OB_NS_PER_MS) /* while applications give; they are measured more often */
 #define ASKED_NS      (60 * OB_NS_PER_SEC)
+#define HOLD_NS       (3 * OB_NS_PER_SEC) /* half of the host's */
 #define LOOKS         5u
 #define ENOUGH_PART   64
 #define ENOUGH_LEAST  (16 * OB_MIB)
@@ -116,6 +117,13 @@ static void want_nothing(struct ob_compact *compact)
 	compact->given_bytes = compact->last_bytes;
 }
 
+static enum ob_compact_advice hold(struct ob_compact *compact, uint64_t now_ns)
+{
+	if (!compact->giving_ns)
+		compact->giving_ns = now_ns;
+	return now_ns < compact->giving_ns + HOLD_NS ? OB_COMPACT_SOON : OB_COMPACT_LATER;
+}
+
 enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t given_bytes, uint64_t memory_bytes,
 				       uint64_t now_ns)
 {
@@ -129,10 +137,8 @@ enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t piec
 		compact->given_bytes = given_bytes;
 	have_given = ob_compact_have_given(compact, given_bytes, memory_bytes);
 	is_time = now_ns >= compact->soon_ns;
-	if (have_given && is_time && are_giving) {
-		compact->giving_ns = now_ns;
-		return OB_COMPACT_SOON;
-	}
+	if (have_given && is_time && are_giving)
+		return hold(compact, now_ns);
 	if (compact->looks && ((have_given && is_time) || (compact->looks >= LOOKS && now_ns >= compact->next_ns))) {
 		/* What is asked for besides, and not given yet, is for the next time. */
 		if (have_given || compact->giving_ns)
@@ -289,7 +295,7 @@ static bool look(bool has_host, uint64_t now_ns)
 
 	if (advice == OB_COMPACT_NOW)
 		start(pieces_bytes);
-	return is_of_use && have_given && advice != OB_COMPACT_NOT;
+	return is_of_use && have_given && (advice == OB_COMPACT_SOON || self.pid);
 }
 
 void ob_compact_turn(bool has_host, uint64_t asked_bytes, uint64_t given_bytes)

@@ -17,7 +17,7 @@
  *
  * What applications give is wanted at once, and the balloon would take it before LOOKS are over, page by page, as it lies: each page is a
  * hole in a large page of the host's, and the guest is slower for as long as it runs. So it is put together first, as soon as they have
- * given it, and the host is told to wait for that (MEMORY's flag), which it does for some seconds.
+ * given it, and the host is told to wait for that (MEMORY's flag), which it does for some seconds from when the flag has risen.
  *
  *     quiet --they have given enough of what they are asked for--> giving --not a MiB more at a look, and it is free in pieces--> at work --> quiet
  *        ^------not a MiB more, and it is not free in pieces, or they take it back------+
@@ -26,6 +26,9 @@
  *
  * Only what they are asked for counts, and ASKED_NS after that nothing does. What they have goes up and down by itself, when one forks, or its
  * allocator lets go of something late, and one that connects anew has given long ago: no host waits for that, and LOOKS are good enough.
+ *
+ * While they are giving the flag is up for the first HOLD_NS. That is as long as most take, and leaves the kernel most of the host's seconds. If one
+ * takes longer it goes down, the balloon takes what there is, and for the work it rises anew, with all of the host's seconds before it.
  *
  * The kernel works as long as it takes, seconds where much is moved, so whoever asks is a process of its own, and nothing waits for it. Where
  * a balloon does not report nothing is done, nor where the kernel cannot, or this process may not. What is moved is in use, and may go to pages
@@ -50,14 +53,15 @@ struct ob_compact {
 	uint64_t soon_ns; /* the same, after applications have given */
 	uint64_t asked_bytes, wanted_bytes; /* of applications: in all; of that, what is to be put together when they have given it */
 	uint64_t until_ns;                  /* nothing of that counts from then on */
-	uint64_t giving_ns;                 /* when they were giving last; 0: they are not */
+	uint64_t giving_ns;                 /* since when they are giving; 0: they are not */
 	uint64_t given_bytes, last_bytes;   /* by applications: before that, or less since; at the last look */
 };
 
 enum ob_compact_advice {
 	OB_COMPACT_NOT,
-	OB_COMPACT_SOON, /* when applications have ended to give */
-	OB_COMPACT_NOW,  /* the kernel is to be asked */
+	OB_COMPACT_SOON,  /* when applications have ended to give, which the host is to wait for */
+	OB_COMPACT_LATER, /* the same, but they take too long for that */
+	OB_COMPACT_NOW,   /* the kernel is to be asked */
 };
 
 /* Bytes that are free in pieces below the order, by the text of /proc/buddyinfo, where the zone reports at all. */

@@ -211,6 +211,17 @@ static void nobody_waits_twice_within_ten_seconds(void **state)
 	assert_int_equal(look(&compact, OB_MIB, 110 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 }
 
+static void who_gives_for_long_is_waited_for_at_first_and_when_done(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC, given = 0;
+
+	ask(&compact, 400 * OB_MIB, now_ns);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(look(&compact, MANY, given += 40 * OB_MIB, &now_ns), i < 3 ? OB_COMPACT_SOON : OB_COMPACT_LATER);
+	assert_int_equal(look(&compact, MANY, given, &now_ns), OB_COMPACT_NOW);
+}
+
 static void what_comes_a_minute_later_is_not_waited_for(void **state)
 {
 	struct ob_compact compact = { 0 };
@@ -255,6 +266,7 @@ int main(void)
 		cmocka_unit_test(what_they_give_in_blocks_needs_no_work),
 		cmocka_unit_test(what_goes_up_and_down_by_itself_is_not_given),
 		cmocka_unit_test(nobody_waits_twice_within_ten_seconds),
+		cmocka_unit_test(who_gives_for_long_is_waited_for_at_first_and_when_done),
 		cmocka_unit_test(what_comes_a_minute_later_is_not_waited_for),
 		cmocka_unit_test(what_is_asked_while_the_kernel_works_counts),
 	};
