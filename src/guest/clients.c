@@ -59,12 +59,15 @@ struct client {
 	bool is_news;            /* for the host */
 	struct ob_guest_msg target; /* the latest from the host */
 	bool is_due;             /* to be told that */
-	uint64_t told_ns;
+	uint64_t told_ns;        /* 0: it was told nothing on this connection */
+	uint64_t told_bytes;     /* then, or, as it says, before */
+	uint64_t counted_bytes;  /* given, as far as it is seen */
 };
 
 static struct {
 	int fd;
 	uint32_t next_app;
+	uint64_t asked_bytes, given_bytes; /* guest.h */
 	struct client client[OB_CLIENTS_MAX];
 	/* Those who have gone, of which the host has not been told. More than there is room for are left out: it forgets whom it hears nothing of. */
 	unsigned gone;
@@ -87,11 +90,12 @@ unsigned ob_clients_count(void)
 
 uint64_t ob_clients_given_bytes(void)
 {
-	uint64_t bytes = 0;
+	return clients.given_bytes;
+}
 
-	for (unsigned i = 0; i < OB_CLIENTS_MAX; i++)
-		bytes += is_known(&clients.client[i]) ? clients.client[i].app.given_bytes : 0;
-	return bytes;
+uint64_t ob_clients_asked_bytes(void)
+{
+	return clients.asked_bytes;
 }
 
 static void remove_client(struct client *client, const char *why)
@@ -182,6 +186,13 @@ int ob_clients_add(int fd, enum ob_guest_kind kind)
 
 /* --- what they say, and whether it is so --- */
 
+static void count(struct client *client, uint64_t bytes)
+{
+	if (client->told_ns)
+		clients.given_bytes += bytes - client->counted_bytes;
+	client->counted_bytes = bytes;
+}
+
 /* Looks at the process, and counts what it has given. */
 static void measure(struct client *client)
 {
@@ -194,6 +205,7 @@ static void measure(struct client *client)
 	else if (ob_memory_of_process(client->pid, &has) < 0)
 		has = 0;
 	seen = client->pid ? ob_less(client->base_bytes, has) : given;
+	count(client, OB_MIN(seen, given));
 	slack = OB_MAX(SLACK_LEAST, given / 16);
 	given = seen + slack >= given ? given : seen;
 	if (given != client->app.given_bytes)
@@ -218,7 +230,7 @@ static void introduce(struct client *client, const struct ob_guest_app *said)
 	if (client->adaptor)
 		client->pid = (pid_t)said->pid;
 	client->app.pain = said->pain;
-	client->app.target_bytes = said->target_bytes;
+	client->app.target_bytes = client->told_bytes = said->target_bytes;
 	if (said->target_bytes)
 		set_base(client, said->given_bytes);
 	ob_log_limited(OB_LOG_INFO, "application \"%s\" (pid %d) is here", client->app.name, (int)client->pid);
@@ -329,6 +341,8 @@ static void tell_client(struct client *client)
 		remove_client(client, strerror(errno));
 	client->is_due = false;
 	client->told_ns = ob_now_ns();
+	clients.asked_bytes += ob_less(msg.target.give_bytes, client->told_bytes);
+	client->told_bytes = msg.target.give_bytes;
 }
 
 void ob_clients_tell_all(void)

@@ -29,6 +29,8 @@
 #define ZONE_BLOCKS   32u /* PAGE_REPORTING_CAPACITY of Linux */
 #define LOOK_NS       (2 * OB_NS_PER_SEC)
 #define LOOK_SOON_NS  (600 * OB_NS_PER_MS) /* while applications give; they are measured more often */
+#define ASKED_NS      (60 * OB_NS_PER_SEC)
+#define HOLD_NS       (3 * OB_NS_PER_SEC) /* half of the host's */
 #define LOOKS         5u
 #define ENOUGH_PART   64
 #define ENOUGH_LEAST  (16 * OB_MIB)
@@ -87,28 +89,68 @@ static uint64_t enough_of(uint64_t memory_bytes)
 	return OB_MAX(memory_bytes / ENOUGH_PART, ENOUGH_LEAST);
 }
 
+/* By so much or more, of numbers that wrap. */
+static bool has_risen(uint64_t from, uint64_t to, uint64_t bytes)
+{
+	return (int64_t)(to - from) >= (int64_t)bytes;
+}
+
+void ob_compact_ask(struct ob_compact *compact, uint64_t asked_bytes, uint64_t now_ns)
+{
+	if (asked_bytes == compact->asked_bytes)
+		return;
+	compact->wanted_bytes += asked_bytes - compact->asked_bytes;
+	compact->asked_bytes = asked_bytes;
+	compact->until_ns = now_ns + ASKED_NS;
+}
+
 bool ob_compact_have_given(const struct ob_compact *compact, uint64_t given_bytes, uint64_t memory_bytes)
 {
-	return ob_less(given_bytes, compact->given_bytes) >= enough_of(memory_bytes);
+	uint64_t enough = enough_of(memory_bytes);
+
+	return compact->wanted_bytes >= enough && has_risen(compact->given_bytes, given_bytes, enough);
+}
+
+static void want_nothing(struct ob_compact *compact)
+{
+	compact->wanted_bytes = compact->giving_ns = 0;
+	compact->given_bytes = compact->last_bytes;
+}
+
+static enum ob_compact_advice hold(struct ob_compact *compact, uint64_t now_ns)
+{
+	if (!compact->giving_ns)
+		compact->giving_ns = now_ns;
+	return now_ns < compact->giving_ns + HOLD_NS ? OB_COMPACT_SOON : OB_COMPACT_LATER;
 }
 
 enum ob_compact_advice ob_compact_look(struct ob_compact *compact, uint64_t pieces_bytes, uint64_t given_bytes, uint64_t memory_bytes,
 				       uint64_t now_ns)
 {
-	bool are_giving = given_bytes >= compact->last_bytes + OB_MIB, have_given;
+	bool are_giving = has_risen(compact->last_bytes, given_bytes, OB_MIB), have_given, is_time;
 
 	compact->looks = pieces_bytes >= enough_of(memory_bytes) ? compact->looks + 1 : 0;
-	compact->given_bytes = OB_MIN(compact->given_bytes, given_bytes);
 	compact->last_bytes = given_bytes;
-	have_given = ob_compact_have_given(compact, given_bytes, memory_bytes) && now_ns >= compact->soon_ns;
-	if (have_given && are_giving)
-		return OB_COMPACT_SOON;
-	if (have_given && compact->looks)
-		return OB_COMPACT_NOW;
-	/* It has become free in blocks, or was taken at once. */
-	if (have_given)
+	if (!compact->giving_ns && (!compact->wanted_bytes || now_ns >= compact->until_ns))
+		want_nothing(compact);
+	if (has_risen(given_bytes, compact->given_bytes, 0))
 		compact->given_bytes = given_bytes;
-	return compact->looks >= LOOKS && now_ns >= compact->next_ns ? OB_COMPACT_NOW : OB_COMPACT_NOT;
+	have_given = ob_compact_have_given(compact, given_bytes, memory_bytes);
+	is_time = now_ns >= compact->soon_ns;
+	if (have_given && is_time && are_giving)
+		return hold(compact, now_ns);
+	if (compact->looks && ((have_given && is_time) || (compact->looks >= LOOKS && now_ns >= compact->next_ns))) {
+		/* What is asked for besides, and not given yet, is for the next time. */
+		if (have_given || compact->giving_ns)
+			want_nothing(compact);
+		return OB_COMPACT_NOW;
+	}
+	/* It has become free in blocks, or was taken at once; or they have taken it back. */
+	if ((have_given && is_time) || compact->giving_ns) {
+		want_nothing(compact);
+		compact->soon_ns = now_ns + SOON_NS;
+	}
+	return OB_COMPACT_NOT;
 }
 
 void ob_compact_did(struct ob_compact *compact, uint64_t before_bytes, uint64_t after_bytes, uint64_t took_ns, uint64_t now_ns)
@@ -219,7 +261,14 @@ static uint64_t memory_bytes(void)
 
 static uint64_t next_look_ns(void)
 {
-	return self.looked_ns + (self.pid || ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes()) ? LOOK_SOON_NS : LOOK_NS);
+	uint64_t due_ns = self.looked_ns + LOOK_NS, soon_ns = self.looked_ns + LOOK_SOON_NS;
+
+	if (self.pid)
+		return soon_ns;
+	if (!ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes()))
+		return due_ns;
+	soon_ns = OB_MAX(soon_ns, self.policy.soon_ns);
+	return OB_MIN(due_ns, soon_ns);
 }
 
 void ob_compact_init(bool is_wanted)
@@ -237,24 +286,23 @@ bool ob_compact_is_gathering(void)
 	return self.is_gathering;
 }
 
-/* Returns whether it is for what applications have given. */
+/* Returns whether the host is to wait for what applications have given. */
 static bool look(bool has_host, uint64_t now_ns)
 {
-	uint64_t pieces_bytes = has_host ? read_pieces() : 0;
-	bool have_given = ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes());
+	bool is_of_use = has_host && is_reported(), have_given = ob_compact_have_given(&self.policy, self.given_bytes, memory_bytes());
+	uint64_t pieces_bytes = is_of_use ? read_pieces() : 0;
 	enum ob_compact_advice advice = ob_compact_look(&self.policy, pieces_bytes, self.given_bytes, memory_bytes(), now_ns);
 
-	if (advice == OB_COMPACT_NOT || !has_host || !is_reported())
-		return false;
 	if (advice == OB_COMPACT_NOW)
 		start(pieces_bytes);
-	return have_given;
+	return is_of_use && have_given && (advice == OB_COMPACT_SOON || self.pid);
 }
 
-void ob_compact_turn(bool has_host, uint64_t given_bytes)
+void ob_compact_turn(bool has_host, uint64_t asked_bytes, uint64_t given_bytes)
 {
 	uint64_t now_ns = ob_now_ns();
 
+	ob_compact_ask(&self.policy, asked_bytes, now_ns);
 	self.given_bytes = given_bytes;
 	if (!self.is_wanted || now_ns < next_look_ns())
 		return;

@@ -76,7 +76,12 @@ void ob_clients_tell_all(void);
 /* The next of which the host is to be told, and how it is. Returns whether there is one. */
 bool ob_clients_next(struct ob_guest_app *ret_app);
 unsigned ob_clients_count(void);
-/* What they have given in all. */
+/* What they were asked for beyond what they had been told before, each time: it only rises. */
+uint64_t ob_clients_asked_bytes(void);
+/*
+ * Rises by what those give that were told something since they have connected, and falls by what they take back: by what is seen of it, without
+ * slack. Who connects or goes changes nothing. It wraps below 0: only differences mean something.
+ */
 uint64_t ob_clients_given_bytes(void);
 
 #endif

@@ -4,10 +4,10 @@
  * arguments, each ended by NUL. The answer is a line with a number, 0 for success, and then a text until the connection ends.
  *
  *     look      printflag, jcmd GC.heap_info: the collector, the soft maximum of its heap, what it has committed
- *     limit     jcmd VM.set_flag SoftMaxHeapSize; before a smaller one, jcmd GC.run
+ *     limit     jcmd VM.set_flag SoftMaxHeapSize; before a smaller one than was asked for before, jcmd GC.run
  *
  * Limit and use are of the heap: what is committed, empty or not. A soft maximum below what lives there would keep the collector running for nothing,
- * so that it is never set below that and a quarter; who asked for less gets what there is.
+ * so that it is never set below that and a quarter; who asked for less gets what there is, and who then asks for no more than that has it already.
  *
  * ZGC and Shenandoah let go of what is above the soft maximum, Shenandoah at once, ZGC after ZUncommitDelay, which cannot be changed while it runs:
  * one with a longer delay than DELAY_MOST is not asked, since nobody would wait for it, nor are other collectors.
@@ -203,6 +203,11 @@ static int set_limit(struct ob_server *server, uint64_t bytes, struct ob_error *
 	struct heap heap;
 	int r = 0;
 
+	/* No less than before, and it has that: a collection for each of many small steps back would be work for nothing. */
+	if (jvm.told_bytes && server->limit_bytes == jvm.told_bytes && bytes >= jvm.asked_bytes && bytes <= jvm.told_bytes) {
+		jvm.asked_bytes = bytes;
+		return 0;
+	}
 	if (bytes < server->limit_bytes) {
 		r = ask(server, "jcmd", "GC.run", &text, err);
 		if (r == 0)

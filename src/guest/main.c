@@ -103,7 +103,7 @@ static void run(const sigset_t *waiting)
 		ob_clients_turn(&fds[1], n);
 		ob_port_turn(&fds[0]);
 		ob_adaptors_turn();
-		ob_compact_turn(ob_port_has_host(), ob_clients_given_bytes());
+		ob_compact_turn(ob_port_has_host(), ob_clients_asked_bytes(), ob_clients_given_bytes());
 		ob_port_gathers(ob_compact_is_gathering());
 	}
 }

@@ -99,29 +99,39 @@ static enum ob_compact_advice look(struct ob_compact *compact, uint64_t bytes, u
 	return ob_compact_look(compact, bytes, given, GUEST, *now_ns);
 }
 
+/* Applications are asked for so much more. */
+static void ask(struct ob_compact *compact, uint64_t bytes, uint64_t now_ns)
+{
+	ob_compact_ask(compact, compact->asked_bytes + bytes, now_ns);
+}
+
 static void what_applications_give_is_put_together_at_once(void **state)
 {
 	struct ob_compact compact = { 0 };
 	uint64_t now_ns = OB_NS_PER_SEC;
 
+	ask(&compact, 200 * OB_MIB, now_ns);
 	assert_int_equal(look(&compact, MANY, 10 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	assert_int_equal(look(&compact, MANY, 40 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
 	ob_compact_did(&compact, MANY, OB_MIB, 0, now_ns);
 	assert_int_equal(look(&compact, OB_MIB, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
-	/* What they take back and give again counts, but not so soon. */
+	/* What they take back and are asked for again counts, but not so soon. */
 	assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	ask(&compact, 50 * OB_MIB, now_ns);
 	for (unsigned i = 0; i < 7; i++)
 		assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	assert_int_equal(look(&compact, MANY, 150 * OB_MIB, &now_ns), OB_COMPACT_NOW);
 	/* It has taken long. */
 	ob_compact_did(&compact, MANY, OB_MIB, 3 * OB_NS_PER_SEC, now_ns);
+	ask(&compact, 50 * OB_MIB, now_ns);
 	for (unsigned i = 0; i < 47; i++)
 		assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
 	/* In vain. */
 	ob_compact_did(&compact, MANY, MANY, 0, now_ns);
+	ask(&compact, 50 * OB_MIB, now_ns);
 	for (unsigned i = 0; i < 50; i++)
 		assert_int_equal(look(&compact, MANY, 250 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 }
@@ -131,12 +141,117 @@ static void what_they_give_in_blocks_needs_no_work(void **state)
 	struct ob_compact compact = { 0 };
 	uint64_t now_ns = OB_NS_PER_SEC;
 
+	ask(&compact, 100 * OB_MIB, now_ns);
 	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_SOON);
 	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	/* What is in pieces later is no part of it. */
 	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
 	assert_int_equal(look(&compact, MANY, 100 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+}
+
+/* Looks every second at what goes up and down, in blocks or in pieces. Returns at how many there was something to be done. */
+static unsigned hover(struct ob_compact *compact, uint64_t bytes, uint64_t given, uint64_t by, unsigned seconds, uint64_t *now_ns)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < seconds; i++)
+		n += look(compact, bytes, given + (i % 2 ? by : 0), now_ns) != OB_COMPACT_NOT;
+	return n;
+}
+
+static void what_goes_up_and_down_by_itself_is_not_given(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	/* Nothing was asked. */
+	assert_int_equal(hover(&compact, OB_MIB, 0, 50 * OB_MIB, 100, &now_ns), 0);
+	/* Once at most when something was, whether it is given in blocks or in pieces. */
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(hover(&compact, OB_MIB, 100 * OB_MIB, 50 * OB_MIB, 100, &now_ns), 0);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 200 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	ob_compact_did(&compact, MANY, OB_MIB, 0, now_ns);
+	assert_int_equal(hover(&compact, OB_MIB, 200 * OB_MIB, 50 * OB_MIB, 100, &now_ns), 0);
+	/* What has come since by itself is no part of what is asked for then, */
+	assert_int_equal(look(&compact, MANY, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 250 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, 250 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	ob_compact_did(&compact, MANY, OB_MIB, 0, now_ns);
+	assert_int_equal(hover(&compact, OB_MIB, 280 * OB_MIB, 0, 20, &now_ns), 0);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, MANY, 280 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(hover(&compact, OB_MIB, 280 * OB_MIB, 10 * OB_MIB, 65, &now_ns), 0);
+	assert_int_equal(look(&compact, OB_MIB, 200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	/* nor is more than that. */
+	ask(&compact, 10 * OB_MIB, now_ns);
+	assert_int_equal(hover(&compact, OB_MIB, 200 * OB_MIB, 50 * OB_MIB, 100, &now_ns), 0);
+	/* What comes in pieces is put together as if there were no applications. */
+	assert_int_equal(look(&compact, MANY, 210 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(hover(&compact, MANY, 200 * OB_MIB, 50 * OB_MIB, 3, &now_ns), 0);
+	assert_int_equal(look(&compact, MANY, 250 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+}
+
+static void nobody_waits_twice_within_ten_seconds(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	/* They take it back, and are asked anew. */
+	assert_int_equal(look(&compact, OB_MIB, OB_MIB, &now_ns), OB_COMPACT_NOT);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	for (unsigned i = 2; i < 11; i++)
+		assert_int_equal(look(&compact, OB_MIB, 10 * i * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, OB_MIB, 110 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+}
+
+static void who_gives_for_long_is_waited_for_at_first_and_when_done(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC, given = 0;
+
+	ask(&compact, 400 * OB_MIB, now_ns);
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(look(&compact, MANY, given += 40 * OB_MIB, &now_ns), i < 3 ? OB_COMPACT_SOON : OB_COMPACT_LATER);
+	assert_int_equal(look(&compact, MANY, given, &now_ns), OB_COMPACT_NOW);
+}
+
+static void what_comes_a_minute_later_is_not_waited_for(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(hover(&compact, OB_MIB, 0, 0, 59, &now_ns), 0);
+	assert_int_equal(look(&compact, OB_MIB, 100 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	/* The first that was given is no part of what is given next. */
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, OB_MIB, 110 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	assert_int_equal(look(&compact, OB_MIB, 120 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+}
+
+static void what_is_asked_while_the_kernel_works_counts(void **state)
+{
+	struct ob_compact compact = { 0 };
+	uint64_t now_ns = OB_NS_PER_SEC;
+
+	/* What is given may be less than 0. */
+	assert_int_equal(look(&compact, MANY, -200 * OB_MIB, &now_ns), OB_COMPACT_NOT);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	assert_int_equal(look(&compact, MANY, -100 * OB_MIB, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, -100 * OB_MIB, &now_ns), OB_COMPACT_NOW);
+	ask(&compact, 100 * OB_MIB, now_ns);
+	now_ns += 5 * OB_NS_PER_SEC;
+	ob_compact_did(&compact, MANY, OB_MIB, 0, now_ns);
+	now_ns += 10 * OB_NS_PER_SEC;
+	assert_int_equal(look(&compact, MANY, 0, &now_ns), OB_COMPACT_SOON);
+	assert_int_equal(look(&compact, MANY, 0, &now_ns), OB_COMPACT_NOW);
 }
 
 int main(void)
@@ -149,6 +264,11 @@ int main(void)
 		cmocka_unit_test(work_in_vain_comes_ever_more_seldom),
 		cmocka_unit_test(what_applications_give_is_put_together_at_once),
 		cmocka_unit_test(what_they_give_in_blocks_needs_no_work),
+		cmocka_unit_test(what_goes_up_and_down_by_itself_is_not_given),
+		cmocka_unit_test(nobody_waits_twice_within_ten_seconds),
+		cmocka_unit_test(who_gives_for_long_is_waited_for_at_first_and_when_done),
+		cmocka_unit_test(what_comes_a_minute_later_is_not_waited_for),
+		cmocka_unit_test(what_is_asked_while_the_kernel_works_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

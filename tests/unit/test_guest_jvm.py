@@ -302,6 +302,7 @@ if mode == "child":
     library.prctl(1, 9)
 listener.listen()
 print("ready", flush=True)
+kept = b"x" * (64 << 20) if mode == "keeps" else b""
 while True:
     sock, _ = listener.accept()
     asked = sock.recv(4096).split(b"\0")
@@ -310,6 +311,8 @@ while True:
     assert len(asked) == 6 and asked[0] == b"1" and asked[3:] == [b"", b"", b""], asked
     print(asked[1].decode(), asked[2].decode(), flush=True)
     found = next((answer for word, answer in rules if word in asked[2]), b"0\n")
+    if mode == "keeps" and asked[2].startswith(b"VM.set_flag SoftMaxHeapSize "):
+        rules.insert(0, (b"SoftMax", b"0\n-XX:SoftMaxHeapSize=%s\n" % asked[2].split()[-1]))
     try:
         while mode == "slow":
             sock.sendall(b"0")
@@ -354,6 +357,29 @@ def one_that_ignores_what_it_is_told():
         number = world.guest.target("jvm", 100 * MIB)
         world.until(lambda: world.app["answers"] == number and world.app["status"] == -EIO and world.app["flags"] & FINAL)
         assert world.app["given"] == 0 and "ignores what it is told" in world.guest.logged(), world.app
+
+
+@test
+def it_collects_when_it_is_asked_for_more():
+    rules = [(word, said.replace(b"50M used", b"380M used")) for word, said in PLAUSIBLE]
+    with World(server=Fake, rules=rules, mode="keeps") as world:
+        world.until(lambda: world.app["used"] == 400 * MIB and world.app["could"] > 50 * MIB)
+        asked = world.server.asked
+
+        def tell(mib):
+            number = world.guest.target("jvm", mib * MIB)
+            world.until(lambda: world.app["answers"] == number and world.app["target"] == mib * MIB and world.app["status"] == 0)
+            return asked().count("jcmd GC.run"), [line.split()[-1] for line in asked() if "VM.set_flag" in line]
+        # 380 MiB live: it is told no less than a quarter more.
+        told = [str(475 * MIB)]
+        assert tell(40) == (1, told)
+        # Less of what it has not given anyway, and as much as before.
+        for mib in (38, 36, 36, 20):
+            assert tell(mib) == (1, told), mib
+        assert tell(24) == (2, told * 2)
+        assert tell(50) == (3, told * 3)
+        assert tell(0) == (3, told * 3 + [str(LIMIT)])
+        assert tell(30) == (4, told * 3 + [str(LIMIT)] + told)
 
 
 @test
