@@ -536,6 +536,23 @@ static void holes_are_filled_while_all_is_calm(void **state)
 	assert_int_equal(apps.app[0].target_bytes, 250 * M);
 }
 
+/* It gives after its deadline what it had been asked for: then there are no holes, and nothing that it could have back for nothing. */
+static void what_comes_late_is_no_hole(void **state)
+{
+	struct ob_app app = { .could_bytes = 500 * M, .target_bytes = 300 * M, .told_bytes = 300 * M, .given_bytes = 260 * M, .used_bytes = 100 * M,
+			      .state = OB_APP_ASKED, .is_final = true, .until_ns = 100 * SEC };
+	struct ob_apps apps = { .n = 1, .app = { app } };
+	struct ob_apps_view view = { .goal_bytes = 260 * M, .held_bytes = 260 * M, .is_known = true, .is_calm = true };
+
+	for (unsigned i = 1; i <= 60; i++) {
+		view.now_ns = i * SEC;
+		apps.app[0].given_bytes = i < 5 ? 260 * M : 300 * M;
+		ob_apps_step(&apps, &view);
+		assert_int_equal(apps.app[0].told_bytes, 300 * M);
+	}
+	assert_int_equal(apps.app[0].state, OB_APP_GIVEN);
+}
+
 static void one_that_goes_is_made_up_for_by_others(void **state)
 {
 	struct guest g = make_guest();
@@ -616,6 +633,7 @@ int main(void)
 		cmocka_unit_test(what_is_promised_is_promised_once),
 		cmocka_unit_test(a_little_room_is_given_back_too),
 		cmocka_unit_test(holes_are_filled_while_all_is_calm),
+		cmocka_unit_test(what_comes_late_is_no_hole),
 		cmocka_unit_test(one_that_goes_is_made_up_for_by_others),
 		cmocka_unit_test(whatever_a_guest_says),
 	};

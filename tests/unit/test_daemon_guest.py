@@ -50,7 +50,7 @@ class Machine(Agent):
         self.churn, self.faults = 0, 0.0  # pages that come back a second, and in all
         self.late, self.past = 0.0, []  # its balloon tells what was available so many seconds ago
         self.reports, self.touched = True, 0  # what becomes free the host has at once
-        self.gathers = self.will_gather = self.toggles = False  # moves what applications have given together: now, when they are told, or so it says
+        self.gathers = self.will_gather = self.toggles = False  # moves what applications have given together: now, when told; says so anew in each report
         self.has_come = self.unseen = False  # what is in the balloon has come with the machine, and its agent has not looked since
         super().__init__(daemon, name, ram=ram, **options)
 
@@ -99,9 +99,9 @@ class Machine(Agent):
 
     def report_guest(self):
         available = max(0, self.ram - int(self.held) - self.used())
-        self.gathers ^= self.toggles
-        self.say(frame(MEMORY, struct.pack("<II8Q", 3 if self.gathers else 1, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches, 0, 0,
-                                           int(time.monotonic() * 1e5), 0), self.session))
+        for flags in [1, 3] if self.toggles else [3 if self.gathers else 1]:
+            self.say(frame(MEMORY, struct.pack("<II8Q", flags, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches,
+                                               0, 0, int(time.monotonic() * 1e5), 0), self.session))
         for number, app in enumerate(self.apps, 1):
             if not app.lost:
                 self.say(app.frame(number, self.session))
