@@ -764,6 +764,13 @@ int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns);
 
 /* --- scan.c --- */
 
+/*
+ * Judges pages from `first` on, OB_JUDGE_PAGES at most; their chunk is locked. Returns how many are cold, or -EBUSY: nothing was judged. Where nothing is
+ * shared they are only counted. with_pool: compressed ones are offered as well.
+ */
+#define OB_JUDGE_PAGES 16u
+int ob_judge_pages(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool);
+
 void ob_scan_init(struct ob_scan *scan);
 void ob_scan_destroy(struct ob_scan *scan);
 /* Starts the thread, unless it runs; ends it. */

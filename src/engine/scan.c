@@ -56,7 +56,7 @@
  * seconds, nothing is judged but whether it is cold, and open chunks, empty before and left to the kernel, stay so.
  *
  * Locking: regions_lock (read) for each piece of work, under which the switches and `releasing` are looked at, then the
- * chunk's lock, in the background, for STEP_PAGES pages at a time. The scanner's own data are its thread's alone; scan.lock is for
+ * chunk's lock, in the background, for OB_JUDGE_PAGES pages at a time. The scanner's own data are its thread's alone; scan.lock is for
  * sleeping.
  */
 #include <errno.h>
@@ -72,7 +72,6 @@
 
 #define COLD_NS          (3 * OB_NS_PER_SEC)
 #define GRACE_SHARE      3u    /* of what a chunk is watched for, the grace is a third */
-#define STEP_PAGES       16u   /* judged with the chunk's lock held */
 #define TICKS            8u    /* a second */
 #define TICK_NS          (OB_NS_PER_SEC / TICKS)
 #define REST_NS          (TICK_NS / 4) /* at a time, at least */
@@ -245,72 +244,6 @@ static void put_back(struct ob_engine *engine, struct ob_place *place, const str
 
 /* --- judging --- */
 
-static int is_judged(uint64_t word)
-{
-	return ob_page_state(word) == OB_PAGE_BENCHED && !(word & (OB_PAGE_WRITING | OB_PAGE_PLACED));
-}
-
-/* Drops those pages of zeros, given by their numbers in the chunk. */
-static void drop_zeros(struct ob_engine *engine, struct ob_place *place, const uint16_t *pages, unsigned n)
-{
-	unsigned gone = n ? ob_lift_drop_many(engine, place, pages, n) : 0;
-
-	for (unsigned i = 0; i < gone; i++) {
-		uint64_t *word = ob_place_word(place, place->chunk_first + pages[i]);
-
-		if (*word & OB_PAGE_CACHED)
-			ob_swap_free(engine->swap, ob_page_slot(*word));
-		ob_page_move(engine, place->chunk, word, OB_T_DROP_ZERO, 0);
-	}
-	ob_cost_add(engine, -(int64_t)gone);
-	ob_count(engine, zero_pages_found, gone);
-	if (gone)
-		ob_fault_room(engine);
-}
-
-static void offer_compressed(struct ob_engine *engine, const struct ob_place *place, uint64_t page)
-{
-	char bytes[OB_PAGE_SIZE];
-	unsigned length;
-	const void *data = ob_pool_load(engine->pool, ob_page_handle(*ob_place_word(place, page)), &length);
-
-	if (ob_content_decompress(data, length, bytes) == 0)
-		ob_share_offer(engine, place, page, bytes, OB_SHARE_EVICTED);
-}
-
-/* Pages from `first` on, their chunk locked. Returns how many are cold; -EBUSY: nothing was judged. Where nothing is shared they are only counted. */
-static int judge_step(struct ob_engine *engine, struct ob_place *place, uint64_t first, unsigned n, int with_pool)
-{
-	int shares = ob_scan_may_look(engine);
-	uint64_t now_ns = ob_now_ns();
-	uint16_t zeros[STEP_PAGES];
-	unsigned zero_count = 0;
-	int cold = 0;
-
-	/* A page that I/O kept from going back stays where it is until that ends. */
-	if (ob_lift_io_inflight(place->chunk))
-		return -EBUSY;
-	for (uint64_t page = first; page < first + n; page++) {
-		uint64_t word = *ob_place_word(place, page);
-
-		if (shares && page + 1 < first + n && is_judged(*ob_place_word(place, page + 1)))
-			ob_content_expect(ob_place_bench(place, page + 1));
-		cold += ob_page_state(word) == OB_PAGE_BENCHED;
-		if (shares && ob_page_state(word) == OB_PAGE_COMPRESSED && with_pool)
-			offer_compressed(engine, place, page);
-		if (!shares || !is_judged(word))
-			continue;
-		if (ob_content_is_zero(ob_place_bench(place, page))) {
-			if (ob_large_may_take(engine, place, page))
-				zeros[zero_count++] = (uint16_t)(page - place->chunk_first);
-		} else if (!ob_warmth_is_warm(word, now_ns, ob_scan_cold_ns(engine))) {
-			ob_share_offer(engine, place, page, ob_place_bench(place, page), OB_SHARE_COLD);
-		}
-	}
-	drop_zeros(engine, place, zeros, zero_count);
-	return cold;
-}
-
 static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scanned *entry)
 {
 	struct ob_place place;
@@ -318,12 +251,12 @@ static void judge(struct ob_engine *engine, struct ob_scan *scan, struct ob_scan
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (may_lift(engine) && ob_clock_place(engine, entry->id, &place) == 0) {
 		entry->all_judged = 1;
-		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += STEP_PAGES) {
-			unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(&place) - first);
+		for (uint64_t first = place.chunk_first; first < ob_place_end(&place); first += OB_JUDGE_PAGES) {
+			unsigned n = (unsigned)OB_MIN(OB_JUDGE_PAGES, ob_place_end(&place) - first);
 			int cold;
 
 			ob_chunk_lock_background(place.chunk);
-			cold = judge_step(engine, &place, first, n, entry->with_pool);
+			cold = ob_judge_pages(engine, &place, first, n, entry->with_pool);
 			ob_chunk_unlock(place.chunk);
 			if (cold < 0)
 				entry->all_judged = 0;
@@ -490,12 +423,13 @@ static void visit_noted(struct ob_engine *engine, struct ob_scan *scan, struct o
 static void settle_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place, const struct ob_scanned *entry)
 {
 	int returns = !ob_load(&engine->limit_bytes) && !ob_load(&engine->releasing);
+	unsigned gained = pages_gained(place->chunk, entry);
 
 	place->chunk->watched = 0;
 	adapt_backoff(engine, place->chunk, entry);
-	scan->found += pages_gained(place->chunk, entry);
-	ob_count(engine, noted_found_pages, entry->noted ? pages_gained(place->chunk, entry) : 0);
-	ob_large_settle(engine, place, pages_gained(place->chunk, entry));
+	scan->found += gained;
+	ob_count(engine, noted_found_pages, entry->noted ? gained : 0);
+	ob_large_settle(engine, place, gained);
 	/* While everything is released anyhow that does it; a limit's bench is the reclaimer's. */
 	if (returns)
 		put_back(engine, place, entry);
