@@ -378,6 +378,11 @@ class Daemon:
         with open(self.dir + "/log", errors="replace") as log:
             return log.read()
 
+    def until_logged(self, *lines):
+        """Waits for lines in the log: whoever is told of something may know it before. Returns the log."""
+        self.until(lambda: all(line in self.logged() for line in lines))
+        return self.logged()
+
     def serve(self, seconds=0.02, extra=()):
         """Lets agents read, answer and report once; watches the budget at each step."""
         live = [agent for agent in self.agents if agent.sock and not agent.closed]

@@ -284,7 +284,7 @@ def other_users_are_turned_away(daemon):
         ours.settimeout(20)
         assert ours.recv(10) == b"closed"
         os.waitpid(pid, 0)
-    assert "uid 65534" in daemon.logged()
+    daemon.until_logged("uid 65534")
 
 
 @with_daemon()

@@ -43,7 +43,7 @@ def what_a_lost_connection_ate_is_settled(daemon):
     come_back(daemon, one)
     daemon.until(lambda: share(daemon)["shared_bytes"] == 1700 * PAGE)
     assert share(daemon)["slots_used_bytes"] == 1000 * PAGE and row(daemon, "a")["held_pages"] == 700
-    assert "holds 600 shared pages fewer" in daemon.logged()
+    daemon.until_logged("holds 600 shared pages fewer")
     # ADOPTs that the agent never saw, or whose answer was lost: one was done, the other not.
     one.answer_adopts = False
     for page in (2, 4):
@@ -196,7 +196,7 @@ def a_long_list_of_orphans_comes_in_pieces(daemon):
         orphans(one, MORE_ORPHANS, 1 + 512 * part, 512)
     orphans(one, ORPHANS, 9000, 1)
     daemon.until(lambda: one.closed)
-    assert "more than 4096 ORPHANS" in daemon.logged()
+    daemon.until_logged("more than 4096 ORPHANS")
     one.die()
     bytes_become(1)
 

@@ -154,7 +154,7 @@ def what_was_never_filled_cannot_be_held(daemon):
     ready(daemon, one)
     one.send(entries(HOLDS, "<QII", [(extent, 10, 1)]))
     daemon.until(lambda: one.closed)
-    assert "HOLDS of a slot that is free" in daemon.logged()
+    daemon.until_logged("HOLDS of a slot that is free")
     one.sock.close()
     one.on, one.closed = None, False
     one.connect()

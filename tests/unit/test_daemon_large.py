@@ -98,9 +98,10 @@ def states_and_orders_follow_what_is_free(daemon):
     first.use = 100 * MIB
     until_told(daemon, first, 30, state=CLEAR)
     assert time.monotonic() - began > 9
-    log = daemon.logged()
-    for line in ("memory: high -> clear, 224 MiB of the budget of 1 GiB free; large pages: proactive", "memory: clear -> soft, 54 MiB of",
-                 "memory: soft -> clear, 674 MiB of"):
+    lines = ("memory: high -> clear, 224 MiB of the budget of 1 GiB free; large pages: proactive", "memory: clear -> soft, 54 MiB of",
+             "memory: soft -> clear, 674 MiB of")
+    log = daemon.until_logged(*lines)
+    for line in lines:
         assert log.count(line) == 1, line
     assert log.count("memory: ") == 3
 
@@ -176,7 +177,8 @@ def a_new_connection_is_told_again_and_a_new_overbookd_waits_for_all(daemon):
     assert large(daemon) is None and not first.large
     second.connect()
     until_told(daemon, first, state=LOW, scan=1024)
-    assert first.large[0][1] == LOW and "memory: high -> soft" in daemon.logged()
+    assert first.large[0][1] == LOW
+    daemon.until_logged("memory: high -> soft")
 
 
 @with_settings("BUDGET=1G\n")
@@ -210,7 +212,7 @@ def settings_can_be_changed_by_sighup(daemon, config):
     rewrite(config, "BUDGET=none\nMIN_FREE=900M\n")
     daemon.reload()
     until_told(daemon, machine, 5, policy=PROACTIVE, state=HIGH, flags=1)
-    assert "memory: soft -> high, since there is no budget" in daemon.logged()
+    daemon.until_logged("memory: soft -> high, since there is no budget")
     rewrite(config, "BUDGET=1G\nMIN_FREE=200M\n")
     daemon.reload()
     until_told(daemon, machine, 5, policy=PROACTIVE, state=LOW)
