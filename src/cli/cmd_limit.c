@@ -8,6 +8,7 @@
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "proto/env.h"
 
 static const struct option long_options[] = {
 	{ "wait", no_argument, NULL, 'w' },
@@ -61,8 +62,8 @@ int ob_cmd_limit(int argc, char **argv)
 	if (ob_cli_check_name(argv[optind]))
 		return OB_EXIT_USAGE;
 	if (strcmp(argv[optind + 1], "none") &&
-	    (ob_size_parse(argv[optind + 1], &bytes) < 0 || bytes < 16 * OB_MIB || bytes > INT64_MAX))
-		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size of at least 16M, such as 512M or 2G, nor \"none\"",
+	    (ob_size_parse(argv[optind + 1], &bytes) < 0 || bytes < OB_LIMIT_MIN || bytes > INT64_MAX))
+		return ob_cli_fail(OB_EXIT_USAGE, "\"%s\" is not a size of at least 8M, such as 512M or 2G, nor \"none\"",
 				   argv[optind + 1]);
 	return ob_client_command("limit", json_pack("{s:s, s:I, s:b}", "name", argv[optind], "maximum_bytes", (json_int_t)bytes, "wait",
 						    wait), json, print_outcome, NULL);

@@ -378,7 +378,7 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 	describe(newcomer, &alone);
 	mine = ob_budget_floor(&alone);
 	return ob_error_set(err, EPERM,
-			    "machine \"%s\" does not fit: %s for it (its reservation, at least 16 MiB) and %s guaranteed to %u others make "
+			    "machine \"%s\" does not fit: %s for it (its reservation, at least 8 MiB) and %s guaranteed to %u others make "
 			    "%s; the budget is %s%s", newcomer->name, ob_size_format(own, sizeof(own), mine),
 			    ob_size_format(others, sizeof(others), guaranteed - mine), daemon->machine_count - 1,
 			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),

@@ -78,7 +78,7 @@ static uint64_t get_maximum(struct request *request, const char *key, bool requi
 	uint64_t bytes = get_number(request, key, 0, INT64_MAX, required ? -1 : 0);
 
 	if (bytes && bytes < OB_LIMIT_MIN)
-		complain(request, key, "0 for none, or at least 16777216 (16 MiB)");
+		complain(request, key, "0 for none, or at least 8388608 (8 MiB)");
 	return bytes ? bytes : OB_BUDGET_NONE;
 }
 

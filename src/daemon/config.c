@@ -55,7 +55,7 @@ static int set_budget(struct ob_config *config, const char *what, const char *te
 		return 0;
 	}
 	if (ob_size_parse(text, &bytes) < 0 || bytes < OB_LIMIT_MIN || bytes > INT64_MAX)
-		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 16M, such as 512M or 16G, nor \"none\"", what,
+		return ob_error_set(err, EINVAL, "%s \"%s\" is not a size of at least 8M, such as 512M or 16G, nor \"none\"", what,
 				    text);
 	config->budget_bytes = bytes;
 	return 0;

@@ -13,6 +13,8 @@
 #define PRIOR        2u /* samples that are taken to be active before there are any */
 #define GRAIN_MIN    (2 * OB_MIB)
 #define GRAIN_SHARE  64u
+#define STEP_MIN     (512 * OB_KIB)
+#define STEP_SHARE   16u
 #define BENCH_SHARE  8u
 #define HEADROOM_MIN   (64 * OB_MIB)
 #define HEADROOM_SHARE 16u /* of what it has, and HEADROOM_MIN is no more than this share of what it could have */
@@ -82,10 +84,20 @@ static uint64_t grain_of(uint64_t most_bytes)
 	return OB_MAX(GRAIN_MIN, OB_MIN(most_bytes, BYTES_SANE) / GRAIN_SHARE);
 }
 
-/* In whole grains, and no more than could be. */
-static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes)
+/* A step of what is believed: a power of two, lest each number had steps of its own. */
+static uint64_t step_of(uint64_t bytes, uint64_t most_bytes)
 {
-	uint64_t most = OB_MIN(most_bytes, BYTES_SANE), grain = grain_of(most_bytes);
+	uint64_t grain = grain_of(most_bytes), step = STEP_MIN;
+
+	while (step <= bytes / STEP_SHARE / 2)
+		step *= 2;
+	return OB_MIN(step, grain);
+}
+
+/* In whole grains, and no more than could be. */
+static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes, uint64_t grain)
+{
+	uint64_t most = OB_MIN(most_bytes, BYTES_SANE);
 
 	return OB_MIN((OB_MIN(bytes, most) + grain - 1) / grain * grain, most);
 }
@@ -96,7 +108,7 @@ static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *s
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
 	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand.bytes + away / AWAY_SHARE);
 
-	return in_grains(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes);
+	return in_grains(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes, grain_of(most_bytes));
 }
 
 void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
@@ -114,7 +126,7 @@ void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stat
 
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
-	uint64_t grain = grain_of(most_bytes), came, bytes;
+	uint64_t step, came, bytes;
 
 	note_demand(set, stats, now_ns);
 	ob_working_set_note(set, stats, most_bytes, now_ns);
@@ -123,13 +135,14 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 	came = set->demand.bytes + set->shared.bytes;
 	bytes = OB_MIN(estimate(stats), in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
 	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
-	bytes = in_grains(bytes, most_bytes);
-	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, grain)) {
+	bytes = in_grains(bytes, most_bytes, step_of(OB_MIN(bytes, most_bytes), most_bytes));
+	step = set->believed_bytes == OB_BUDGET_NONE ? 0 : step_of(set->believed_bytes, most_bytes);
+	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, step)) {
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)
 			set->believed_bytes = bytes;
 		set->fell_ns = now_ns;
 	} else if (now_ns - set->fell_ns >= OB_WORKING_SET_REST_NS) {
-		set->believed_bytes -= OB_MAX((set->believed_bytes - bytes) / 2 / grain, 1u) * grain;
+		set->believed_bytes -= OB_MAX((set->believed_bytes - bytes) / 2 / step, 1u) * step;
 		set->fell_ns = now_ns;
 	}
 }

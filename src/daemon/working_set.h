@@ -12,7 +12,8 @@
  *     bound       what is in place, and all that has come back, be it as a neighbour of what was touched: what was touched over LATELY is among that, so
  *                 no more can be in use, whatever a few samples say
  *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
- *                 what it could use, at least 2 MiB). It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
+ *                 what it could use, at least 2 MiB), or finer: about a sixteenth of what is believed, 512 KiB at least, so that of machines that use
+ *                 little of what they could it is told how little. It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
  *                 the difference, and rests again: limits move seldom, and a machine that only pauses keeps what it has
  *
  *     wanted      what it would have in place if it might: what it costs without its pool, as much as has come back of late, of what has

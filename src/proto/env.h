@@ -27,7 +27,7 @@
 #define OB_SHARES_DEFAULT 1000
 #define OB_SHARES_MAX     1000000u
 
-#define OB_LIMIT_MIN (16ull << 20) /* bytes; the least limit that can be kept at all */
+#define OB_LIMIT_MIN (8ull << 20) /* bytes; the least limit that can be kept at all */
 
 /* Files in a machine's directory. */
 #define OB_FILE_LOCK "lock"     /* flock()ed exclusively for as long as the machine lives; holds its pid as text */

@@ -210,7 +210,7 @@ def the_configuration_can_be_read_again(daemon, config):
     assert daemon.call("ps")["budget_bytes"] == 1024 * MIB
 
     for text, why in (("BUDGET=12x", "12x"), ("BUDGET=512M\nBUGDET=1G\n", 'line 2: there is no setting "BUGDET"'), ("512M", "NAME=VALUE"),
-                      ("LOG=loud", "loud"), ("BUDGET=1M", "16M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
+                      ("LOG=loud", "loud"), ("BUDGET=1M", "8M"), ("#" + "x" * 20000, "longer"), ("BUDGET=512M\0", "text file")):
         rewrite(config, text)
         before = len(daemon.told)
         daemon.reload()
@@ -762,7 +762,7 @@ def the_command_line_tool_shows_and_sets(daemon):
     code, out, _ = overbook(daemon, "limit", "web", "none", "--json")
     assert code == 0 and json.loads(out)["maximum_bytes"] == 0
     for args, expected in ((("limit", "web", "32M"), 5), (("limit", "ghost", "none"), 4), (("stats", "ghost"), 4),
-                           (("release", "ghost"), 4), (("limit", "web", "8M"), 2), (("limit", "web", "much"), 2), (("limit", "web"), 2),
+                           (("release", "ghost"), 4), (("limit", "web", "7M"), 2), (("limit", "web", "much"), 2), (("limit", "web"), 2),
                            (("stats",), 2), (("ps", "x"), 2), (("ps", "--x"), 2), (("release",), 2), (("release", "a", "b"), 2),
                            (("stats", "../x"), 2)):
         code, out, err = overbook(daemon, *args)

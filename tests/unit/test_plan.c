@@ -40,7 +40,7 @@ static void what_is_used_decides_who_is_at_ease(void **state)
 	assert_int_equal(plan.lacking, 0);
 	assert_int_equal(plan.lacks_bytes, 0);
 	assert_int_equal(plan.most_at_ease, 3);
-	/* 16 MiB each are guaranteed. */
+	/* 8 MiB each are guaranteed. */
 	assert_int_equal(plan.guaranteed_bytes, 4 * OB_LIMIT_MIN);
 	assert_int_equal(plan.most_admitted, 1000 / 16 - 2);
 	for (size_t i = 0; i < 4; i++)

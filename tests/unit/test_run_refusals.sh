@@ -76,8 +76,8 @@ expect 2 1 '"--fast" is not known' run --fast -- "$qemu"
 expect 2 1 '"--limit" needs an argument' run --limit
 expect 2 1 'there is no QEMU to run' run --limit 64M
 expect 2 1 '"lots" is not a size' run --limit lots -- "$qemu" -m 1G
-expect 2 1 'at least 16 MiB' run --limit 15M -- "$qemu" -m 1G
-expect 2 1 'at least 16 MiB' run --limit 512 -- "$qemu" -m 1G
+expect 2 1 'at least 8 MiB' run --limit 7M -- "$qemu" -m 1G
+expect 2 1 'at least 8 MiB' run --limit 512 -- "$qemu" -m 1G
 expect 2 1 'more than the machine' run --limit 2G --dry-run -- "$qemu" -m 1G
 expect 2 1 'more than the machine' run --reservation 2G --dry-run -- "$qemu" -m 1G
 expect 2 1 'is more than --limit' run --reservation 512M --limit 256M -- "$qemu" -m 1G

@@ -141,7 +141,7 @@ static void what_is_wrong_is_said_with_its_line(void **state)
 		{ HEADER "{\"second\": 1}\n", "trace \"t\": line 2: \"machine\" must be a name of at most 63" },
 		{ HEADER "{\"second\": 1, \"machine\": \"../x\"}\n", "trace \"t\": line 2: \"machine\" must be a name" },
 		{ HEADER "{\"second\": 1, \"machine\": \"web\", \"gone\": true}\n", "trace \"t\": line 2: \"gone\": this machine is not here" },
-		{ HEADER "{\"second\": 1, \"machine\": \"web\"}\n", "trace \"t\": line 2: \"ram_bytes\" is 0: a machine has at least 16777216" },
+		{ HEADER "{\"second\": 1, \"machine\": \"web\"}\n", "trace \"t\": line 2: \"ram_bytes\" is 0: a machine has at least 8388608" },
 		{ HEADER WEB "{\"second\": 2, \"machine\": \"web\"}\n", "trace \"t\": line 3: \"second\" must be an integer from 3 to" },
 		{ HEADER WEB "{\"second\": 4, \"machine\": \"web\", \"cpu\": 1}\n", "trace \"t\": line 3: \"cpu\" is no member of an event" },
 		{ HEADER WEB "{\"second\": 4, \"machine\": \"web\", \"shares\": 0}\n", "trace \"t\": line 3: \"shares\" is 0: must be 1 to 1000000" },

@@ -64,7 +64,7 @@ refuses 2 '--synthetic noon: must be steady, diurnal' --synthetic noon
 refuses 2 '--rule fair: must be overbook, static' --synthetic mixed --rule fair
 refuses 2 '--machines 0: must be a number from 1 to 100000' --synthetic mixed --machines 0
 refuses 2 '--hosts -1: must be a number' --synthetic mixed --hosts -1
-refuses 2 '--budget 1k: must be a size from 16 MiB to 64 TiB' --synthetic mixed --budget 1k
+refuses 2 '--budget 1k: must be a size from 8 MiB to 64 TiB' --synthetic mixed --budget 1k
 refuses 2 '--machines: a trace says itself' "$dir/trace" --machines 3
 refuses 2 'is one word too many' "$dir/trace" "$dir/trace"
 refuses 2 'option "--fast" is not known' --fast
