@@ -166,6 +166,21 @@ static void holds_while_memory_is_dirtied_from_first_touch(void **state)
 	end_scene(&scene);
 }
 
+static void the_least_limit_is_kept(void **state)
+{
+	struct scene scene;
+	struct ob_stats stats;
+
+	set_scene(&scene, OB_LIMIT_MIN, bed_scale(4000, 15000, 500000), CREW_DIRTY);
+	bed_assert_ok(scene.bed, crew_finish(scene.crew, HANG_MS));
+	end_sampler(&scene.sampler, 50);
+	stats = bed_stats(scene.bed);
+	assert_true(stats.swap_out_pages > 0);
+	assert_int_equal(stats.degraded, 0);
+	assert_int_equal(bed_states_bytes(&stats), RAM_MIB * OB_MIB);
+	end_scene(&scene);
+}
+
 /* Back-pressure: storage that is slower than any player. Faults wait, it shows, and the limit still holds. */
 static void holds_on_slow_storage_by_holding_players_back(void **state)
 {
@@ -562,6 +577,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(holds_while_memory_is_dirtied_from_first_touch),
+		cmocka_unit_test(the_least_limit_is_kept),
 		cmocka_unit_test(holds_on_slow_storage_by_holding_players_back),
 		cmocka_unit_test(holds_against_a_sequential_first_touch),
 		cmocka_unit_test(is_reached_soon_after_it_is_lowered_and_then_held),
