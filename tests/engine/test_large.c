@@ -2,10 +2,15 @@
 /*
  * Large pages under orders: which are kept and broken, that a touch brings a lifted one back as one, and that no byte is lost while orders
  * change. How they are made whole again: test_large_whole.c.
+ *
+ * One word: "cold" for the cases in which nobody uses the memory, which wait for the scanner, or "hot" for those that have a processor touch
+ * it while it is looked at.
  */
 #include "large_bed.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "account.h"
 #include "base/fault.h"
@@ -472,9 +477,9 @@ static void nor_when_it_does_not_say_what_is_there(void **state)
 	storm("pagemap_scan:/9:EAGAIN");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = {
+	const struct CMUnitTest cold[] = {
 		cmocka_unit_test_setup_teardown(nothing_to_share_nothing_broken, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(noted_pages_break_a_large_page, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_of_a_kept_one_is_looked_at_once_a_round, large_set_up, large_tear_down),
@@ -482,18 +487,24 @@ int main(void)
 		cmocka_unit_test_setup_teardown(cold_ones_with_too_few_are_kept, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(no_more_are_broken_than_the_rate_allows, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(the_policies_do_what_they_say, large_set_up, large_tear_down),
+		cmocka_unit_test_setup_teardown(what_was_broken_in_vain_needs_more_each_time, large_set_up, large_tear_down),
+		cmocka_unit_test_setup_teardown(with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted, large_set_up, large_tear_down),
+		cmocka_unit_test_setup_teardown(what_was_hot_cools_under_a_distant_limit, set_up_without_samples, large_tear_down),
+	}, hot[] = {
 		cmocka_unit_test_setup_teardown(a_touch_brings_it_back_as_a_large_page, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(so_it_does_where_there_are_to_be_no_new_ones, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(hot_ones_are_broken_when_memory_is_short, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(hot_ones_find_each_other_in_some_looks, large_set_up, large_tear_down),
-		cmocka_unit_test_setup_teardown(what_was_broken_in_vain_needs_more_each_time, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(what_others_made_whole_stays_whole, large_set_up, large_tear_down),
-		cmocka_unit_test_setup_teardown(with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted, large_set_up, large_tear_down),
-		cmocka_unit_test_setup_teardown(what_was_hot_cools_under_a_distant_limit, set_up_without_samples, large_tear_down),
 		cmocka_unit_test_setup_teardown(no_byte_is_lost_while_orders_change, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(nor_when_the_kernel_refuses, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(nor_when_it_does_not_say_what_is_there, large_set_up, large_tear_down),
 	};
 
-	return cmocka_run_group_tests_name("engine_large", tests, NULL, NULL);
+	if (argc == 2 && !strcmp(argv[1], "cold"))
+		return cmocka_run_group_tests_name("engine_large_cold", cold, NULL, NULL);
+	if (argc == 2 && !strcmp(argv[1], "hot"))
+		return cmocka_run_group_tests_name("engine_large_hot", hot, NULL, NULL);
+	fprintf(stderr, "test_large: cold or hot\n");
+	return 2;
 }
