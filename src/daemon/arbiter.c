@@ -86,7 +86,7 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 	*ret = (struct ob_budget_machine){
 		.role = machine->state == OB_MACHINE_WAITING || ob_arbiter_is_orderable(machine) ? OB_BUDGET_ORDERED : OB_BUDGET_FIXED,
 		.shares = machine->shares,
-		.reservation_bytes = machine->reservation_bytes,
+		.reservation_bytes = OB_MAX(machine->reservation_bytes, machine->least_bytes),
 		.maximum_bytes = machine->maximum_bytes,
 		.ceiling_bytes = machine_ceiling(machine),
 		.limit_bytes = machine->limit_bytes,
@@ -194,7 +194,9 @@ static void order(struct ob_machine *machine, uint64_t limit_bytes)
 	if (limit_bytes != OB_BUDGET_NONE)
 		ob_size_format(after, sizeof(after), limit_bytes);
 	ob_log(OB_LOG_DEBUG, "machine \"%s\": limit %s -> %s", machine->name, before, after);
-	machine->daemon->stirred_ns = ob_now_ns();
+	/* Nothing moves while it is refused. */
+	if (machine->order != OB_ORDER_FAILED || limit_bytes != machine->limit_bytes)
+		machine->daemon->stirred_ns = ob_now_ns();
 	ob_link_order_limit(machine, limit_bytes);
 }
 
@@ -352,6 +354,11 @@ void ob_arbiter_order_answered(struct ob_machine *machine, int status, const cha
 		machine->order = OB_ORDER_CONFIRMED;
 		return;
 	}
+	/* It has what it had, and comes down from there. */
+	if (status == -EINVAL && machine->limit_bytes < OB_BUDGET_LEAST_MAX) {
+		machine->least_bytes = OB_BUDGET_LEAST_MAX;
+		machine->limit_bytes = machine->exposed_bytes;
+	}
 	machine->order = OB_ORDER_FAILED;
 	machine->retry_ns = ob_now_ns() + RETRY_NS;
 	ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its limit could not be set: %s", machine->name,
@@ -378,7 +385,7 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 	describe(newcomer, &alone);
 	mine = ob_budget_floor(&alone);
 	return ob_error_set(err, EPERM,
-			    "machine \"%s\" does not fit: %s for it (its reservation, at least 8 MiB) and %s guaranteed to %u others make "
+			    "machine \"%s\" does not fit: %s for it (its reservation, at least 8 to 16 MiB) and %s guaranteed to %u others make "
 			    "%s; the budget is %s%s", newcomer->name, ob_size_format(own, sizeof(own), mine),
 			    ob_size_format(others, sizeof(others), guaranteed - mine), daemon->machine_count - 1,
 			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),

@@ -3,6 +3,8 @@
 
 #include "base/units.h"
 
+#define LEAST_SHARE 32u /* of what a machine could cost: its tables, and what is read at a time, grow with its RAM */
+
 __extension__ typedef unsigned __int128 wide;
 
 static uint64_t add_saturated(uint64_t a, uint64_t b)
@@ -24,9 +26,14 @@ static uint64_t machine_cap(const struct ob_budget_machine *machine)
 	return OB_MAX(OB_LIMIT_MIN, OB_MIN(machine->maximum_bytes, machine->ceiling_bytes));
 }
 
+uint64_t ob_budget_least(const struct ob_budget_machine *machine)
+{
+	return OB_MIN(OB_MIN(OB_MAX(machine->ceiling_bytes / LEAST_SHARE, OB_LIMIT_MIN), OB_BUDGET_LEAST_MAX), machine_cap(machine));
+}
+
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine)
 {
-	return OB_MAX(OB_LIMIT_MIN, OB_MIN(machine->reservation_bytes, machine_cap(machine)));
+	return OB_MAX(ob_budget_least(machine), OB_MIN(machine->reservation_bytes, machine_cap(machine)));
 }
 
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine)
@@ -66,15 +73,15 @@ static void divide_scarcity(uint64_t available, struct ob_budget_machine *machin
 	for (size_t i = 0; i < n; i++) {
 		if (machines[i].role == OB_BUDGET_FREE)
 			continue;
-		above = add_saturated(above, ob_budget_floor(&machines[i]) - OB_LIMIT_MIN);
-		rest = ob_less(rest, OB_LIMIT_MIN);
+		above = add_saturated(above, ob_budget_floor(&machines[i]) - ob_budget_least(&machines[i]));
+		rest = ob_less(rest, ob_budget_least(&machines[i]));
 	}
 	for (size_t i = 0; i < n; i++) {
 		if (machines[i].role == OB_BUDGET_FREE)
 			continue;
-		machines[i].target_bytes = OB_LIMIT_MIN;
+		machines[i].target_bytes = ob_budget_least(&machines[i]);
 		if (above)
-			machines[i].target_bytes += scale(rest, ob_budget_floor(&machines[i]) - OB_LIMIT_MIN, above);
+			machines[i].target_bytes += scale(rest, ob_budget_floor(&machines[i]) - ob_budget_least(&machines[i]), above);
 	}
 }
 

@@ -5,7 +5,7 @@
  * Two questions are answered one after the other:
  *
  * ob_budget_divide() - what is each machine entitled to? Everybody gets its reservation (and never less than
- *     OB_LIMIT_MIN), the rest goes in proportion to shares; nobody gets more than its maximum or than it wants now,
+ *     its least, which is a 32nd of what it could cost, from 8 to 16 MiB), the rest goes in proportion to shares; nobody gets more than its maximum or than it wants now,
  *     and what it leaves flows to the others. What is left when everybody has what he wants is dealt by shares alone, up to what each could
  *     use at all: it is room to grow, which is taken back without anybody's losing anything as soon as another one wants more. Where the reservations do not fit (admission prevents it, a restarted
  *     overbookd may meet it) they are scaled down alike, towards the least limit that can be kept.
@@ -38,6 +38,7 @@
 #define OB_BUDGET_GRAIN     (64ull << 10) /* bytes; targets are multiples of it, rounded down */
 #define OB_BUDGET_TAX_MAX     99u
 #define OB_BUDGET_TAX_DEFAULT 75u
+#define OB_BUDGET_LEAST_MAX (16ull << 20) /* bytes: no machine's least is more, that of one whose ceiling is not known is this */
 #define OB_BUDGET_URGENT    (64ull << 20) /* bytes that a newcomer needs at least to start, if its target is not less */
 #define OB_BUDGET_GROW_STEP (4ull << 20)  /* bytes by which a machine grows at least, or to its target */
 
@@ -108,7 +109,10 @@ uint64_t ob_budget_ceiling(uint64_t ram_bytes);
 /* Whether a grant differs enough from the limit that was ordered last to be worth an order: a cut always does. */
 bool ob_budget_is_worth_an_order(uint64_t limit_bytes, uint64_t target_bytes, uint64_t grant_bytes);
 
-/* What is guaranteed to a machine: its reservation within its own bounds, and never less than OB_LIMIT_MIN. */
+/* The least that a machine is left with by any division: OB_LIMIT_MIN to OB_BUDGET_LEAST_MAX, within its own bounds. */
+uint64_t ob_budget_least(const struct ob_budget_machine *machine);
+
+/* What is guaranteed to a machine: its reservation within its own bounds, and never less than its least. */
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine);
 
 /* What a newcomer must have to start: its target, but no more than OB_BUDGET_URGENT or a quarter of the target. */

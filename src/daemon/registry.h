@@ -62,6 +62,7 @@ struct ob_machine {
 	uint64_t target_bytes;  /* its share of the budget */
 	uint64_t free_bytes, need_bytes; /* while waiting: the room that there is for it now, and what it needs to start */
 	uint64_t low_cost_bytes; /* the least it has cost while above its limit; OB_BUDGET_NONE while it is not */
+	uint64_t least_bytes;    /* its agent has refused a lower limit, as those of earlier versions do; 0: has not */
 	enum ob_order_state order;
 	uint32_t order_sequence, release_sequence;
 	uint64_t retry_ns, ordered_maximum_bytes;

@@ -16,6 +16,7 @@
 #define STEP_MIN     (512 * OB_KIB)
 #define STEP_SHARE   16u
 #define BENCH_SHARE  8u
+#define MARKS        (2 * OB_MIB) /* as the engine's: so much may be free below a small limit */
 #define HEADROOM_MIN   (64 * OB_MIB)
 #define HEADROOM_SHARE 16u /* of what it has, and HEADROOM_MIN is no more than this share of what it could have */
 #define AWAY_SHARE     8u
@@ -94,12 +95,12 @@ static uint64_t step_of(uint64_t bytes, uint64_t most_bytes)
 	return OB_MIN(step, grain);
 }
 
-/* In whole grains, and no more than could be. */
-static uint64_t in_grains(uint64_t bytes, uint64_t most_bytes, uint64_t grain)
+/* In whole steps, and no more than could be. */
+static uint64_t in_steps(uint64_t bytes, uint64_t most_bytes, uint64_t step)
 {
 	uint64_t most = OB_MIN(most_bytes, BYTES_SANE);
 
-	return OB_MIN((OB_MIN(bytes, most) + grain - 1) / grain * grain, most);
+	return OB_MIN((OB_MIN(bytes, most) + step - 1) / step * step, most);
 }
 
 /* What is in place, and some of what is away; the pool holds what is away, and is no part of it. */
@@ -108,7 +109,7 @@ static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *s
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
 	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand.bytes + away / AWAY_SHARE);
 
-	return in_grains(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes, grain_of(most_bytes));
+	return in_steps(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes, grain_of(most_bytes));
 }
 
 void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
@@ -134,8 +135,8 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 		return;
 	came = set->demand.bytes + set->shared.bytes;
 	bytes = OB_MIN(estimate(stats), in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
-	bytes += bytes / BENCH_SHARE + OB_MIN(stats->tables_bytes, BYTES_SANE);
-	bytes = in_grains(bytes, most_bytes, step_of(OB_MIN(bytes, most_bytes), most_bytes));
+	bytes += OB_MAX(bytes / BENCH_SHARE, MARKS) + OB_MIN(stats->tables_bytes, BYTES_SANE);
+	bytes = in_steps(bytes, most_bytes, step_of(OB_MIN(bytes, most_bytes), most_bytes));
 	step = set->believed_bytes == OB_BUDGET_NONE ? 0 : step_of(set->believed_bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, step)) {
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)

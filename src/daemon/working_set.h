@@ -4,21 +4,21 @@
  * functions: no clock, no I/O; the state is the caller's. One step a second or so, for each machine.
  *
  *     estimate    the share of sampled pages that were active, with two more that would have been: few samples say little, and little is said
- *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, and
- *                 the engine's tables
+ *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, 2 MiB at least
+ *                 for the engine's marks, and its tables
  *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
  *                 is seen by that before samples tell. No more than it has there, since that is what it can want
  *     shared      the same of shared pages: they cost memory when they are back
  *     bound       what is in place, and all that has come back, be it as a neighbour of what was touched: what was touched over LATELY is among that, so
  *                 no more can be in use, whatever a few samples say
  *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
- *                 what it could use, at least 2 MiB), or finer: about a sixteenth of what is believed, 512 KiB at least, so that of machines that use
- *                 little of what they could it is told how little. It rises at once. It falls when it would have been lower by two GRAINs for REST, by half of
+ *                 what it could use, at least 2 MiB), or finer: a sixteenth to a 32nd of what is believed, 512 KiB at least, so that how little it is
+ *                 is told of machines that use little. It rises at once. It falls when it would have been lower by two steps for REST, by half of
  *                 the difference, and rests again: limits move seldom, and a machine that only pauses keeps what it has
  *
  *     wanted      what it would have in place if it might: what it costs without its pool, as much as has come back of late, of what has
  *                 been evicted beyond that an eighth, and HEADROOM to grow into before it is heard of again (1/16 of that, or of
- *                 what it could have, of which 64 MiB are enough). In steps as above, rises and falls at each report: it falls when it has been lower by two GRAINs for REST,
+ *                 what it could have, of which 64 MiB are enough). In GRAINs, rises and falls at each report: it falls when it has been lower by two GRAINs for REST,
  *                 by all of the difference. Who wants less than his part of the budget leaves the rest to others.
  *
  *                 So who has much in his pool wants less than he costs. While others want more he has to evict more, until what comes back

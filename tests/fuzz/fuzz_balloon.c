@@ -7,7 +7,7 @@
  * comes before the monitor says anything.
  *
  * What must hold: what the agent sends are commands, one on its way at a time, none before the greeting; "balloon" only
- * when it is to drive, and never to less than 8 MiB or more than the machine has; what is seen is no more than there
+ * when it is to drive, and never to less than 16 MiB or more than the machine has; what is seen is no more than there
  * is; what was looked for has been found when the agent says so; what counts as taken is what was asked last, and when
  * the answer to that never comes it counts as not known.
  */

@@ -65,7 +65,7 @@ class Agent:
         self.daemon, self.name, self.ram, self.limit, self.maximum = daemon, name, ram, limit, maximum
         self.reservation, self.shares, self.step, self.flags = reservation, shares, step, 0
         self.cost, self.compressed, self.swapped, self.sequence = 0, 0, 0, 0
-        self.limits, self.polls, self.released, self.deaf, self.refuse_limits = [], [], None, False, False
+        self.limits, self.polls, self.released, self.deaf, self.refuse_limits, self.refuse_below = [], [], None, False, False, 0
         self.sock, self.pid, self.closed = None, None, False
         self.large = []  # LARGE, all that have come
         self.orders, self.descriptors = [], []  # what was said about sharing (kind, sequence, payload), and descriptors with it
@@ -169,7 +169,7 @@ class Agent:
     def obey(self, kind, sequence, payload):
         if kind == SET_LIMIT:
             limit, self.maximum = struct.unpack("<QQ", payload)
-            if self.refuse_limits:
+            if self.refuse_limits or limit < self.refuse_below:
                 self.reply(sequence, -22, "no\nsuch\x1b[31m limit")
                 return
             self.limit, self.flags = limit, 0

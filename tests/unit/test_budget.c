@@ -25,20 +25,20 @@ static void the_rest_follows_shares_and_flows_over(void **state)
 
 	m[0].reservation_bytes = 216 * OB_MIB;
 	m[1].shares = 3000;
-	ob_budget_divide(740 * OB_MIB, 0, m, 2);
-	/* 740 - 216 - 8 = 516: a quarter and three quarters. */
+	ob_budget_divide(748 * OB_MIB, 0, m, 2);
+	/* 748 - 216 - 16 = 516: a quarter and three quarters. */
 	assert_int_equal(m[0].target_bytes, (216 + 129) * OB_MIB);
-	assert_int_equal(m[1].target_bytes, (8 + 387) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 387) * OB_MIB);
 
 	m[1].maximum_bytes = 103 * OB_MIB;
-	ob_budget_divide(740 * OB_MIB, 0, m, 2);
+	ob_budget_divide(748 * OB_MIB, 0, m, 2);
 	assert_int_equal(m[1].target_bytes, 103 * OB_MIB);
-	assert_int_equal(m[0].target_bytes, 637 * OB_MIB);
+	assert_int_equal(m[0].target_bytes, 645 * OB_MIB);
 
 	m[2].role = OB_BUDGET_FREE;
 	m[2].cost_bytes = 100 * OB_MIB;
-	ob_budget_divide(740 * OB_MIB, 0, m, 3);
-	assert_int_equal(m[0].target_bytes, 537 * OB_MIB);
+	ob_budget_divide(748 * OB_MIB, 0, m, 3);
+	assert_int_equal(m[0].target_bytes, 545 * OB_MIB);
 	assert_int_equal(m[2].target_bytes, 100 * OB_MIB);
 }
 
@@ -46,46 +46,46 @@ static void idle_memory_is_dearer(void **state)
 {
 	struct ob_budget_machine m[2] = { machine(4096, 16, 0), machine(4096, 16, 0) };
 
-	m[0].active_bytes = (8 + 100) * OB_MIB;
-	ob_budget_divide((16 + 1000) * OB_MIB, 75, m, 2);
+	m[0].active_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
 	/* 100 MiB are used, and 160 idle at four times the price: 740, as the other pays for what it uses. */
-	assert_int_equal(m[0].target_bytes, (8 + 260) * OB_MIB);
-	assert_int_equal(m[1].target_bytes, (8 + 740) * OB_MIB);
-	ob_budget_divide((16 + 1000) * OB_MIB, 0, m, 2);
-	assert_int_equal(m[0].target_bytes, (8 + 500) * OB_MIB);
+	assert_int_equal(m[0].target_bytes, (16 + 260) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 740) * OB_MIB);
+	ob_budget_divide((32 + 1000) * OB_MIB, 0, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 500) * OB_MIB);
 
 	/* Where nobody uses what there is, all of it is dealt all the same. */
-	m[1].active_bytes = (8 + 100) * OB_MIB;
-	ob_budget_divide((16 + 1000) * OB_MIB, 75, m, 2);
-	assert_int_equal(m[0].target_bytes, (8 + 500) * OB_MIB);
-	assert_int_equal(m[1].target_bytes, (8 + 500) * OB_MIB);
+	m[1].active_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 500) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 500) * OB_MIB);
 
 	/* What the busy one cannot use the idle one has. */
 	m[1].active_bytes = OB_BUDGET_NONE;
-	m[1].maximum_bytes = (8 + 300) * OB_MIB;
-	ob_budget_divide((16 + 1000) * OB_MIB, 75, m, 2);
-	assert_int_equal(m[1].target_bytes, (8 + 300) * OB_MIB);
-	assert_int_equal(m[0].target_bytes, (8 + 700) * OB_MIB);
+	m[1].maximum_bytes = (16 + 300) * OB_MIB;
+	ob_budget_divide((32 + 1000) * OB_MIB, 75, m, 2);
+	assert_int_equal(m[1].target_bytes, (16 + 300) * OB_MIB);
+	assert_int_equal(m[0].target_bytes, (16 + 700) * OB_MIB);
 
 	/* A reservation is not taxed. */
 	m[1].maximum_bytes = OB_BUDGET_NONE;
 	m[0].reservation_bytes = 616 * OB_MIB;
-	ob_budget_divide((624 + 400) * OB_MIB, 75, m, 2);
+	ob_budget_divide((632 + 400) * OB_MIB, 75, m, 2);
 	assert_int_equal(m[0].target_bytes, (616 + 80) * OB_MIB);
-	assert_int_equal(m[1].target_bytes, (8 + 320) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 320) * OB_MIB);
 }
 
 static void guarantees_that_do_not_fit_shrink_alike(void **state)
 {
 	struct ob_budget_machine m[2] = { machine(2048, 16, 0), machine(2048, 16, 0) };
 
-	m[0].reservation_bytes = (8 + 300) * OB_MIB;
-	m[1].reservation_bytes = (8 + 100) * OB_MIB;
-	ob_budget_divide((16 + 200) * OB_MIB, 0, m, 2);
-	assert_int_equal(m[0].target_bytes, (8 + 150) * OB_MIB);
-	assert_int_equal(m[1].target_bytes, (8 + 50) * OB_MIB);
+	m[0].reservation_bytes = (16 + 300) * OB_MIB;
+	m[1].reservation_bytes = (16 + 100) * OB_MIB;
+	ob_budget_divide((32 + 200) * OB_MIB, 0, m, 2);
+	assert_int_equal(m[0].target_bytes, (16 + 150) * OB_MIB);
+	assert_int_equal(m[1].target_bytes, (16 + 50) * OB_MIB);
 	ob_budget_divide(OB_MIB, 0, m, 2);
-	assert_int_equal(m[0].target_bytes, OB_LIMIT_MIN);
+	assert_int_equal(m[0].target_bytes, OB_BUDGET_LEAST_MAX);
 }
 
 static void a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk(void **state)
@@ -240,7 +240,7 @@ static void check_all_pay_alike(uint64_t budget, const struct ob_budget_machine 
 	for (size_t i = 0; i < n; i++)
 		is_short |= m[i].role != OB_BUDGET_FREE && m[i].target_bytes + OB_BUDGET_GRAIN < most_wanted(&m[i]);
 	for (size_t i = 0; is_short && i < n; i++)
-		assert_true(m[i].role == OB_BUDGET_FREE || m[i].target_bytes <= OB_MAX(OB_LIMIT_MIN, most_wanted(&m[i])));
+		assert_true(m[i].role == OB_BUDGET_FREE || m[i].target_bytes <= OB_MAX(ob_budget_least(&m[i]), most_wanted(&m[i])));
 	if (!is_short)
 		return;
 	for (size_t i = 0; i < n; i++) {
@@ -490,7 +490,7 @@ static void above_the_budget_stores_grow_in_advance(void **state)
 	m[1].cost_bytes -= 8 * OB_MIB;
 	/* No more than is wanted, and nothing of what is guaranteed. */
 	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, 15 * OB_MIB, m, 2, &least), 15 * OB_MIB);
-	m[1].reservation_bytes = 233 * OB_MIB;
+	m[1].reservation_bytes = 225 * OB_MIB;
 	assert_int_equal(ob_budget_store_advance(256 * OB_MIB, 14 * OB_MIB, want, m, 2, &least), 15 * OB_MIB);
 	m[1].reservation_bytes = 0;
 	/* Not above the budget: there may be room, but not by this. */

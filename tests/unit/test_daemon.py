@@ -667,6 +667,13 @@ def an_order_that_fails_is_tried_again(daemon):
     daemon.until(lambda: agent.limit == 512 * MIB)
 
 
+@with_daemon("--budget", "24M")
+def an_earlier_agent_has_the_least_that_it_takes(daemon):
+    earlier, machine = Agent(daemon, "earlier", 128 * MIB), Agent(daemon, "web", 128 * MIB)
+    earlier.refuse_below = 16 * MIB
+    daemon.until(lambda: (earlier.limit, machine.limit) == (16 * MIB, 8 * MIB))
+
+
 @with_daemon()
 def slow_and_hostile_clients_hold_nobody_up(daemon):
     _, agent = daemon.admit("web", maximum_bytes=256 * MIB)

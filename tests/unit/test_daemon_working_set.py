@@ -53,7 +53,7 @@ def half(machine):
 def an_idle_machine_gives_and_gets_back(daemon):
     daemon.budget = BUDGET
     idle, busy = admit(daemon, "idle", uses=0), admit(daemon, "busy", uses=GIB)
-    # Of what is above the least, 8 MiB each: what is believed to be used, and a quarter of what it would have at the same price.
+    # Of what is above the least, 16 MiB each: what is believed to be used, and a quarter of what it would have at the same price.
     daemon.until(lambda: idle.limit < 300 * MIB and busy.limit > 700 * MIB, 60)
     assert idle.limit + busy.limit <= BUDGET
     daemon.until(lambda: seen(daemon, "idle") < 100 * MIB and seen(daemon, "busy") > 900 * MIB, 60)
@@ -129,9 +129,9 @@ def a_plan_is_made_from_what_is_used(daemon):
     assert 2 <= most <= (BUDGET - sets["second"]) // sets["first"] - 1, plan
     assert daemon.call("plan", like="first", count=most)["lacking"] == 0
     assert daemon.call("plan", like="first", count=most + 1)["lacking"] > 0
-    assert plan["most_admitted"] == 126, plan
+    assert plan["most_admitted"] == 62, plan
     large = daemon.call("plan", ram_bytes=GIB, reservation_bytes=600 * MIB, count=2)
-    assert not large["admitted"] and large["most_admitted"] == 1 and large["guaranteed_bytes"] == 1216 * MIB, large
+    assert not large["admitted"] and large["most_admitted"] == 1 and large["guaranteed_bytes"] == 1232 * MIB, large
     assert large["newcomers"]["uses_bytes"] is None and large["lacking"] >= 2, large
     # Nothing has changed.
     assert first.limit + second.limit <= BUDGET and len(daemon.call("ps")["machines"]) == 2
@@ -180,7 +180,7 @@ def the_command_line_tool_plans(daemon):
     admit(daemon, "web", uses=100 * MIB)
     daemon.until(lambda: seen(daemon, "web"))
     shown = plan("--like", "web", "--count", "3")
-    assert "3 new: each uses" in shown and "nobody would lack what it uses" in shown and "\nadmitted: 32 MiB" in shown, shown
+    assert "3 new: each uses" in shown and "nobody would lack what it uses" in shown and "\nadmitted: 64 MiB" in shown, shown
     shown = plan("--memory", "2G", "--reservation", "900M", "--shares", "500", "--limit", "1.5G", "--count", "2")
     assert "2 new: each uses all of its RAM" in shown and "not admitted: 1.8 GiB would be guaranteed, of a budget of 1 GiB" in shown, shown
     assert json.loads(plan("--memory", "64M", "--json"))["newcomers"]["count"] == 1

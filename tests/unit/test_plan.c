@@ -5,7 +5,7 @@
 #include "base/units.h"
 #include "daemon/plan.h"
 
-#define MOST 128
+#define MOST 64
 
 static struct ob_budget_machine scratch[2 * MOST];
 
@@ -40,9 +40,9 @@ static void what_is_used_decides_who_is_at_ease(void **state)
 	assert_int_equal(plan.lacking, 0);
 	assert_int_equal(plan.lacks_bytes, 0);
 	assert_int_equal(plan.most_at_ease, 3);
-	/* 8 MiB each are guaranteed. */
-	assert_int_equal(plan.guaranteed_bytes, 4 * OB_LIMIT_MIN);
-	assert_int_equal(plan.most_admitted, 1000 / 8 - 2);
+	/* 16 MiB each are guaranteed. */
+	assert_int_equal(plan.guaranteed_bytes, 4 * OB_BUDGET_LEAST_MAX);
+	assert_int_equal(plan.most_admitted, 1000 / 16 - 2);
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(scratch[i].target_bytes, 250 * OB_MIB);
 
@@ -97,7 +97,7 @@ static void nobody_is_here(void **state)
 
 	assert_int_equal(plan.uses_bytes, 0);
 	assert_int_equal(plan.most_at_ease, 1);
-	assert_int_equal(plan.most_admitted, 1000 / 8);
+	assert_int_equal(plan.most_admitted, 1000 / 16);
 }
 
 int main(void)

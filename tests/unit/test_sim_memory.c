@@ -4,6 +4,7 @@
 
 #include "base/compiler.h"
 #include "base/units.h"
+#include "proto/env.h"
 #include "sim/memory.h"
 #include "sim/sim.h"
 
@@ -170,7 +171,7 @@ static void nothing_is_lost_and_no_limit_is_broken(void **state)
 			load.working_set_bytes = OB_MIN(next.working_set_bytes, load.content_bytes);
 			load.touches = next.touches;
 			ob_sim_memory_follow(&memory, &load);
-			limit = ob_sim_draw(seed, n, 8) % 4 ? 16 * OB_MIB + ob_sim_draw(seed, n, 9) % load.ram_bytes : OB_SIM_NONE;
+			limit = ob_sim_draw(seed, n, 8) % 4 ? OB_LIMIT_MIN + ob_sim_draw(seed, n, 9) % load.ram_bytes : OB_SIM_NONE;
 			for (unsigned tick = 0; tick < 30; tick++)
 				check_tick(&memory, &load, limit);
 		}
@@ -188,7 +189,7 @@ static void less_room_is_never_faster(void **state)
 			struct ob_sim_flow flow;
 
 			run(&memory, &load, OB_SIM_NONE, 6, &flow);
-			run(&memory, &load, OB_MAX(16 * OB_MIB, load.ram_bytes / 8 * part), 60, &flow);
+			run(&memory, &load, OB_MAX(OB_LIMIT_MIN, load.ram_bytes / 8 * part), 60, &flow);
 			assert_true(flow.progress >= last - 0.01);
 			last = flow.progress;
 		}

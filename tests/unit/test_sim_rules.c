@@ -219,7 +219,7 @@ static void equal_loads_come_to_their_shares(void **state)
 			shares += machine_of(&world, i)->load.shares;
 		for (uint32_t i = 0; i < MACHINES; i++) {
 			const struct ob_sim_machine *machine = machine_of(&world, i);
-			uint64_t part = OB_LIMIT_MIN + (budget - MACHINES * OB_LIMIT_MIN) / shares * machine->load.shares;
+			uint64_t part = OB_BUDGET_LEAST_MAX + (budget - MACHINES * OB_BUDGET_LEAST_MAX) / shares * machine->load.shares;
 
 			assert_in_range(machine->limit_bytes, part - part / 100, part + part / 100);
 		}

@@ -251,6 +251,57 @@ static void agents_may_say_anything(void **state)
 	}
 }
 
+#define SMALL (180 * OB_MIB)
+
+static void small_seconds(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		now_ns += OB_NS_PER_SEC;
+		ob_working_set_step(&set, &stats, SMALL, now_ns);
+	}
+}
+
+/* A guest of 176 MiB that uses few of them: with 2 MiB for the marks, to half a MiB. Less by two steps is told, by one is not. */
+static void little_use_is_told_in_small_steps(void **state)
+{
+	uint64_t before;
+
+	stats = (struct ob_stats){ .ram_bytes = 176 * OB_MIB, .absent_bytes = 16 * OB_MIB, .cost_bytes = 160 * OB_MIB, .active_samples = 1u << 16,
+				   .tables_bytes = OB_MIB };
+	for (uint64_t used = 2 * OB_MIB; used <= 100 * OB_MIB; used += OB_MIB / 4 + 12345) {
+		uint64_t exact = used + OB_MAX(used / 8, 2 * OB_MIB) + OB_MIB, step = OB_MAX(exact / 16, OB_MIB / 2);
+
+		ob_working_set_forget(&set);
+		stats.active_bytes = used;
+		small_seconds(1);
+		assert_in_range(set.believed_bytes, exact, exact + step + OB_MIB / 64);
+		before = set.believed_bytes;
+		stats.active_bytes = used - OB_MIB / 8;
+		small_seconds(100);
+		assert_in_range(set.believed_bytes, ob_less(before, step + OB_MIB / 64), before);
+		stats.active_bytes = ob_less(used, 3 * step);
+		small_seconds(100);
+		assert_true(set.believed_bytes < before);
+	}
+}
+
+/* Up and down over where steps become larger: once a rest at most, and never below what it is. */
+static void steps_change_size_quietly(void **state)
+{
+	unsigned changes = 0;
+	uint64_t before = 0;
+
+	stats = (struct ob_stats){ .ram_bytes = 176 * OB_MIB, .absent_bytes = 16 * OB_MIB, .cost_bytes = 160 * OB_MIB, .active_samples = 1u << 16 };
+	for (unsigned i = 0; i < 1000; i++) {
+		stats.active_bytes = 14 * OB_MIB + (i * 7919 % 97) * OB_MIB / 97 / 2; /* with 2 MiB more, about 16 */
+		small_seconds(1);
+		assert_true(set.believed_bytes >= stats.active_bytes + 2 * OB_MIB);
+		changes += set.believed_bytes != before;
+		before = set.believed_bytes;
+	}
+	assert_in_range(changes, 1, 5);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -266,6 +317,8 @@ int main(void)
 		cmocka_unit_test_setup(what_it_wants_rises_at_once_and_falls_after_a_rest, set_up),
 		cmocka_unit_test_setup(nothing_is_more_than_it_could_cost, set_up),
 		cmocka_unit_test_setup(agents_may_say_anything, set_up),
+		cmocka_unit_test_setup(little_use_is_told_in_small_steps, set_up),
+		cmocka_unit_test_setup(steps_change_size_quietly, set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
