@@ -101,6 +101,9 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 	}
 	if (machine->link && !machine->stats_seen)
 		ret->exposed_bytes = OB_BUDGET_NONE;
+	/* It has what it had, and comes down from there. */
+	if (machine->order == OB_ORDER_FAILED && machine->limit_bytes < machine->least_bytes)
+		ret->limit_bytes = machine->exposed_bytes;
 }
 
 static size_t describe_all(struct ob_daemon *daemon)
@@ -354,11 +357,8 @@ void ob_arbiter_order_answered(struct ob_machine *machine, int status, const cha
 		machine->order = OB_ORDER_CONFIRMED;
 		return;
 	}
-	/* It has what it had, and comes down from there. */
-	if (status == -EINVAL && machine->limit_bytes < OB_BUDGET_LEAST_MAX) {
+	if (status == -EINVAL && machine->limit_bytes < OB_BUDGET_LEAST_MAX)
 		machine->least_bytes = OB_BUDGET_LEAST_MAX;
-		machine->limit_bytes = machine->exposed_bytes;
-	}
 	machine->order = OB_ORDER_FAILED;
 	machine->retry_ns = ob_now_ns() + RETRY_NS;
 	ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its limit could not be set: %s", machine->name,
