@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/fd.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "kern/memory.h"
 #include "kern/pagemap.h"
 #include "kern/probe.h"

@@ -39,7 +39,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "engine/warmth.h"
 #include "kern/uffd.h"
 

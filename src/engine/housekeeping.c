@@ -15,8 +15,8 @@
 
 #include "base/clock.h"
 #include "base/units.h"
-#include "engine/internal.h"
 #include "engine/pool_size.h"
+#include "engine/scan.h"
 #include "kern/pagemap.h"
 
 #define POOL_PARTS_MIN (OB_POOL_PARTS / 16)

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "engine/content.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "engine/warmth.h"
 
 static int is_judged(uint64_t word)

@@ -48,7 +48,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "kern/memory.h"
 #include "kern/pagemap.h"
 #include "largepages/chunk.h"

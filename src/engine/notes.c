@@ -28,7 +28,7 @@
  */
 #include <errno.h>
 
-#include "engine/internal.h"
+#include "engine/scan.h"
 
 _Static_assert((OB_NOTES_MAX & (OB_NOTES_MAX - 1)) == 0, "places go on where the counts wrap");
 

@@ -12,7 +12,7 @@
  * Locking: as the scanner's (scan.c), in whose thread it runs: regions_lock (read) for a chunk, and the chunk's lock, in the background, for
  * STEP_PAGES pages at a time.
  */
-#include "engine/internal.h"
+#include "engine/scan.h"
 
 #define STEP_PAGES 16u
 #define SKIPS_MAX  4096u /* chunks passed over before a pause */

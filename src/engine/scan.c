@@ -65,7 +65,7 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "engine/scan_balance.h"
 #include "engine/warmth.h"
 #include "kern/pagemap.h"

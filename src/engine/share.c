@@ -45,7 +45,7 @@
 
 #include "base/clock.h"
 #include "base/fd.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "engine/warmth.h"
 #include "kern/memory.h"
 

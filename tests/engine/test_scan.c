@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "account.h"
-#include "engine/internal.h"
+#include "engine/scan.h"
 #include "engine/warmth.h"
 #include "base/clock.h"
 #include "base/fault.h"
@@ -15,21 +15,23 @@
 
 #define COLD_MS 60u
 
-static int set_up_scanner(void **state)
+static int make_scanner(unsigned cold_ms, unsigned cpu_permille)
 {
-	bed_scan_cold_ms = COLD_MS;
-	share_make(0, 0, 1000);
+	bed_scan_cold_ms = cold_ms;
+	share_make(0, 0, cpu_permille);
 	bed_scan_cold_ms = 0;
 	return 0;
+}
+
+static int set_up_scanner(void **state)
+{
+	return make_scanner(COLD_MS, 1000);
 }
 
 /* Nothing is scanned before the test says so. */
 static int set_up_resting_scanner(void **state)
 {
-	bed_scan_cold_ms = COLD_MS;
-	share_make(0, 0, 0);
-	bed_scan_cold_ms = 0;
-	return 0;
+	return make_scanner(COLD_MS, 0);
 }
 
 static void begin_scanning(void)
@@ -405,10 +407,7 @@ static void what_is_kept_is_no_orphan(void **state)
 /* Whose test begins to scan once it has written: the faults of writing would be debts of the scanner, who would pay for them for minutes. */
 static int set_up_quick_scanner(void **state)
 {
-	bed_scan_cold_ms = COLD_MS / 4;
-	share_make(0, 0, 0);
-	bed_scan_cold_ms = 0;
-	return 0;
+	return make_scanner(COLD_MS / 4, 0);
 }
 
 static void write_few_twins(void)
