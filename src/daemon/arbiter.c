@@ -373,7 +373,7 @@ static const char *beside_stores(const struct ob_daemon *daemon)
 int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err)
 {
 	struct ob_daemon *daemon = newcomer->daemon;
-	char own[16], others[16], sum[16], budget[16];
+	char own[16], least[16], others[16], sum[16], budget[16];
 	struct ob_budget_machine alone;
 	uint64_t guaranteed, mine;
 
@@ -385,8 +385,9 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 	describe(newcomer, &alone);
 	mine = ob_budget_floor(&alone);
 	return ob_error_set(err, EPERM,
-			    "machine \"%s\" does not fit: %s for it (its reservation, at least 8 to 16 MiB) and %s guaranteed to %u others make "
+			    "machine \"%s\" does not fit: %s for it (its reservation, at least %s) and %s guaranteed to %u others make "
 			    "%s; the budget is %s%s", newcomer->name, ob_size_format(own, sizeof(own), mine),
+			    ob_size_format(least, sizeof(least), ob_budget_least(&alone)),
 			    ob_size_format(others, sizeof(others), guaranteed - mine), daemon->machine_count - 1,
 			    ob_size_format(sum, sizeof(sum), guaranteed), ob_size_format(budget, sizeof(budget), budget_of_machines(daemon)),
 			    beside_stores(daemon));

@@ -3,6 +3,8 @@
 
 #include "base/units.h"
 
+#define MARKS_MIN   (2 * OB_MIB)
+#define MARKS_MAX   (48 * OB_MIB)
 #define LEAST_SHARE 32u /* of what a machine could cost: its tables, and what is read at a time, grow with its RAM */
 
 __extension__ typedef unsigned __int128 wide;
@@ -34,6 +36,11 @@ uint64_t ob_budget_least(const struct ob_budget_machine *machine)
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine)
 {
 	return OB_MAX(ob_budget_least(machine), OB_MIN(machine->reservation_bytes, machine_cap(machine)));
+}
+
+uint64_t ob_budget_marks(uint64_t limit_bytes)
+{
+	return OB_MIN(OB_MAX(limit_bytes / 24, MARKS_MIN), MARKS_MAX);
 }
 
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine)

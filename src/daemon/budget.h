@@ -4,9 +4,9 @@
  *
  * Two questions are answered one after the other:
  *
- * ob_budget_divide() - what is each machine entitled to? Everybody gets its reservation (and never less than
- *     its least, which is a 32nd of what it could cost, from 8 to 16 MiB), the rest goes in proportion to shares; nobody gets more than its maximum or than it wants now,
- *     and what it leaves flows to the others. What is left when everybody has what he wants is dealt by shares alone, up to what each could
+ * ob_budget_divide() - what is each machine entitled to? Everybody gets its reservation (and never less than its least, which
+ *     is a 32nd of what it could cost, from 8 to 16 MiB), the rest goes in proportion to shares; nobody gets more than its maximum or than
+ *     it wants now, and what it leaves flows to the others. What is left when everybody has what he wants is dealt by shares alone, up to what each could
  *     use at all: it is room to grow, which is taken back without anybody's losing anything as soon as another one wants more. Where the reservations do not fit (admission prevents it, a restarted
  *     overbookd may meet it) they are scaled down alike, towards the least limit that can be kept.
  *
@@ -114,6 +114,9 @@ uint64_t ob_budget_least(const struct ob_budget_machine *machine);
 
 /* What is guaranteed to a machine: its reservation within its own bounds, and never less than its least. */
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine);
+
+/* What an engine may leave free below a limit, between its marks: two margins of 1/48 of it, each 1 to 24 MiB (engine/cost.c). */
+uint64_t ob_budget_marks(uint64_t limit_bytes);
 
 /* What a newcomer must have to start: its target, but no more than OB_BUDGET_URGENT or a quarter of the target. */
 uint64_t ob_budget_need(uint64_t target_bytes);

@@ -20,8 +20,6 @@
 #include "daemon/arbiter.h"
 
 #define BYTES_SANE (1ull << 56)
-#define MARKS_LEAST (2 * OB_MIB)  /* below a limit, the engine's two margins: 1/48 of it each, 1 to 24 MiB */
-#define MARKS_MOST  (48 * OB_MIB)
 
 static uint64_t sane(uint64_t bytes)
 {
@@ -37,7 +35,7 @@ static void look_at_machine(struct ob_machine *machine, struct ob_ladder_input *
 		machine->follower.is_seen = false;
 		return;
 	}
-	way = ob_ladder_follow(&machine->follower, cost, OB_MIN(OB_MAX(limit / 24, MARKS_LEAST), MARKS_MOST), input->elapsed_ns);
+	way = ob_ladder_follow(&machine->follower, cost, ob_budget_marks(limit), input->elapsed_ns);
 	if (machine->balloon.grace_ns)
 		input->given_bytes += way.down_bytes;
 	if (limit > target) {

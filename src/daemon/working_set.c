@@ -16,7 +16,6 @@
 #define STEP_MIN     (512 * OB_KIB)
 #define STEP_SHARE   16u
 #define BENCH_SHARE  8u
-#define MARKS        (2 * OB_MIB) /* as the engine's: so much may be free below a small limit */
 #define HEADROOM_MIN   (64 * OB_MIB)
 #define HEADROOM_SHARE 16u /* of what it has, and HEADROOM_MIN is no more than this share of what it could have */
 #define AWAY_SHARE     8u
@@ -135,9 +134,9 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 		return;
 	came = set->demand.bytes + set->shared.bytes;
 	bytes = OB_MIN(estimate(stats), in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
-	bytes += OB_MAX(bytes / BENCH_SHARE, MARKS) + OB_MIN(stats->tables_bytes, BYTES_SANE);
-	bytes = in_steps(bytes, most_bytes, step_of(OB_MIN(bytes, most_bytes), most_bytes));
-	step = set->believed_bytes == OB_BUDGET_NONE ? 0 : step_of(set->believed_bytes, most_bytes);
+	bytes += OB_MAX(bytes / BENCH_SHARE, ob_budget_marks(bytes)) + OB_MIN(stats->tables_bytes, BYTES_SANE);
+	bytes = in_steps(bytes, most_bytes, step_of(bytes, most_bytes));
+	step = step_of(set->believed_bytes, most_bytes);
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, step)) {
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)
 			set->believed_bytes = bytes;

@@ -4,8 +4,8 @@
  * functions: no clock, no I/O; the state is the caller's. One step a second or so, for each machine.
  *
  *     estimate    the share of sampled pages that were active, with two more that would have been: few samples say little, and little is said
- *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, 2 MiB at least
- *                 for the engine's marks, and its tables
+ *                 for all of the memory that the guest has. An eighth is added for what is on the bench at any time, or what the
+ *                 engine leaves free below a limit, which is more where little is used, and its tables
  *     demand      what has come back from the pool and the store of late, over LATELY: a machine that wakes up, or whose limit is too low,
  *                 is seen by that before samples tell. No more than it has there, since that is what it can want
  *     shared      the same of shared pages: they cost memory when they are back

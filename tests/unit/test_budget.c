@@ -75,6 +75,29 @@ static void idle_memory_is_dearer(void **state)
 	assert_int_equal(m[1].target_bytes, (16 + 320) * OB_MIB);
 }
 
+/* A 32nd, between its bounds and the machine's own. */
+static void the_least_is_less_of_small_machines(void **state)
+{
+	static const struct {
+		uint64_t ram_mib, least_mib;
+	} cases[] = { { 64, 8 }, { 256, 8 }, { 320, 10 }, { 512, 16 }, { 1 << 20, 16 } };
+	struct ob_budget_machine m = machine(2048, 16, 0);
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(cases); i++) {
+		m.ceiling_bytes = cases[i].ram_mib * OB_MIB;
+		assert_int_equal(ob_budget_least(&m), cases[i].least_mib * OB_MIB);
+		assert_int_equal(ob_budget_floor(&m), cases[i].least_mib * OB_MIB);
+		ob_budget_divide(0, 0, &m, 1);
+		assert_int_equal(m.target_bytes, cases[i].least_mib * OB_MIB);
+	}
+	m.ceiling_bytes = OB_BUDGET_NONE;
+	assert_int_equal(ob_budget_least(&m), OB_BUDGET_LEAST_MAX);
+	m.maximum_bytes = 9 * OB_MIB;
+	assert_int_equal(ob_budget_least(&m), 9 * OB_MIB);
+	m.maximum_bytes = OB_MIB;
+	assert_int_equal(ob_budget_least(&m), OB_LIMIT_MIN);
+}
+
 static void guarantees_that_do_not_fit_shrink_alike(void **state)
 {
 	struct ob_budget_machine m[2] = { machine(2048, 16, 0), machine(2048, 16, 0) };
@@ -207,7 +230,7 @@ static void check_targets(uint64_t budget, const struct ob_budget_machine *m, si
 		sum = sum_saturated(sum, m[i].target_bytes);
 		if (m[i].role == OB_BUDGET_FREE)
 			continue;
-		assert_true(m[i].target_bytes >= OB_LIMIT_MIN && m[i].target_bytes <= cap);
+		assert_true(m[i].target_bytes >= ob_budget_least(&m[i]) && m[i].target_bytes <= cap);
 		if (floors <= budget)
 			assert_true(m[i].target_bytes >= ob_budget_floor(&m[i]));
 	}
@@ -545,6 +568,7 @@ int main(void)
 		cmocka_unit_test(idle_memory_is_dearer),
 		cmocka_unit_test(what_is_not_wanted_is_others),
 		cmocka_unit_test(more_shares_and_more_use_never_give_less),
+		cmocka_unit_test(the_least_is_less_of_small_machines),
 		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),
 		cmocka_unit_test(a_newcomer_gets_what_is_free_and_the_rest_when_others_have_shrunk),
 		cmocka_unit_test(small_growth_is_no_order_and_every_cut_is),

@@ -661,8 +661,10 @@ def a_release_that_does_not_fit_is_refused(daemon):
 def an_order_that_fails_is_tried_again(daemon):
     agent = Agent(daemon, "web")
     agent.refuse_limits = True
-    daemon.until(lambda: "no?such?[31m limit" in daemon.logged())
+    daemon.until_logged("no?such?[31m limit")
     assert daemon.state("web") == "running"
+    # Nothing moves meanwhile, so that nobody is asked often.
+    daemon.until(lambda: agent.polls and agent.polls[-1] == 1000)
     agent.refuse_limits = False
     daemon.until(lambda: agent.limit == 512 * MIB)
 

@@ -22,12 +22,17 @@ static int set_up(void **state)
 	return 0;
 }
 
-static void seconds(unsigned n)
+static void seconds_of(uint64_t most_bytes, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++) {
 		now_ns += OB_NS_PER_SEC;
-		ob_working_set_step(&set, &stats, MOST, now_ns);
+		ob_working_set_step(&set, &stats, most_bytes, now_ns);
 	}
+}
+
+static void seconds(unsigned n)
+{
+	seconds_of(MOST, n);
 }
 
 static void it_is_not_known_before_there_are_samples(void **state)
@@ -253,14 +258,6 @@ static void agents_may_say_anything(void **state)
 
 #define SMALL (180 * OB_MIB)
 
-static void small_seconds(unsigned n)
-{
-	for (unsigned i = 0; i < n; i++) {
-		now_ns += OB_NS_PER_SEC;
-		ob_working_set_step(&set, &stats, SMALL, now_ns);
-	}
-}
-
 /* A guest of 176 MiB that uses few of them: with 2 MiB for the marks, to half a MiB. Less by two steps is told, by one is not. */
 static void little_use_is_told_in_small_steps(void **state)
 {
@@ -273,14 +270,14 @@ static void little_use_is_told_in_small_steps(void **state)
 
 		ob_working_set_forget(&set);
 		stats.active_bytes = used;
-		small_seconds(1);
+		seconds_of(SMALL, 1);
 		assert_in_range(set.believed_bytes, exact, exact + step + OB_MIB / 64);
 		before = set.believed_bytes;
 		stats.active_bytes = used - OB_MIB / 8;
-		small_seconds(100);
+		seconds_of(SMALL, 100);
 		assert_in_range(set.believed_bytes, ob_less(before, step + OB_MIB / 64), before);
 		stats.active_bytes = ob_less(used, 3 * step);
-		small_seconds(100);
+		seconds_of(SMALL, 100);
 		assert_true(set.believed_bytes < before);
 	}
 }
@@ -294,7 +291,7 @@ static void steps_change_size_quietly(void **state)
 	stats = (struct ob_stats){ .ram_bytes = 176 * OB_MIB, .absent_bytes = 16 * OB_MIB, .cost_bytes = 160 * OB_MIB, .active_samples = 1u << 16 };
 	for (unsigned i = 0; i < 1000; i++) {
 		stats.active_bytes = 14 * OB_MIB + (i * 7919 % 97) * OB_MIB / 97 / 2; /* with 2 MiB more, about 16 */
-		small_seconds(1);
+		seconds_of(SMALL, 1);
 		assert_true(set.believed_bytes >= stats.active_bytes + 2 * OB_MIB);
 		changes += set.believed_bytes != before;
 		before = set.believed_bytes;
