@@ -32,8 +32,7 @@ class Machine(Agent):
 
 def events(machine, daemon):
     """Everything that is an event of a machine that has come, one after the other."""
-    def until_said(words):
-        daemon.until(lambda: words in daemon.logged())
+    until_said = daemon.until_logged
     until_said('machine "web" (pid %d) is here' % machine.pid)
     machine.degraded = SWAP_FULL | POOL_FULL
     until_said('machine "web": its compressed pool is full')
@@ -132,7 +131,7 @@ def the_journal_gets_fields():
         events(machine, daemon)
         pid = machine.pid
         machine.die()
-        daemon.until(lambda: "is gone" in daemon.logged())
+        daemon.until_logged("is gone")
         kinds = [kind for fields in said for kind in IDS if IDS[kind] == fields["MESSAGE_ID"]]
         assert set(kinds) == {"MACHINE_HERE", "STORAGE_DEGRADED", "STORAGE_RECOVERED", "MACHINE_STOPPED", "MACHINE_GOES_ON", "OVER_LIMIT", "WITHIN_LIMIT",
                               "MACHINE_GONE"} and len(kinds) == len(said), kinds

@@ -131,7 +131,7 @@ def another_index_takes_over(daemon, config):
     daemon.until(lambda: share(daemon)["slots_used_bytes"] == 4 * PAGE)
     rewrite(config, "SHARE_INDEX=tree\n")
     daemon.reload()
-    daemon.until(lambda: "SHARE_INDEX \"tree\"" in daemon.logged())
+    daemon.until_logged("SHARE_INDEX \"tree\"")
 
 
 if __name__ == "__main__":

@@ -402,7 +402,7 @@ def a_double_is_no_second_extent(daemon):
         agent.disconnect()
         agent.on = None
     daemon.process = process
-    daemon.until(lambda: "there are two of them" in daemon.logged())
+    daemon.until_logged("there are two of them")
     come_back(daemon, one, two)
     holds(daemon, one, two)
     check(one, two)

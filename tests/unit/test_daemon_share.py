@@ -873,7 +873,7 @@ def the_switch_is_read_again(daemon, config):
     assert one.on is False
     rewrite(config, "SHARE=perhaps\n")
     daemon.reload()
-    daemon.until(lambda: "perhaps" in daemon.logged())
+    daemon.until_logged("perhaps")
 
 
 @test
