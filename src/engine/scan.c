@@ -36,7 +36,8 @@
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that. And in the long run no more
  *                  than what is found is worth, and a few besides (scan_balance.h): while they were more the hand goes on round, and lifts nothing
- *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at; noted pages are lifted in any case
+ *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at. Noted pages are lifted in any case, and
+ *                  chunks that are open: since they were empty nobody has looked at them
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
  *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
  *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
@@ -381,9 +382,9 @@ static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_pl
 }
 
 /* Whether the guest is to be spared. */
-static int is_in_debt(const struct ob_engine *engine, const struct ob_scan *scan)
+static int is_in_debt(const struct ob_engine *engine, const struct ob_scan *scan, const struct ob_chunk *chunk)
 {
-	return is_sharing(engine) && !scan->with_pool && !scan->all_chunks && scan->balance < 0;
+	return is_sharing(engine) && !scan->with_pool && !scan->all_chunks && !chunk->open && scan->balance < 0;
 }
 
 static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
@@ -395,7 +396,7 @@ static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_plac
 	chunk->large_asked = 0;
 	ob_mapped_consider(engine, place);
 	heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
-	if (!is_left_alone(engine, place) && !is_in_debt(engine, scan))
+	if (!is_left_alone(engine, place) && !is_in_debt(engine, scan, chunk))
 		look_at(engine, scan, place, NULL);
 	else if (heat)
 		ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);

@@ -8,6 +8,7 @@
 
 #include "account.h"
 #include "engine/scan.h"
+#include "engine/scan_balance.h"
 #include "engine/warmth.h"
 #include "base/clock.h"
 #include "base/fault.h"
@@ -284,6 +285,40 @@ static void a_guest_is_not_held_up_in_vain(void **state)
 	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
 	share_check_all();
 	share_assert_holds();
+}
+
+#define DEBT_FAULTS 100 /* for which a guest so small is spared for more than three minutes */
+
+static int scanner_is_in_debt(void *context)
+{
+	return ob_load(&bed->engine->scan.balance) < -DEBT_FAULTS * OB_SCAN_FAULT;
+}
+
+static int twins_are_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes >= RAM_MIB * OB_MIB * 9 / 10;
+}
+
+/* Nobody has looked at memory that the guest takes into use: whatever the scanner owes for what it has looked at, it does not wait. */
+static void new_memory_is_looked_at_whatever_was_in_vain(void **state)
+{
+	const struct crew_config config = { .engine = bed->engine, .rams = { ram[0] }, .ram_count = 1, .players = 2,
+					    .ops_each = UINT64_MAX, .seed = 8, .mix = CREW_READ };
+	struct crew *crew;
+
+	for (uint32_t page = 0; page < RAM_PAGES; page++)
+		ram_write_twin(ram[0], page, RAM_PAGES + page);
+	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
+	begin_scanning();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(scanner_is_in_debt, NULL, HANG_MS));
+	crew_stop(crew);
+	bed_assert_ok(bed, crew_finish(crew, HANG_MS));
+	for (uint32_t page = 0; page < RAM_PAGES; page++)
+		ram_write_twin(ram[1], page, page / 2);
+	bed_assert_ok(bed, account_wait(twins_are_shared, NULL, HANG_MS));
+	share_check_all();
+	share_finish();
 }
 
 static int old_extents_are_free(void *context)
@@ -770,6 +805,7 @@ int main(void)
 		cmocka_unit_test(warmth_rises_and_falls),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_guest_is_not_held_up_in_vain, set_up_resting_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(new_memory_is_looked_at_whatever_was_in_vain, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
