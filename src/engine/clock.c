@@ -3,13 +3,15 @@
  * The clock and the bench: which chunks are lifted, and in what order they leave the bench. The reclaimers' own; see
  * reclaim.c.
  *
- * The hand goes round all chunks of all regions. It lifts a chunk whole, tracking it first if it is open, unless much came
- * back from the bench since it last passed: such a chunk is passed over, with a heat that halves each time. Chunks with
+ * The hand goes round all chunks of all regions. It lifts a chunk, tracking it first if it is open, unless much came
+ * back from the bench since it last passed: such a chunk is passed over, with a heat that halves each time. Of the others it leaves
+ * pages in place that came back before, for some passes (chances.h). Chunks with
  * benched pages hang in a queue, a list through the chunks themselves, the one that was lifted first at its head. Queue and
  * hand are under clock.lock. A chunk that is being evicted is in nobody's way: it is neither lifted nor queued meanwhile.
  */
 #include <errno.h>
 
+#include "engine/chances.h"
 #include "engine/internal.h"
 
 #define HEAT_HOT 8u /* fault returns that make a chunk hot */
@@ -112,7 +114,21 @@ static int chunk_is_hot(struct ob_chunk *chunk, int force)
 	return hot && !force;
 }
 
-static void lift_one(struct ob_engine *engine, struct ob_place *place, int force)
+/* Lifts of a chunk what has its turn; all of it by force, or if it may be a large page. */
+static void lift_turns(struct ob_engine *engine, struct ob_place *place, int force)
+{
+	struct ob_chunk *chunk = place->chunk;
+	uint64_t left[OB_CHUNK_PAGES / 64] = { 0 };
+	unsigned pass = chunk->passes++;
+	int all = force || chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED] == chunk->pages;
+
+	for (unsigned i = 0; i < chunk->pages && !all; i++)
+		if (ob_chances_is_left(*ob_place_word(place, place->chunk_first + i), i, pass))
+			left[i / 64] |= 1ull << (i % 64);
+	ob_lift_chunk_but(engine, place, left);
+}
+
+void ob_clock_visit(struct ob_engine *engine, struct ob_place *place, int force)
 {
 	struct ob_chunk *chunk = place->chunk;
 
@@ -126,7 +142,7 @@ static void lift_one(struct ob_engine *engine, struct ob_place *place, int force
 		return;
 	}
 	if (chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED] && !chunk_is_hot(chunk, force)) {
-		ob_lift_chunk(engine, place);
+		lift_turns(engine, place, force);
 		if (chunk->count[OB_PAGE_BENCHED])
 			ob_clock_push(engine, place);
 	}
@@ -138,7 +154,7 @@ static uint64_t total_chunks(const struct ob_engine *engine)
 	return ob_load(&engine->ram_pages) / OB_CHUNK_PAGES + OB_REGIONS_MAX;
 }
 
-/* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */
+/* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too, and all of each. */
 void ob_clock_fill_bench(struct ob_engine *engine)
 {
 	uint64_t chunks = total_chunks(engine);
@@ -150,6 +166,6 @@ void ob_clock_fill_bench(struct ob_engine *engine)
 			return;
 		if (!clock_next(engine, &place))
 			return;
-		lift_one(engine, &place, i >= chunks);
+		ob_clock_visit(engine, &place, i >= chunks);
 	}
 }

@@ -39,6 +39,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/chances.h"
 #include "engine/scan.h"
 #include "engine/warmth.h"
 #include "kern/uffd.h"
@@ -190,12 +191,24 @@ static int return_around(struct ob_engine *engine, struct ob_place *place)
 	return ob_lift_return(engine, place, place->page, ob_page_run(place, place->page, end));
 }
 
+/* The clock's hand is to leave it in place for a while. */
+static void note_use(struct ob_engine *engine, const struct ob_place *place)
+{
+	uint64_t *word = ob_place_word(place, place->page);
+
+	if (ob_page_state(*word) == OB_PAGE_RESIDENT)
+		ob_page_set_bits(engine, word, ob_chances_more(*word) & ~15ull);
+}
+
 static int serve_benched(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	int n = return_around(engine, place);
+	int was_whole = ob_chunk_is_whole(place->chunk), n = return_around(engine, place);
 
 	if (n <= 0)
 		return n < 0 ? n : -EAGAIN;
+	/* What came as a large page is lifted as one again. */
+	if (!was_whole)
+		note_use(engine, place);
 	place->chunk->heat = (uint8_t)OB_MIN(place->chunk->heat + 1u, 255u);
 	ob_count(engine, faults_bench, 1);
 	if (place->chunk->watched)

@@ -11,7 +11,8 @@
  *     bits  8..35  slot     of the swap store, meaningful for SWAPPED, WRITING and CACHED; of the canonical store for SHARED
  *                           (4096 times the engine's own number of the extent, plus the index in it: share.h)
  *     bits 36..63  handle   in the compressed pool, meaningful for COMPRESSED; of a page that is SHARED, or was, and is RESIDENT,
- *                           PINNED or BENCHED, how warm it is: warmth.h. Nothing depends on that
+ *                           PINNED or BENCHED, how warm it is: warmth.h. Of one in these three states
+ *                           two bits are its chances: chances.h. Nothing depends on either
  *
  * Words are read and written under the lock of the page's chunk only. Every change of state goes through
  * ob_page_move(), which checks it against the table and counts it; flags, slot and handle may change without.

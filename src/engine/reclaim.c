@@ -6,7 +6,7 @@
  * the bench holds its target; then the pages that have lain on the bench longest are taken off it until the cost is at
  * the low mark. So the bench is the inactive list: what is touched comes back for a minor fault, and what is not has
  * shown itself to be cold. A chunk from which much came back since the hand last passed is passed over, with a heat that
- * halves each time.
+ * halves each time; and so are, in other chunks, pages that came back before (chances.h).
  *
  * clock.c says what is lifted, evict.c where a page goes that is taken off the bench, write_batch.c how it is written,
  * write_back.c how room is made in pool and store, housekeeping.c how large the bench is.

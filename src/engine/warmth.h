@@ -15,8 +15,8 @@
  * Only the scanner asks: what is evicted is offered however warm it is. Nothing here needs to be right, and it is forgotten when a page goes
  * elsewhere; the hand of the scanner has its own memory of chunks (scan.c).
  *
- * In the word, in the bits of the handle, which a page in these states has not: three for the warmth, and 25 for the time at which it came back, or
- * was shared, in steps of 17 ms: they come round in 6 days.
+ * In the word, in the bits of the handle, which a page in these states has not: three for the warmth, and 23 for the time at which it came back, or
+ * was shared, in steps of 17 ms: they come round in 39 hours. The two between them are of chances.h.
  */
 #ifndef OB_ENGINE_WARMTH_H
 #define OB_ENGINE_WARMTH_H
@@ -27,19 +27,20 @@
 
 #define OB_WARMTH_MOST  4u
 #define OB_WARMTH_WAIT  5u /* times what pages are watched for */
-#define OB_WARMTH_BITS  25
+#define OB_WARMTH_SHIFT 25 /* in the handle */
+#define OB_WARMTH_BITS  23 /* of the time */
 #define OB_WARMTH_STEP_SHIFT 24 /* a step of time is so many bits of nanoseconds */
 
 static inline uint64_t ob_warmth_bits(unsigned warmth, uint64_t now_ns)
 {
 	uint64_t time = now_ns >> OB_WARMTH_STEP_SHIFT & ((1u << OB_WARMTH_BITS) - 1);
 
-	return ob_page_with_handle(warmth << OB_WARMTH_BITS | (uint32_t)time);
+	return ob_page_with_handle(warmth << OB_WARMTH_SHIFT | (uint32_t)time);
 }
 
 static inline unsigned ob_warmth_of(uint64_t word)
 {
-	return ob_page_handle(word) >> OB_WARMTH_BITS;
+	return ob_page_handle(word) >> OB_WARMTH_SHIFT;
 }
 
 /* Since it was shared, or came back. */

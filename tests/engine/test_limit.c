@@ -434,6 +434,55 @@ static void what_it_asks_for_everywhere_comes_alone(void **state)
 	assert_in_range(faults_to_come_back(128 * MIB_PAGES), 600, 1000);
 }
 
+/*
+ * What is used of a chunk, 16 of its pages, always comes back: in the end the hand lifts each of them in every eighth pass. A chunk of which all is
+ * there is always lifted whole.
+ */
+static void what_comes_back_again_and_again_is_lifted_less(void **state)
+{
+	enum { CHUNKS = 3, EVERY = 32, USED = CHUNKS * OB_CHUNK_PAGES / EVERY, PASSES = 1 + 2 + 4 };
+	struct ram *ram = ram_new(CHUNKS * OB_CHUNK_PAGES, 0x91);
+	const uint64_t *words;
+	struct bed *bed;
+	unsigned lifted = 0;
+
+	bed_active_watch_ms = BED_NO_SAMPLES;
+	bed = bed_new(0, 0); /* no limit: nobody else lifts */
+	bed_active_watch_ms = 0;
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, CHUNKS * OB_CHUNK_SIZE, &bed->err));
+	assert_int_equal(madvise(ram->base, CHUNKS * OB_CHUNK_SIZE, MADV_NOHUGEPAGE), 0);
+	words = bed->engine->region[0].words;
+	/* The last page of each chunk but the last one is never touched: these can be no large page. */
+	for (uint32_t page = 0; page < ram->pages; page++)
+		if (page % OB_CHUNK_PAGES < OB_CHUNK_PAGES - 1 || page == ram->pages - 1)
+			ram_write(ram, page, PATTERN_INCOMPRESSIBLE, 0);
+	for (unsigned pass = 0; pass < PASSES + 8; pass++) {
+		pthread_rwlock_rdlock(&bed->engine->regions_lock);
+		for (uint32_t c = 0; c < CHUNKS; c++) {
+			struct ob_place place;
+
+			ob_place_chunk(bed->engine, 0, c, &place);
+			place.chunk->heat = 0;
+			ob_clock_visit(bed->engine, &place, 0);
+			if (c == CHUNKS - 1)
+				assert_int_equal(place.chunk->count[OB_PAGE_BENCHED], OB_CHUNK_PAGES);
+		}
+		pthread_rwlock_unlock(&bed->engine->regions_lock);
+		for (uint32_t page = 0; page < ram->pages; page += EVERY) {
+			if (pass >= PASSES && page < (CHUNKS - 1) * OB_CHUNK_PAGES)
+				lifted += ob_page_state(words[page]) == OB_PAGE_BENCHED;
+			look_at(bed, ram, page);
+		}
+		/* All of the last chunk is there again. */
+		for (uint32_t page = (CHUNKS - 1) * OB_CHUNK_PAGES; page < ram->pages; page++)
+			look_at(bed, ram, page);
+	}
+	assert_int_equal(lifted, USED * (CHUNKS - 1) / CHUNKS);
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_free(bed);
+	ram_free(ram);
+}
+
 /* By the pages' words: by what the chunk counts nobody would see that another has changed them. */
 static unsigned in_place(const struct bed *bed, unsigned chunk)
 {
@@ -585,6 +634,7 @@ int main(void)
 		cmocka_unit_test(a_guest_goes_on_while_it_comes_down),
 		cmocka_unit_test(compressible_memory_stays_out_of_the_store_where_it_fits),
 		cmocka_unit_test(what_comes_along_is_of_the_same_chunk),
+		cmocka_unit_test(what_comes_back_again_and_again_is_lifted_less),
 		cmocka_unit_test(what_the_guest_turns_to_comes_with_its_neighbours),
 		cmocka_unit_test(what_it_asks_for_everywhere_comes_alone),
 		cmocka_unit_test(the_pool_makes_way_for_what_is_used),

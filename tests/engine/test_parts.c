@@ -6,14 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/compiler.h"
 #include "base/fault.h"
+#include "engine/chances.h"
 #include "engine/content.h"
 #include "engine/pool.h"
 #include "engine/pool_size.h"
 #include "engine/scan_balance.h"
 #include "engine/swap.h"
 #include "engine/swap_io.h"
+#include "engine/warmth.h"
 #include "kern/memory.h"
 
 #define PAGE 4096u
@@ -325,6 +328,38 @@ static void the_pool_is_as_large_as_it_is_worth(void **state)
 		assert_int_equal(ob_pool_size_wish(&cases[i].seen), cases[i].wish);
 }
 
+/* Of 16 passes, how many lift it. */
+static unsigned lifts(uint64_t word, unsigned page)
+{
+	unsigned n = 0;
+
+	for (unsigned pass = 250; pass < 266; pass++)
+		n += !ob_chances_is_left(word, page, (uint8_t)pass);
+	return n;
+}
+
+static void the_hand_passes_by_what_came_back(void **state)
+{
+	uint64_t word = OB_PAGE_RESIDENT | OB_PAGE_CACHED | ob_page_with_slot(77) | ob_warmth_bits(OB_WARMTH_MOST, 123 * OB_NS_PER_SEC);
+	const uint64_t before = word;
+
+	for (unsigned chances = 0; chances <= OB_CHANCES_MOST; chances++) {
+		assert_int_equal(ob_chances_of(word), chances);
+		for (unsigned page = 0; page < OB_CHUNK_PAGES; page += 7)
+			assert_int_equal(lifts(word, page), 16 >> chances);
+		word = ob_chances_more(word);
+	}
+	assert_int_equal(ob_chances_of(word), OB_CHANCES_MOST);
+	/* The rest of the word is what it was. */
+	assert_int_equal(word - before, ob_page_with_handle(OB_CHANCES_MOST << OB_CHANCES_SHIFT));
+	assert_int_equal(ob_warmth_of(word), OB_WARMTH_MOST);
+	assert_int_equal(ob_warmth_age_ns(word, 124 * OB_NS_PER_SEC), ob_warmth_age_ns(before, 124 * OB_NS_PER_SEC));
+	/* Neighbours have their turns together, and not all at once. */
+	for (unsigned page = 0; page < OB_CHUNK_PAGES; page++)
+		assert_int_equal(ob_chances_is_left(word, page, 3), ob_chances_is_left(word, page / OB_CHANCES_GROUP * OB_CHANCES_GROUP, 3));
+	assert_int_not_equal(ob_chances_is_left(word, 5 * OB_CHANCES_GROUP, 3), ob_chances_is_left(word, 6 * OB_CHANCES_GROUP, 3));
+}
+
 static int64_t after(unsigned seconds, int64_t balance, uint64_t faults, uint64_t found, uint64_t ram_bytes)
 {
 	while (seconds--)
@@ -364,6 +399,7 @@ int main(void)
 		cmocka_unit_test(spans_that_stay_are_used_again),
 		cmocka_unit_test(what_comes_back_soon_or_from_the_oldest_spans_is_counted),
 		cmocka_unit_test(the_pool_is_as_large_as_it_is_worth),
+		cmocka_unit_test(the_hand_passes_by_what_came_back),
 		cmocka_unit_test(the_scanner_pays_for_its_faults),
 	};
 
