@@ -60,7 +60,7 @@ struct ob_chunk {
 	uint32_t rush_since;   /* ... what engine.fetched was when that began: fault_window.c */
 	uint8_t window;        /* pages that a fault in sequence brings along: 1 to OB_WINDOW_MAX */
 	uint8_t brought;       /* that the last fault was to bring along, for whatever reason */
-	uint8_t passes;        /* of the clock's hand, that lifted of it what had its turn: chances.h */
+	uint8_t passes;        /* of the clock's hand, that lifted of it what had its turn, modulo 256: chances.h */
 	uint8_t heat;          /* what came back from the bench since the clock last passed, in units of 8 pages */
 	uint8_t open;
 	uint8_t inexact;       /* some RESIDENT pages may be holes: the kernel could not be asked */
@@ -625,7 +625,7 @@ int ob_reclaim_has_help(const struct ob_engine *engine);
 
 /* The hand comes by a chunk: lifts of it what has its turn, unless it is hot; force: all of it, in any case. */
 void ob_clock_visit(struct ob_engine *engine, struct ob_place *place, int force);
-/* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too. */
+/* Lifts until the bench holds its target, going round at most twice: the second time hot chunks too, and all of each. */
 void ob_clock_fill_bench(struct ob_engine *engine);
 /* Whether so much of it comes back from the bench that it should be left alone; its lock is held. */
 int ob_chunk_is_hot(const struct ob_chunk *chunk);

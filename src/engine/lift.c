@@ -271,12 +271,14 @@ static unsigned returned(struct ob_engine *engine, struct ob_place *place, uint6
 	unsigned count = 0;
 
 	for (uint64_t end = page + n; page < end; page++) {
-		uint64_t *word = ob_place_word(place, page);
+		uint64_t *word = ob_place_word(place, page), bits = *word & ~15ull & ~OB_PAGE_PLACED;
 
 		if (!is_benched(place, page))
 			continue;
 		/* What is being written or is placed belongs to a reclaimer, who frees it when he sees that the word has changed. */
-		ob_page_move(engine, place->chunk, word, OB_T_RETURN, *word & OB_PAGE_WRITING ? 0 : *word & ~15ull & ~OB_PAGE_PLACED);
+		if (bits & OB_PAGE_WRITING)
+			bits = ob_page_with_handle(ob_page_handle(bits));
+		ob_page_move(engine, place->chunk, word, OB_T_RETURN, bits);
 		count++;
 	}
 	return count;

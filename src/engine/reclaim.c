@@ -2,7 +2,7 @@
 /*
  * Reclaim: keeps the machine's cost under its limit. One or two threads; the first also does the housekeeping.
  *
- * Theory of operation. When the cost passes the high mark, chunks are lifted whole, in the order of a clock hand, until
+ * Theory of operation. When the cost passes the high mark, chunks are lifted, in the order of a clock hand, until
  * the bench holds its target; then the pages that have lain on the bench longest are taken off it until the cost is at
  * the low mark. So the bench is the inactive list: what is touched comes back for a minor fault, and what is not has
  * shown itself to be cold. A chunk from which much came back since the hand last passed is passed over, with a heat that

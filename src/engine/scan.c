@@ -36,8 +36,8 @@
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that. And in the long run no more
  *                  than what is found is worth, and a few besides (scan_balance.h): while they were more the hand goes on round, and lifts nothing
- *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at. Noted pages are lifted in any case, and
- *                  chunks that are open: since they were empty nobody has looked at them
+ *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at. Noted pages are lifted in any
+ *                  case, and chunks that are open: since they were empty nobody has looked at them
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
  *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
  *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's
@@ -66,6 +66,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "engine/chances.h"
 #include "engine/scan.h"
 #include "engine/scan_balance.h"
 #include "engine/warmth.h"
@@ -224,11 +225,23 @@ static int is_full(const struct ob_chunk *chunk)
 	return chunk->count[OB_PAGE_RESIDENT] + chunk->count[OB_PAGE_PINNED] + chunk->count[OB_PAGE_BENCHED] == chunk->pages;
 }
 
+/* What nobody has asked for is not to be left in place by the clock's hand for what it was before. */
+static void forget_chances(struct ob_engine *engine, struct ob_place *place)
+{
+	for (uint64_t page = place->chunk_first; page < ob_place_end(place); page++) {
+		uint64_t *word = ob_place_word(place, page);
+
+		if (ob_page_state(*word) == OB_PAGE_BENCHED)
+			ob_page_set_bits(engine, word, ob_chances_none(*word) & ~15ull);
+	}
+}
+
 /* Moves back what is on the bench, and arms it if that pays. */
 static void put_back(struct ob_engine *engine, struct ob_place *place, const struct ob_scanned *entry)
 {
 	struct ob_chunk *chunk = place->chunk;
 
+	forget_chances(engine, place);
 	if (!engine->can_arm || !entry->all_judged || is_full(chunk)) {
 		ob_lift_return_all(engine, place);
 		return;
@@ -533,9 +546,9 @@ static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t 
 		return;
 	scan->tick_ns = now;
 	if (++scan->tick % TICKS == 0) {
-		scan->balance = ob_scan_balance(scan->balance, faults - scan->second_faults, scan->found, ob_load(&engine->ram_pages) * OB_PAGE_SIZE);
-		if (scan->with_pool || scan->all_chunks)
-			scan->balance = 0;
+		int64_t balance = ob_scan_balance(scan->balance, faults - scan->second_faults, scan->found, ob_load(&engine->ram_pages) * OB_PAGE_SIZE);
+
+		ob_store(&scan->balance, scan->with_pool || scan->all_chunks ? 0 : balance);
 		scan->found = 0;
 		if (faults - scan->second_faults > FAULTS_A_SECOND / 2)
 			scan->rate = OB_MAX(scan->rate / 2, RATE_MIN);

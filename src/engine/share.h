@@ -89,7 +89,7 @@ struct ob_scan {
 	uint32_t region, chunk;              /* the hand; region OB_REGIONS_MAX: between rounds */
 	uint64_t tick, tick_ns;
 	uint64_t second_faults, found;       /* faults when this second began; pages found in it */
-	int64_t balance;                     /* scan_balance.h */
+	int64_t balance;                     /* atomic for reading: scan_balance.h */
 	unsigned rate, tick_lifts;           /* chunks a second; left in this tick */
 	struct ob_scan_hand orphans;
 	unsigned generation;                 /* of the round */

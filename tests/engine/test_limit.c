@@ -462,7 +462,9 @@ static void what_comes_back_again_and_again_is_lifted_less(void **state)
 			struct ob_place place;
 
 			ob_place_chunk(bed->engine, 0, c, &place);
+			ob_chunk_lock(place.chunk);
 			place.chunk->heat = 0;
+			ob_chunk_unlock(place.chunk);
 			ob_clock_visit(bed->engine, &place, 0);
 			if (c == CHUNKS - 1)
 				assert_int_equal(place.chunk->count[OB_PAGE_BENCHED], OB_CHUNK_PAGES);

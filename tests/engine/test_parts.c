@@ -352,6 +352,7 @@ static void the_hand_passes_by_what_came_back(void **state)
 	assert_int_equal(ob_chances_of(word), OB_CHANCES_MOST);
 	/* The rest of the word is what it was. */
 	assert_int_equal(word - before, ob_page_with_handle(OB_CHANCES_MOST << OB_CHANCES_SHIFT));
+	assert_int_equal(ob_chances_none(word), before);
 	assert_int_equal(ob_warmth_of(word), OB_WARMTH_MOST);
 	assert_int_equal(ob_warmth_age_ns(word, 124 * OB_NS_PER_SEC), ob_warmth_age_ns(before, 124 * OB_NS_PER_SEC));
 	/* Neighbours have their turns together, and not all at once. */
