@@ -186,7 +186,7 @@ static int is_worth_it(struct ob_engine *engine, uint64_t elapsed)
 
 	lease->faults = faults;
 	lease->reads = reads;
-	lease->mostly_reads = 2 * read >= came;
+	ob_store(&lease->mostly_reads, 2 * read >= came);
 	return ob_load(&engine->follow.is_led) && came * AGAIN_NS >= LEAST * elapsed && (!lease->mostly_reads || is_brisk(engine));
 }
 

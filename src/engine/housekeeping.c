@@ -112,7 +112,7 @@ static void adapt_pool(struct ob_engine *engine, uint64_t now)
 	move_pool(engine, ob_pool_size_wish(&seen), has, bytes);
 	ob_pool_watch(engine->pool, (uint32_t)(bytes / OB_PAGE_SIZE * (seen.stored + 1) / (seen.stored + seen.past + 1)), bytes);
 	house->pool_before = counts;
-	house->pool_looked_ns = now;
+	ob_store(&house->pool_looked_ns, now);
 }
 
 /*
