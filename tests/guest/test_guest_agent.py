@@ -5,6 +5,7 @@ servers (servers.py, which look after theirs).
 The witness checks every byte of its own. What the host really has back is taken from the kernel's accounting.
 """
 import os
+import re
 import sys
 import time
 
@@ -215,6 +216,12 @@ def a_machine_migrates(host):
     clean(machine)
 
 
+def moved_together(machine):
+    """MiB that are not free in pieces any more, by what overbook-guest says."""
+    said = re.findall(r"(\d+) MiB were free in pieces .* moved together, (\d+) MiB are", console(machine))
+    return sum(int(before) - int(after) for before, after in said)
+
+
 def pieces_are_moved_together(host):
     """50 MiB that are freed page by page come back to the host where overbook-guest has the kernel move them together, and nowhere else"""
     host.start_daemon()
@@ -235,10 +242,10 @@ def pieces_are_moved_together(host):
     for machine in machines:
         assert int(machine.ask("sieve", "sieved").values["pages"]) == 50 * 256
     began = time.monotonic()
-    # Of 50 MiB some 45 were seen to: the kernel does not move all that it could.
-    harness.wait_until(lambda: moved.host_bytes() < before[moved] - 30 * MIB, "what was freed has come back")
-    tap.comment(f"{(before[moved] - moved.host_bytes()) / MIB:.0f} MiB after {time.monotonic() - began:.0f} s: " +
-                next(line for line in console(moved).splitlines() if "moved together" in line))
+    # How much its kernel moves is the kernel's: 45 MiB mostly, 20 now and then. That much comes back.
+    harness.wait_until(lambda: moved_together(moved) > 15 and before[moved] - moved.host_bytes() > (moved_together(moved) - 5) * MIB,
+                       "what was freed, and moved together, has come back")
+    tap.comment(f"{(before[moved] - moved.host_bytes()) / MIB:.0f} MiB after {time.monotonic() - began:.0f} s: {moved_together(moved)} moved together")
     for machine in off, silent:
         assert machine.host_bytes() > before[machine] - 10 * MIB and "moved together" not in console(machine), machine.name
     for machine in machines:
