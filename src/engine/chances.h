@@ -3,9 +3,8 @@
  * How often the clock's hand passes a page by, by what came of it before. Pure functions on the page's word (page.h).
  *
  * Theory of operation. What the hand lifts and the guest uses comes back for a fault: that is how the engine learns that a page is in use, and
- * all that it ever learns of it. Where a guest uses most of what it has, nearly everything that is lifted comes back (19 pages of 20, in guests of
- * bench/density that read one image), and those faults are more than all others. A chunk's heat (clock.c) is too coarse for that: in most
- * chunks some pages are used and some are not.
+ * all that it ever learns of it. Where a guest uses most of what it has, nearly everything that is lifted comes back, and those
+ * faults are more than all others. A chunk's heat (clock.c) is too coarse for that: in most chunks some pages are used and some are not.
  *
  * So a page remembers how often in a row it came back: its chances, 0 to OB_CHANCES_MOST. With n of them it is lifted in every 2^n-th pass of the
  * hand alone, counting those that lift of its chunk. It gets one more when the guest asks for it while it is on the bench, not when it comes back

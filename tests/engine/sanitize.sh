@@ -9,7 +9,7 @@ source=$(cd "$(dirname "$0")/../.." && pwd)
 base=${OVERBOOK_SANITIZE_DIR:-$source/build-sanitize}
 targets='tests/engine/test_engine_active tests/engine/test_engine_api tests/engine/test_engine_follow tests/engine/test_engine_limit tests/engine/test_engine_release
 	tests/engine/test_engine_stress tests/engine/test_engine_scan tests/engine/test_engine_share tests/engine/test_engine_mapped
-	tests/engine/test_engine_collapse tests/engine/test_engine_notes tests/engine/test_store'
+	tests/engine/test_engine_collapse tests/engine/test_engine_notes tests/engine/test_engine_orphans tests/engine/test_store'
 
 run() {
 	dir=$base/$1
@@ -21,7 +21,7 @@ run() {
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=0:exitcode=66:detect_deadlocks=1:second_deadlock_stack=1 \
 		meson test -C "$dir" --no-rebuild --timeout-multiplier 4 --num-processes 1 --print-errorlogs \
-		engine-active engine-api engine-follow engine-limit engine-release engine-stress engine-scan engine-share engine-mapped engine-collapse engine-notes fault-store
+		engine-active engine-api engine-follow engine-limit engine-release engine-stress engine-scan engine-share engine-mapped engine-collapse engine-notes engine-orphans fault-store
 }
 
 [ $# -gt 0 ] || set -- address thread

@@ -20,6 +20,26 @@ void share_make(uint64_t limit_bytes, int swap, unsigned cpu_permille)
 	bed_assert_ok(bed, keeper_start(&keeper, bed->engine, 1024, cpu_permille));
 }
 
+int share_make_scanner(unsigned cold_ms, unsigned cpu_permille)
+{
+	bed_scan_cold_ms = cold_ms;
+	share_make(0, 0, cpu_permille);
+	bed_scan_cold_ms = 0;
+	return 0;
+}
+
+void share_begin_scanning(void)
+{
+	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
+}
+
+void share_write_twins(void)
+{
+	for (unsigned i = 0; i < RAMS; i++)
+		for (uint32_t page = 0; page < RAM_PAGES; page++)
+			ram_write_twin(ram[i], page, page / 2);
+}
+
 void share_write_all(enum pattern_kind kind)
 {
 	for (unsigned i = 0; i < RAMS; i++)
@@ -200,4 +220,14 @@ void share_finish_successor(void)
 int share_bench_is_empty(void *context)
 {
 	return bed_stats(bed).benched_bytes == 0;
+}
+
+int share_most_is_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes >= 40 * OB_MIB;
+}
+
+int share_chunks_are_backed_off(void *context)
+{
+	return bed_stats(bed).scan_pages + bed_stats(bed).scan_unwritten_pages >= 5 * RAMS * RAM_PAGES;
 }

@@ -19,8 +19,15 @@ void share_make(uint64_t limit_bytes, int swap, unsigned cpu_permille);
 /* For cmocka: undoes it, and fails if a keeper has seen what must not be. */
 int share_tear_down(void **state);
 
+#define SHARE_COLD_MS 60u /* for which tests have pages watched, or a part of that */
+/* The same with a scanner that watches for cold_ms; 0 permille: it rests until it is told to begin. For cmocka's set-up: returns 0. */
+int share_make_scanner(unsigned cold_ms, unsigned cpu_permille);
+void share_begin_scanning(void);
+
 /* The same in both regions. */
 void share_write_all(enum pattern_kind kind);
+/* Of two neighbours both have the same, in both regions. */
+void share_write_twins(void);
 /* Every page has something of its own. */
 void share_write_different(void);
 void share_check_all(void);
@@ -54,5 +61,9 @@ void share_finish_successor(void);
 
 /* For account_wait(). */
 int share_bench_is_empty(void *context);
+/* Of pages that were all written as twins. */
+int share_most_is_shared(void *context);
+/* Chunks without holes have been lifted so often that most are passed over in many rounds. */
+int share_chunks_are_backed_off(void *context);
 
 #endif

@@ -14,51 +14,24 @@
 #include "base/fault.h"
 #include "player.h"
 
-#define COLD_MS 60u
-
-static int make_scanner(unsigned cold_ms, unsigned cpu_permille)
-{
-	bed_scan_cold_ms = cold_ms;
-	share_make(0, 0, cpu_permille);
-	bed_scan_cold_ms = 0;
-	return 0;
-}
-
 static int set_up_scanner(void **state)
 {
-	return make_scanner(COLD_MS, 1000);
+	return share_make_scanner(SHARE_COLD_MS, 1000);
 }
 
 /* Nothing is scanned before the test says so. */
 static int set_up_resting_scanner(void **state)
 {
-	return make_scanner(COLD_MS, 0);
-}
-
-static void begin_scanning(void)
-{
-	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 1000, keeper_ready, &keeper));
-}
-
-static void write_twins(void)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, page / 2);
-}
-
-static int most_is_shared(void *context)
-{
-	return bed_stats(bed).shared_bytes >= 40 * OB_MIB;
+	return share_make_scanner(SHARE_COLD_MS, 0);
 }
 
 static void scanning_shares_equal_pages_without_a_limit(void **state)
 {
 	struct ob_stats stats;
 
-	write_twins();
+	share_write_twins();
 	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
 	stats = bed_stats(bed);
 	print_message("# cost %.1f MiB of %.1f; %llu pages looked at; %.1f ms of CPU\n", (double)stats.cost_bytes / OB_MIB,
 		      (double)stats.ram_bytes / OB_MIB, (unsigned long long)stats.scan_pages, (double)stats.scan_cpu_ns / 1e6);
@@ -102,7 +75,7 @@ static void what_nobody_wants_goes_back(void **state)
 
 	share_write_different();
 	bed_assert_ok(bed, account_mapping(ram[0]->base, RAM_MIB * OB_MIB, &before));
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(all_was_looked_at, NULL, HANG_MS));
 	ob_engine_share_off(bed->engine);
@@ -156,7 +129,7 @@ static void what_lies_around_others_goes_back(void **state)
 	for (unsigned i = 0; i < OB_ARRAY_LEN(faults); i++) {
 		write_in_turns();
 		assert_int_equal(ob_fault_configure(faults[i], NULL), 0);
-		begin_scanning();
+		share_begin_scanning();
 		bed_assert_ok(bed, account_wait(most_have_gone, NULL, HANG_MS));
 		ob_engine_share_off(bed->engine);
 		bed_assert_ok(bed, account_wait(share_bench_is_empty, NULL, HANG_MS));
@@ -172,16 +145,16 @@ static void what_lies_around_others_goes_back(void **state)
 /* Touches everything as soon as most of it is shared, again and again. What comes back each time is left in place, for longer and longer. */
 static void what_comes_back_soon_is_left_in_place(void **state)
 {
-	const uint64_t second_wait_ns = ob_warmth_wait_ns(2, COLD_MS * OB_NS_PER_MS);
+	const uint64_t second_wait_ns = ob_warmth_wait_ns(2, SHARE_COLD_MS * OB_NS_PER_MS);
 	uint64_t began_ns, waited_ns = 0;
 
-	write_twins();
+	share_write_twins();
 	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
 	for (unsigned i = 0; i < 20 && waited_ns < second_wait_ns; i++) {
 		share_check_all();
 		began_ns = ob_now_ns();
-		bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
+		bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
 		waited_ns = ob_now_ns() - began_ns;
 	}
 	print_message("# shared again after %.1f s\n", (double)waited_ns / OB_NS_PER_SEC);
@@ -232,7 +205,7 @@ static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **sta
 {
 	uint64_t start, cpu;
 
-	write_twins();
+	share_write_twins();
 	assert_int_equal(cpu_of_scanner(), 0);
 	start = ob_now_ns();
 	bed_assert_ok(bed, ob_engine_share_on(bed->engine, keeper.key.secret, 5, NULL, NULL));
@@ -270,7 +243,7 @@ static void a_guest_is_not_held_up_in_vain(void **state)
 
 	share_write_different();
 	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(guest_was_held_up, NULL, HANG_MS));
 	until = ob_now_ns() + 8 * OB_NS_PER_SEC;
@@ -309,7 +282,7 @@ static void new_memory_is_looked_at_whatever_was_in_vain(void **state)
 	for (uint32_t page = 0; page < RAM_PAGES; page++)
 		ram_write_twin(ram[0], page, RAM_PAGES + page);
 	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(scanner_is_in_debt, NULL, HANG_MS));
 	crew_stop(crew);
@@ -323,198 +296,10 @@ static void new_memory_is_looked_at_whatever_was_in_vain(void **state)
 	share_finish();
 }
 
-static int old_extents_are_free(void *context)
-{
-	struct ob_share_held list[KEEPER_EXTENTS];
-	unsigned n = ob_engine_share_held(bed->engine, list, KEEPER_EXTENTS);
-	struct keeper *old = context;
-
-	for (unsigned i = 0; i < n; i++)
-		for (unsigned k = 0; k < KEEPER_EXTENTS; k++)
-			if (old->extent[k].id == list[i].extent)
-				return 0;
-	return 1;
-}
-
-/* Once nothing of it is held, and that has been told. */
-static int extent_is_dropped(void *context)
-{
-	return ob_engine_share_drop_extent(bed->engine, *(const uint64_t *)context) == 0;
-}
-
-/* overbookd is another one: it is offered the pages again, and they move to its slots without a touch. */
-static void orphans_find_a_new_home(void **state)
-{
-	struct ob_stats stats;
-	uint64_t shared;
-
-	write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	shared = bed_stats(bed).shared_bytes;
-	share_succeed(512);
-	bed_assert_ok(bed, keeper_run(&successor));
-	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
-	stats = bed_stats(bed);
-	assert_true(stats.shared_bytes >= shared);
-	assert_int_equal(stats.faults_shared, 0);
-	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
-		if (keeper.extent[i].id)
-			bed_assert_ok(bed, account_wait(extent_is_dropped, &keeper.extent[i].id, HANG_MS));
-	share_finish_successor();
-}
-
-struct leaving {
-	unsigned char seen[RAMS][RAM_PAGES];
-	unsigned pages, least; /* that are to leave their slots; how many are waited for */
-	uint64_t round;         /* of the scanner's hand, that has begun by then */
-};
-
-static int some_leave(void *context)
-{
-	struct ob_share_offer offers[256];
-	struct leaving *leaving = context;
-	unsigned n;
-
-	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
-		for (unsigned i = 0; i < n; i++) {
-			unsigned char *seen = &leaving->seen[offers[i].page >> OB_SHARE_REGION_SHIFT][offers[i].page % RAM_PAGES];
-
-			leaving->pages += offers[i].class == OB_SHARE_ORPHAN && !*seen;
-			*seen |= offers[i].class == OB_SHARE_ORPHAN;
-		}
-	return leaving->pages >= leaving->least && ob_load(&bed->engine->scan.round) >= leaving->round;
-}
-
-static unsigned held_of(uint64_t id)
-{
-	struct ob_share_held held[KEEPER_EXTENTS];
-	unsigned n = ob_engine_share_held(bed->engine, held, KEEPER_EXTENTS);
-
-	for (unsigned i = 0; i < n && i < KEEPER_EXTENTS; i++)
-		if (held[i].extent == id)
-			return held[i].held;
-	return 0;
-}
-
-/* Another overbookd that has its extents: nothing moves, until it wants one of them to be left. */
-static void what_is_kept_is_no_orphan(void **state)
-{
-	static struct leaving leaving;
-	uint64_t shared, round;
-
-	write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(most_is_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	shared = bed_stats(bed).shared_bytes;
-	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
-	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
-		if (keeper.extent[i].id)
-			ob_engine_share_orphan(bed->engine, keeper.extent[i].id, 0);
-	ob_engine_share_orphan(bed->engine, 0x777777, 1); /* there is none */
-	/* What was begun before that. */
-	round = ob_load(&bed->engine->scan.round);
-	leaving = (struct leaving){ .round = round + 2 };
-	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
-	leaving = (struct leaving){ .round = round + 8 };
-	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
-	assert_int_equal(leaving.pages, 0);
-	leaving = (struct leaving){ .least = held_of(keeper.extent[0].id) };
-	assert_true(leaving.least > 0);
-	ob_engine_share_orphan(bed->engine, keeper.extent[0].id, 1);
-	bed_assert_ok(bed, account_wait(some_leave, &leaving, HANG_MS));
-	assert_int_equal(leaving.pages, leaving.least);
-	ob_engine_share_orphan(bed->engine, keeper.extent[0].id, 0);
-	assert_int_equal(bed_stats(bed).shared_bytes, shared);
-	assert_int_equal(bed_stats(bed).faults_shared, 0);
-	assert_int_equal(share_held(), keeper_held(&keeper));
-	/* The ends of holds are told as ever. */
-	share_check_all();
-	share_settle();
-	keeper_serve(&keeper);
-	assert_int_equal(share_held(), keeper_held(&keeper));
-}
-
-#define TWINS 8u /* in each chunk: too few to keep it in every round */
-
 /* Whose test begins to scan once it has written: the faults of writing would be debts of the scanner, who would pay for them for minutes. */
 static int set_up_quick_scanner(void **state)
 {
-	return make_scanner(COLD_MS / 4, 0);
-}
-
-static void write_few_twins(void)
-{
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			ram_write_twin(ram[i], page, i * RAM_PAGES + (page % OB_CHUNK_PAGES < TWINS ? page & ~1u : page));
-}
-
-static int all_twins_are_shared(void *context)
-{
-	return bed_stats(bed).shared_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * TWINS * OB_PAGE_SIZE;
-}
-
-/* Those without holes have been lifted so often that most are passed over in many rounds. */
-static int chunks_are_backed_off(void *context)
-{
-	return bed_stats(bed).scan_pages + bed_stats(bed).scan_unwritten_pages >= 5 * RAMS * RAM_PAGES;
-}
-
-struct offered {
-	unsigned times[RAMS][RAM_PAGES];
-	unsigned wanted;
-};
-
-/* Takes offers, and does nothing about them. */
-static int orphans_are_offered(void *context)
-{
-	struct ob_share_offer offers[256];
-	struct offered *offered = context;
-	unsigned n, least = UINT32_MAX;
-
-	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
-		for (unsigned i = 0; i < n; i++)
-			if (offers[i].class == OB_SHARE_ORPHAN)
-				offered->times[offers[i].page >> OB_SHARE_REGION_SHIFT][offers[i].page % RAM_PAGES]++;
-	for (unsigned i = 0; i < RAMS; i++)
-		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			if (page % OB_CHUNK_PAGES < TWINS)
-				least = OB_MIN(least, offered->times[i][page]);
-	return least >= offered->wanted;
-}
-
-/* Whatever became of the offers before, orphans are offered again soon, also where the scanner finds nothing else: and nothing is lifted for that. */
-static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
-{
-	static struct offered offered;
-	struct ob_stats before, stats;
-
-	write_few_twins();
-	begin_scanning();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(all_twins_are_shared, NULL, HANG_MS));
-	bed_assert_ok(bed, account_wait(chunks_are_backed_off, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	before = bed_stats(bed);
-	share_succeed(512);
-	offered = (struct offered){ .wanted = 5 };
-	bed_assert_ok(bed, account_wait(orphans_are_offered, &offered, HANG_MS));
-	stats = bed_stats(bed);
-	print_message("# orphans offered %u times; %.2f times all was lifted\n", offered.wanted,
-		      (double)(stats.scan_pages - before.scan_pages) / (RAMS * RAM_PAGES));
-	assert_true(stats.scan_pages - before.scan_pages < 3 * RAMS * RAM_PAGES);
-	assert_int_equal(stats.shared_bytes, before.shared_bytes);
-	bed_assert_ok(bed, keeper_run(&successor));
-	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
-	assert_int_equal(bed_stats(bed).faults_shared, 0);
-	assert_int_equal(bed_stats(bed).shared_bytes, before.shared_bytes);
-	share_finish_successor();
+	return share_make_scanner(SHARE_COLD_MS / 4, 0);
 }
 
 #define WANTED (6 * OB_CHUNK_PAGES + 3)
@@ -539,9 +324,9 @@ static void what_is_wanted_has_its_turn_in_the_next_round(void **state)
 	uint64_t before;
 
 	share_write_different();
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(chunks_are_backed_off, NULL, HANG_MS));
+	bed_assert_ok(bed, account_wait(share_chunks_are_backed_off, NULL, HANG_MS));
 	keeper_halt(&keeper);
 	before = bed_stats(bed).scan_pages;
 	bed_assert_ok(bed, account_wait(wanted_is_offered_again, &times, HANG_MS));
@@ -618,7 +403,7 @@ static void a_page_written_in_one_sub_page_has_that_class(void **state)
 
 	for (uint32_t page = WANTED - 3; page < WANTED - 3 + FEW; page++)
 		ram_write_twin(ram[0], page, page);
-	begin_scanning();
+	share_begin_scanning();
 	expect_looks(2, 0);
 	tables = bed_stats(bed).tables_bytes;
 	for (unsigned i = 0; i < OB_ARRAY_LEN(cases); i++) {
@@ -646,12 +431,14 @@ static void a_page_written_in_one_sub_page_has_that_class(void **state)
 	share_assert_holds();
 }
 
+#define ZEROS 8u /* in each chunk */
+
 /* Pages that nobody else has, but for a few of zeros: so that each chunk gets holes, in which it is no large page. */
 static void write_with_zeros(void)
 {
 	for (unsigned i = 0; i < RAMS; i++)
 		for (uint32_t page = 0; page < RAM_PAGES; page++)
-			if (page % OB_CHUNK_PAGES < TWINS)
+			if (page % OB_CHUNK_PAGES < ZEROS)
 				ram_write(ram[i], page, PATTERN_ZERO, 0);
 			else
 				ram_write_twin(ram[i], page, i * RAM_PAGES + page);
@@ -673,7 +460,7 @@ static void write_a_few(void)
 
 static int zeros_have_gone(void *context)
 {
-	return bed_stats(bed).zero_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * TWINS * OB_PAGE_SIZE;
+	return bed_stats(bed).zero_bytes == RAMS * RAM_PAGES / OB_CHUNK_PAGES * ZEROS * OB_PAGE_SIZE;
 }
 
 static int so_much_was_passed_over(void *context)
@@ -692,7 +479,7 @@ static void what_has_not_been_written_is_not_read_again(void **state)
 	struct ob_stats before, stats;
 
 	write_with_zeros();
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(zeros_have_gone, NULL, HANG_MS));
 	bed_assert_ok(bed, account_wait(so_much_was_passed_over, &goal, HANG_MS));
@@ -732,7 +519,7 @@ static void without_marks_everything_is_read_again(void **state)
 	struct ob_stats before, stats;
 
 	write_with_zeros();
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, account_wait(zeros_have_gone, NULL, HANG_MS));
 	before = bed_stats(bed);
@@ -761,7 +548,7 @@ static void what_was_evicted_before_is_offered_too(void **state)
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
 	assert_int_equal(bed_stats(bed).share_offered_pages, 0);
 	bed_assert_ok(bed, keeper_run(&keeper));
-	begin_scanning();
+	share_begin_scanning();
 	bed_assert_ok(bed, account_wait(pool_is_shared, NULL, HANG_MS));
 	assert_int_equal(bed_stats(bed).faults_compressed, 0);
 	keeper_halt(&keeper);
@@ -780,7 +567,7 @@ static void scanning_races_with_writers(void **state)
 	struct crew *crew;
 
 	keeper.lies = 1;
-	write_twins();
+	share_write_twins();
 	bed_assert_ok(bed, keeper_run(&keeper));
 	bed_assert_ok(bed, crew_start(&config, &crew, &bed->err));
 	bed_assert_ok(bed, crew_wait_ops(crew, ops_each, HANG_MS));
@@ -808,9 +595,6 @@ int main(void)
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_guest_is_not_held_up_in_vain, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(new_memory_is_looked_at_whatever_was_in_vain, set_up_resting_scanner, share_tear_down),
-		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
-		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
-		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_has_not_been_written_is_not_read_again, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_page_written_in_one_sub_page_has_that_class, set_up_quick_scanner, share_tear_down),
