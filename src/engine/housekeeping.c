@@ -90,7 +90,6 @@ static void move_pool(struct ob_engine *engine, int wish, uint64_t has, uint64_t
 	ob_store(&engine->pool_parts, (uint32_t)OB_MIN(OB_MAX(parts, POOL_PARTS_MIN), OB_POOL_PARTS_MAX));
 }
 
-/* Where little came back in LOOK_NS the pool's size is of no consequence. */
 static void adapt_pool(struct ob_engine *engine, uint64_t now)
 {
 	struct ob_house *house = &engine->house;
@@ -105,7 +104,7 @@ static void adapt_pool(struct ob_engine *engine, uint64_t now)
 	note_price(&house->bench_ns, counts.bench - before->bench, counts.bench_ns - before->bench_ns, BENCH_NS);
 	note_price(&house->unpack_ns, counts.unpacked - before->unpacked, counts.unpack_ns - before->unpack_ns, UNPACK_NS);
 	note_price(&house->read_ns, counts.read - before->read, counts.read_ns - before->read_ns, READ_NS);
-	seen.near = reuse.near, seen.far = reuse.far;
+	seen.near = reuse.near, seen.far = reuse.far, seen.back = counts.unpacked - before->unpacked;
 	/* What the scanner has lifted, and watched, was not to make room. */
 	seen.bench = ob_less(counts.bench - before->bench, counts.scanned - before->scanned);
 	seen.bench_ns = house->bench_ns, seen.unpack_ns = house->unpack_ns, seen.read_ns = house->read_ns;

@@ -315,6 +315,9 @@ static void the_pool_is_as_large_as_it_is_worth(void **state)
 		int wish;
 	} cases[] = {
 		{ { .near = 20, .far = 3, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 0 },    /* too few to say */
+		{ { .near = 3, .far = 20, .back = 23, .bench = 23, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 0 },
+		{ { .near = 3, .far = 20, .back = 24, .bench = 24, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 0 },
+		{ { .near = 3, .far = 20, .back = 23, .bench = 24, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, -1 }, /* while what is in use is lifted */
 		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, 1 },
 		{ { .near = 100, .far = 100, .stored = 100, .unpack_ns = 10, .read_ns = 20 }, 0 },
 		{ { .near = 100, .far = 5, .stored = 100, .unpack_ns = 10, .read_ns = 100 }, -1 },
