@@ -17,7 +17,9 @@
  *     memory      query-memory-size-summary: what the machine has; QMP counts what is left to the guest, we what it gives
  *     target      balloon, when what is ordered has not been said yet
  *     actual      query-balloon: what the guest says it has given
- *     statistics  guest-stats, while the balloon is driven; status: x-query-virtio-status, which QEMU has since 7.2
+ *     statistics  guest-stats, while the balloon is driven
+ *     status      x-query-virtio-status, which QEMU has since 7.2. It is the longest of all, and a driver that has just told statistics is there:
+ *                 then STATUS_NS may go by
  *
  * An answer that fails ends the look where what follows cannot do without it, and means "not known" elsewhere. One that
  * does not come for SILENCE_NS ends the connection. The connection is kept between looks: to open and close it each time
@@ -55,6 +57,7 @@
 #define RETRY_NS     OB_NS_PER_SEC /* QEMU does not listen yet */
 #define SOON_NS      (200 * OB_NS_PER_MS) /* to the next look, while the balloon goes to a new target: */
 #define GOING_NS     (5 * OB_NS_PER_SEC)  /* for so long */
+#define STATUS_NS    (10 * OB_NS_PER_SEC)
 #define THERE        (1ull << 20)         /* so near to the target it is there */
 #define ANSWER_MAX   (64u << 10) /* bytes of the longest answer */
 #define LEAST_BYTES  (16ull << 20) /* is left to the guest at least, whatever is ordered */
@@ -85,6 +88,9 @@ static struct {
 	int knows_before;
 	char path[192];         /* the virtio device's; empty: to be found */
 	uint64_t last_update;   /* by QEMU's clock */
+	int has_news;           /* this look has found statistics that are new */
+	uint64_t status_ns;     /* when status was told */
+	uint32_t status;        /* flags by that; without a driver it counts no longer than a look */
 	uint32_t flags;         /* of the look that is under way */
 	struct ob_stats seen;   /* only what begins with balloon_, guest_ and machine_ */
 	int is_skipping;        /* a line that is too long */
@@ -165,6 +171,7 @@ static int ask_before(char *buf, size_t size)
 static int lose_path(void)
 {
 	balloon.path[0] = '\0';
+	balloon.status = 0;
 	return -1;
 }
 
@@ -298,6 +305,7 @@ static int take_statistics(const struct ob_json *answer)
 	if (!update || update == balloon.last_update || ob_json_member(*answer, "stats", &stats) < 0)
 		return 0;
 	balloon.last_update = update;
+	balloon.has_news = 1;
 	balloon.seen.guest_updates++;
 	balloon.seen.guest_known = 0;
 	for (size_t i = 0; i < OB_ARRAY_LEN(names); i++) {
@@ -311,6 +319,11 @@ static int take_statistics(const struct ob_json *answer)
 
 static int ask_status(char *buf, size_t size)
 {
+	if (balloon.has_news && (balloon.status & OB_BALLOON_DRIVER) && ob_now_ns() - balloon.status_ns < STATUS_NS) {
+		balloon.flags |= balloon.status;
+		return 0;
+	}
+	balloon.status = 0;
 	return snprintf(buf, size, "{\"execute\":\"x-query-virtio-status\",\"arguments\":{\"path\":\"%s\"}}\n", balloon.path);
 }
 
@@ -342,10 +355,12 @@ static int take_status(const struct ob_json *answer)
 	/* The device always offers statistics: where it seems not to, its features are told in words that are not known here. */
 	if (!answer || !has_text(*answer, "host-features", "dev-features", "VIRTIO_BALLOON_F_STATS_VQ"))
 		return 0;
-	balloon.flags |= OB_BALLOON_STATUS;
+	balloon.status = OB_BALLOON_STATUS;
 	for (size_t i = 0; i < OB_ARRAY_LEN(facts); i++)
 		if (has_text(*answer, facts[i].part, facts[i].list, facts[i].word))
-			balloon.flags |= facts[i].flag;
+			balloon.status |= facts[i].flag;
+	balloon.flags |= balloon.status;
+	balloon.status_ns = ob_now_ns();
 	return 0;
 }
 
@@ -366,6 +381,7 @@ void ob_balloon_drop(void)
 	if (balloon.knows_before)
 		balloon.interval_s = UINT_MAX;
 	balloon.step = NULL;
+	balloon.status = 0;
 	balloon.used = 0;
 	balloon.has_greeting = balloon.is_skipping = 0;
 }
@@ -418,6 +434,7 @@ static void begin_look(void)
 {
 	balloon.next_ns = ob_now_ns() + balloon.order.look_ms * OB_NS_PER_MS;
 	balloon.flags = 0;
+	balloon.has_news = 0;
 	go_on(steps);
 }
 
@@ -437,7 +454,10 @@ static void take_answer(const struct ob_json *answer)
 
 static void take_event(struct ob_json name)
 {
-	if (!ob_json_begins(name, "RESET") || !(balloon.order.flags & OB_WIRE_BALLOON_DRIVE) || !balloon.order.target_bytes)
+	if (!ob_json_begins(name, "RESET"))
+		return;
+	balloon.status = 0;
+	if (!(balloon.order.flags & OB_WIRE_BALLOON_DRIVE) || !balloon.order.target_bytes)
 		return;
 	balloon.has_reset = 1;
 	balloon.next_ns = 0;
