@@ -11,7 +11,8 @@
  * order to shrink counts only once (1) the agent has confirmed it and (2) has reported its cost since; until then the old
  * limit stays "exposed". A machine that has not reported since it connected may cost as much as it has RAM.
  *
- * Agents report every 50 ms while memory is moving between machines, every second otherwise. A movement that makes no
+ * Agents report every 50 ms while memory is moving to their machine or from it, or somebody waits to be admitted, every second otherwise: on a host that is full some
+ * limit moves most of the time, and each report wakes a thread of a machine that may have nothing to do with it. A movement that makes no
  * headway for STIR_NS (a machine above its limit whose swap store is full, say) is no reason to ask often.
  *
  * A new overbookd knows nobody. When the run directory shows living machines, nobody grows and nobody is admitted until
@@ -281,19 +282,20 @@ static bool is_moving(const struct ob_machine *machine)
 	if (!machine->link || machine->release != OB_RELEASE_NO)
 		return false;
 	return !machine->stats_seen || machine->balloon.grace_ns || machine->order != OB_ORDER_NONE ||
-	       machine->stats.cost_bytes > machine->limit_bytes || machine->limit_bytes < machine->target_bytes;
+	       machine->stats.cost_bytes > machine->limit_bytes ||
+	       ob_less(machine->target_bytes, machine->limit_bytes) >= OB_BUDGET_GROW_STEP;
 }
 
 static void set_pace(struct ob_daemon *daemon)
 {
-	bool recent = ob_now_ns() < daemon->stirred_ns + STIR_NS, busy = false;
+	bool recent = ob_now_ns() < daemon->stirred_ns + STIR_NS, urgent = false;
 
-	for (const struct ob_machine *machine = daemon->machines; machine && !busy; machine = machine->next)
-		busy = machine->state == OB_MACHINE_WAITING || machine->release == OB_RELEASE_RUNNING ||
-		       (recent && is_moving(machine));
+	/* Whatever becomes free anywhere is waited for. */
+	for (const struct ob_machine *machine = daemon->machines; machine && !urgent; machine = machine->next)
+		urgent = machine->state == OB_MACHINE_WAITING || machine->release == OB_RELEASE_RUNNING;
 	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
 		if (machine->link)
-			ob_link_order_poll(machine, busy ? POLL_BUSY_MS : POLL_IDLE_MS);
+			ob_link_order_poll(machine, urgent || (recent && is_moving(machine)) ? POLL_BUSY_MS : POLL_IDLE_MS);
 }
 
 void ob_arbiter_run(struct ob_daemon *daemon)

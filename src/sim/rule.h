@@ -31,7 +31,7 @@ struct ob_sim_ordered {
 	struct ob_working_set working_set;
 	uint64_t exposed_bytes;
 	uint64_t reported_cost_bytes;
-	bool is_sent, is_confirmed, has_reported;
+	bool is_sent, is_confirmed, has_reported, is_asked_often;
 };
 
 struct ob_sim_machine {

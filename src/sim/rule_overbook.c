@@ -5,7 +5,7 @@
  * What is overbookd's: the division, the grants, whether a change is worth an order, working sets, what is guaranteed, what a newcomer
  * needs. What stands here, for arbiter.c and link.c, is when they are called:
  *
- *     reports    every tick while memory moves (there: 50 ms), every second otherwise
+ *     reports    of a machine every tick while memory moves to it or from it (there: 50 ms), every second otherwise
  *     orders     are sent in one tick, in force and confirmed in the next. One to shrink counts with the first report after that
  *     newcomers  wait until there is what they need
  *
@@ -82,16 +82,21 @@ static bool is_moving(const struct ob_sim_machine *machine)
 	const struct ob_sim_ordered *ordered = &machine->ordered;
 
 	return !ordered->has_reported || ordered->is_sent || ordered->is_confirmed ||
-	       ordered->reported_cost_bytes > machine->limit_bytes || machine->limit_bytes < machine->target_bytes;
+	       ordered->reported_cost_bytes > machine->limit_bytes ||
+	       ob_less(machine->target_bytes, machine->limit_bytes) >= OB_BUDGET_GROW_STEP;
 }
 
 static void set_pace(struct ob_sim_host *host)
 {
-	bool recent = host->tick < host->stirred_tick + STIR_TICKS;
+	bool recent = host->tick < host->stirred_tick + STIR_TICKS, urgent = false;
 
+	for (size_t i = 0; i < host->n && !urgent; i++)
+		urgent = !host->machines[i]->runs;
 	host->is_busy = false;
-	for (size_t i = 0; i < host->n && !host->is_busy; i++)
-		host->is_busy = !host->machines[i]->runs || (recent && is_moving(host->machines[i]));
+	for (size_t i = 0; i < host->n; i++) {
+		host->machines[i]->ordered.is_asked_often = urgent || (recent && is_moving(host->machines[i]));
+		host->is_busy |= host->machines[i]->ordered.is_asked_often;
+	}
 }
 
 static void listen_to(struct ob_sim_host *host)
@@ -102,7 +107,7 @@ static void listen_to(struct ob_sim_host *host)
 		struct ob_sim_machine *machine = host->machines[i];
 		uint64_t most_bytes = ob_budget_ceiling(machine->load.ram_bytes);
 
-		if (!machine->runs)
+		if (!machine->runs || !(machine->ordered.is_asked_often || ob_sim_is_time(host, 1)))
 			continue;
 		take_report(machine);
 		ob_working_set_note(&machine->ordered.working_set, &machine->stats, most_bytes, now_ns);
