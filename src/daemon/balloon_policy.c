@@ -25,7 +25,7 @@
 #define CALM_SHARE    64
 #define SLACK_LEAST   (16 * OB_MIB)
 #define SLACK_MOST    (256 * OB_MIB)
-#define REST_LEAST    (2 * OB_MIB) /* as the engine's marks */
+#define REST_LEAST    (2 * OB_MIB) /* twice the engine's marks */
 #define REST_MOST     (32 * OB_MIB)
 #define AHEAD_MOST    (36 * OB_MIB)
 

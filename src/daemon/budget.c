@@ -3,7 +3,7 @@
 
 #include "base/units.h"
 
-#define MARKS_MIN   (2 * OB_MIB)
+#define MARKS_MIN   OB_MIB
 #define MARKS_MAX   (48 * OB_MIB)
 #define LEAST_SHARE 32u /* of what a machine could cost: its tables, and what is read at a time, grow with its RAM */
 

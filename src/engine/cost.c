@@ -6,8 +6,10 @@
  * Reclaim starts at the high mark and goes down to the low mark, both a little under the limit; whoever needs a page
  * between the high mark and the ceiling takes it and only kicks the reclaimer; at the ceiling he waits, unless nothing
  * can be reclaimed at all (stuck): then the limit gives way, visibly, and the guest goes on. The ceiling is below the limit
- * by what reclaim itself may need for a moment: what the pool takes of pages that are still on the bench (evict.c), and a step
- * of compressed pages may open a span each.
+ * by what reclaim itself may need for a moment (evict.c).
+ *
+ * What lies between the marks is free for good, and of a machine that has 20 MiB two margins of 1 MiB would be a tenth. So margins are smaller there,
+ * and so is what reclaim does at a time.
  *
  * A limit that was lowered below the cost would make everybody who needs a page wait until all that is above it has been reclaimed: a second
  * for each GiB, and much longer on slow storage. So, while the cost is above the limit, a quarter of what a round of reclaim has freed may be taken
@@ -15,8 +17,7 @@
  */
 #include "engine/internal.h"
 
-#define STEP_NEEDS (16 * 32768) /* of a reclaimer: pages of a step, bytes of a span */
-#define MARGIN_MIN (1ull << 20)
+#define MARGIN_MIN (512ull << 10)
 #define MARGIN_MAX (24ull << 20)
 #define GUESTS_PART 4 /* of what is freed above the limit, for those who wait */
 
@@ -30,7 +31,7 @@ static int64_t margin(const struct ob_engine *engine)
 /* What reclaim may need for a moment; always less than the margin. */
 static int64_t reclaim_needs(const struct ob_engine *engine)
 {
-	return (STEP_NEEDS + ob_evict_grow_bytes(engine)) * (ob_reclaim_has_help(engine) ? 2 : 1);
+	return ob_evict_needs_bytes(engine) * (ob_reclaim_has_help(engine) ? 2 : 1);
 }
 
 int64_t ob_cost_high(const struct ob_engine *engine)

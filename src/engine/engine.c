@@ -66,8 +66,8 @@ static int make_buffers(struct ob_engine *engine)
 		engine->reclaimer[i].page = at;
 		at += OB_PAGE_SIZE;
 	}
-	/* The batches are charged when they are used first. */
-	ob_cost_tables(engine, (int64_t)(engine->worker_count * window + engine->reclaimer_count * OB_PAGE_SIZE + sizeof(*engine)));
+	/* Windows and batches are charged when they are used first. */
+	ob_cost_tables(engine, (int64_t)(engine->reclaimer_count * OB_PAGE_SIZE + sizeof(*engine)));
 	return 0;
 }
 

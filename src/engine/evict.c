@@ -6,12 +6,14 @@
  * (compared by hash now, when nobody can write it any more); to the compressed pool, while that is below its share of the
  * limit; to the swap store. What finds no place stays on the bench, and is counted as refused.
  *
- * Two steps. First pages are placed, 16 at a time under the chunk's lock, so that a fault in it waits for some tens of
+ * Two steps. First pages are placed, 16 at a time (4 on a small machine) under the chunk's lock, so that a fault in it waits for some tens of
  * microseconds: what they become is made ready elsewhere, and their words are marked PLACED. Then the bench is emptied
  * below all those that are still marked, with one call for many (a call costs a flush of address caches on all processors,
  * more than the compression of a page), and their words change. A page that the guest wants in between is simply returned,
  * which takes the mark off, and what was made ready for it is thrown away. Between the steps the pool holds copies of pages
- * that still cost memory: it may grow by ob_evict_grow_bytes() before the second step is taken.
+ * that still cost memory: it may grow by grow_bytes() before the second step is taken. In the first each page may open a span
+ * of the pool. The limit has room for both, and on a small machine for the buffers of batches, which
+ * are given back when they rest: ob_evict_needs_bytes().
  *
  * A chunk is evicted by one reclaimer at a time (chunk.evicting), so nobody else places its pages or lifts it again.
  *
@@ -26,16 +28,28 @@
 #include "base/clock.h"
 #include "engine/internal.h"
 
-#define STEP_PAGES    16u
+#define STEP_MAX      16u /* pages */
+#define STEP_SMALL    4u
+#define SPAN_BYTES    (32ll << 10)
 #define SWAP_RETRY_NS OB_NS_PER_SEC
 #define RAW_MAX       32u /* of a chunk's `raw` */
 #define RAW_MANY      24u
-#define GROW_MIN      (128ll << 10)
+#define GROW_MIN      (64ll << 10)
 #define GROW_MAX      (1ll << 20)
 
-int64_t ob_evict_grow_bytes(const struct ob_engine *engine)
+static int64_t grow_bytes(const struct ob_engine *engine)
 {
 	return OB_MIN(OB_MAX((int64_t)ob_load(&engine->limit_bytes) / 512, GROW_MIN), GROW_MAX);
+}
+
+static unsigned step_pages(const struct ob_engine *engine)
+{
+	return ob_load(&engine->limit_bytes) < OB_SMALL_LIMIT ? STEP_SMALL : STEP_MAX;
+}
+
+int64_t ob_evict_needs_bytes(const struct ob_engine *engine)
+{
+	return step_pages(engine) * SPAN_BYTES + grow_bytes(engine) + ob_batch_needs_bytes(engine);
 }
 
 void ob_evict_swap_failed(struct ob_engine *engine, int r)
@@ -141,7 +155,7 @@ static enum ob_outcome place_page(struct ob_reclaimer *re, struct ob_place *plac
 	return OB_KEEP;
 }
 
-/* Places up to STEP_PAGES pages from `first` on; their chunk is locked. */
+/* Places n pages from `first` on; their chunk is locked. */
 static void place_step(struct ob_reclaimer *re, struct ob_place *place, uint64_t first, unsigned n)
 {
 	/* A page that I/O kept from going back stays where it is until that ends. */
@@ -239,20 +253,20 @@ static unsigned finish(struct ob_reclaimer *re, struct ob_place *place)
 unsigned ob_evict_chunk(struct ob_reclaimer *re, struct ob_place *place)
 {
 	struct ob_engine *engine = re->engine;
-	unsigned freed = 0;
+	unsigned freed = 0, step = step_pages(engine);
 
-	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
-		unsigned n = (unsigned)OB_MIN(STEP_PAGES, ob_place_end(place) - first), before = re->placed_count;
+	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += step) {
+		unsigned n = (unsigned)OB_MIN(step, ob_place_end(place) - first), before = re->placed_count;
 
 		if (ob_evict_enough(engine) || ob_evict_round_over(re))
 			break;
-		freed += ob_batch_prepare(re, STEP_PAGES);
+		freed += ob_batch_prepare(re, step);
 		ob_chunk_lock_background(place->chunk);
 		place_step(re, place, first, n);
 		ob_chunk_unlock(place->chunk);
 		__atomic_fetch_add(&engine->leaving_pages, re->placed_count - before, __ATOMIC_RELAXED);
 		/* While somebody waits for room, sooner rather than all at once. */
-		if (re->placed_pool_bytes > ob_evict_grow_bytes(engine) || (ob_load(&engine->pending_count) && re->placed_count > 4 * STEP_PAGES))
+		if (re->placed_pool_bytes > grow_bytes(engine) || (ob_load(&engine->pending_count) && re->placed_count > 4 * STEP_MAX))
 			freed += finish(re, place);
 	}
 	freed += finish(re, place);

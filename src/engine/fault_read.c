@@ -36,7 +36,15 @@ void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages
 	if (pages <= *touched)
 		return;
 	ob_cost_tables(engine, (int64_t)((pages - *touched) * OB_PAGE_SIZE));
-	*touched = pages;
+	ob_store(touched, pages);
+}
+
+void ob_buffer_drop(struct ob_engine *engine, char *buffer, unsigned *touched)
+{
+	if (!*touched || ob_memory_drop(buffer, *touched * OB_PAGE_SIZE) < 0)
+		return;
+	ob_cost_tables(engine, -(int64_t)(*touched * OB_PAGE_SIZE));
+	ob_store(touched, 0u);
 }
 
 void ob_read_note(struct ob_engine *engine, uint64_t ns)

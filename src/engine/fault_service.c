@@ -440,6 +440,15 @@ static void hand_over(struct ob_worker *worker)
 	worker->holds_events = 0;
 }
 
+/* With the worker's own buffer. */
+static int fill(struct ob_worker *worker, struct ob_place *place, unsigned window, uint64_t *ret_fetched_ns)
+{
+	/* A shared page is copied from where it lies. */
+	if (ob_page_state(*ob_place_word(place, place->page)) != OB_PAGE_SHARED)
+		ob_buffer_touch(worker->engine, &worker->touched, OB_MIN(window, OB_FILL_MAX));
+	return ob_fault_fill(worker->engine, place, place->page, window, worker->buffer, ret_fetched_ns);
+}
+
 static int serve_away(struct ob_worker *worker, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
 	struct ob_engine *engine = worker->engine;
@@ -452,7 +461,7 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 	if (r == 1) {
 		if (is_swapped)
 			hand_over(worker);
-		r = ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns);
+		r = fill(worker, place, window, &fetched_ns);
 		if (is_swapped)
 			ob_read_note(engine, fetched_ns - locked_ns);
 	}
@@ -498,7 +507,7 @@ static int serve_written(struct ob_worker *worker, struct ob_place *place, struc
 
 	if (r < 0)
 		return r;
-	if (ob_fault_fill(engine, place, place->page, window, worker->buffer, &fetched_ns) == 0) {
+	if (fill(worker, place, window, &fetched_ns) == 0) {
 		ob_count(engine, faults_shared, 1);
 		ob_fault_served(engine, OB_HIST_shared, fault, locked_ns, fetched_ns);
 	}

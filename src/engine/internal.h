@@ -44,6 +44,7 @@
 #define OB_READS_MAX         32u /* reads from the store under way */
 #define OB_READ_RUNS         16u /* parts that one is made of at most */
 #define OB_QUEUE_END         UINT32_MAX
+#define OB_SMALL_LIMIT       (64ull << 20) /* bytes; below it less is done at a time, which takes less memory */
 #define OB_BATCH_PAGES       64u /* pages that one write to the store takes at most */
 #define OB_BATCHES           4u  /* ... of which so many are under way for each reclaimer */
 #define OB_RECLAIMERS_MAX    2u
@@ -122,6 +123,7 @@ struct ob_worker {
 	struct ob_engine *engine;
 	pthread_t thread;
 	char *buffer;         /* OB_FILL_MAX pages */
+	unsigned touched;     /* of which so many cost memory */
 	cpu_set_t allowed;    /* processors that it may run on, as at its start */
 	int may_bind, bound;  /* bound: to this one; -1: to none */
 	uint64_t followed_ns, asked_ns, waited_ns; /* waited_ns: for a processor, when it asked */
@@ -613,6 +615,8 @@ unsigned ob_read_settle_run(struct ob_engine *engine, struct ob_place *place, ui
 void ob_read_note(struct ob_engine *engine, uint64_t ns);
 /* A buffer is used up to `pages` pages from now on: charges what it has not been charged for. */
 void ob_buffer_touch(struct ob_engine *engine, unsigned *touched, unsigned pages);
+/* Nobody uses it, and it need not cost memory until somebody does. */
+void ob_buffer_drop(struct ob_engine *engine, char *buffer, unsigned *touched);
 
 /* --- reclaim.c --- */
 
@@ -651,8 +655,8 @@ uint64_t ob_evict_pool_share(const struct ob_engine *engine);
 int ob_evict_swap_usable(const struct ob_engine *engine);
 /* The store did not take a page: it is left alone for a while. */
 void ob_evict_swap_failed(struct ob_engine *engine, int r);
-/* Bytes by which the pool may grow before the bench is emptied below what it took. */
-int64_t ob_evict_grow_bytes(const struct ob_engine *engine);
+/* Bytes by which the cost may rise for a moment because a reclaimer frees memory: new spans of the pool, copies of what is still on the bench, buffers. */
+int64_t ob_evict_needs_bytes(const struct ob_engine *engine);
 
 /* --- write_back.c: a reclaimer's own; regions_lock is held --- */
 
@@ -687,6 +691,11 @@ int ob_batch_add(struct ob_reclaimer *re, const struct ob_place *place, uint64_t
 unsigned ob_batch_flush(struct ob_reclaimer *re, int wait);
 /* Gives slots back that were taken ahead. Nothing is in the batch. */
 void ob_batch_rest(struct ob_reclaimer *re);
+/* On a small machine buffers of batches in which nothing is need cost no memory until they are used again. Whether there are such; gives them back. */
+int ob_batch_has_buffers(const struct ob_reclaimer *re);
+void ob_batch_drop_buffers(struct ob_reclaimer *re);
+/* Bytes that its buffers may cost at once on a small machine. */
+int64_t ob_batch_needs_bytes(const struct ob_engine *engine);
 
 /* --- share.c --- */
 

@@ -189,12 +189,14 @@ static void rest(struct ob_reclaimer *re)
 	pthread_rwlock_unlock(&re->engine->regions_lock);
 }
 
-static void wait_for_kick(struct ob_engine *engine)
+/* Returns whether there may be something to do. */
+static int wait_for_kick(struct ob_engine *engine)
 {
 	int busy = ob_load(&engine->pending_count) || ob_load(&engine->stuck) ||
 		   ob_cost_over(engine, (int64_t)ob_load(&engine->limit_bytes));
 	uint64_t wait_ns = busy ? BUSY_WAIT_NS : IDLE_WAIT_NS;
 	struct timespec until;
+	int kicked;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += (long)(wait_ns % OB_NS_PER_SEC);
@@ -205,8 +207,9 @@ static void wait_for_kick(struct ob_engine *engine)
 	while (!ob_load(&engine->stop) && (!ob_load(&engine->reclaim_kicked) || ob_load(&engine->stuck)))
 		if (pthread_cond_timedwait(&engine->reclaim_cond, &engine->reclaim_lock, &until) == ETIMEDOUT)
 			break;
-	__atomic_store_n(&engine->reclaim_kicked, 0, __ATOMIC_RELEASE);
+	kicked = __atomic_exchange_n(&engine->reclaim_kicked, 0, __ATOMIC_ACQ_REL);
 	pthread_mutex_unlock(&engine->reclaim_lock);
+	return kicked || busy;
 }
 
 static void first_reclaimer(struct ob_reclaimer *re)
@@ -221,7 +224,12 @@ static void first_reclaimer(struct ob_reclaimer *re)
 			reclaim(re);
 		rest(re);
 		ob_housekeeping(engine);
-		wait_for_kick(engine);
+		if (!wait_for_kick(engine)) {
+			ob_batch_drop_buffers(re);
+			/* The second one's are his own to give back. */
+			if (engine->reclaimer_count > 1 && ob_batch_has_buffers(&engine->reclaimer[1]))
+				call_for_help(engine);
+		}
 	}
 }
 
@@ -242,6 +250,7 @@ static void helper(struct ob_reclaimer *re)
 			if (!locked_round(re))
 				break;
 		rest(re);
+		ob_batch_drop_buffers(re);
 		__atomic_fetch_sub(&engine->helping, 1, __ATOMIC_ACQ_REL);
 	}
 }

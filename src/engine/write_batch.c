@@ -20,13 +20,32 @@
 
 #include "engine/internal.h"
 
-#define SMALL_LIMIT (64ull << 20)
+/* A small machine has few batches, and small ones. */
+static int is_small(const struct ob_engine *engine)
+{
+	return ob_load(&engine->limit_bytes) < OB_SMALL_LIMIT;
+}
+
+static unsigned batch_pages(const struct ob_engine *engine)
+{
+	return is_small(engine) ? OB_BATCH_PAGES / 4 : OB_BATCH_PAGES;
+}
+
+static unsigned batch_count(const struct ob_engine *engine)
+{
+	return is_small(engine) ? OB_BATCHES / 2 : OB_BATCHES;
+}
+
+int64_t ob_batch_needs_bytes(const struct ob_engine *engine)
+{
+	return is_small(engine) ? (int64_t)(batch_count(engine) * batch_pages(engine) * OB_PAGE_SIZE) : 0;
+}
 
 /* The next slot of the run that has been taken, or of another. */
 static int next_slot(struct ob_reclaimer *re, uint32_t *ret_slot)
 {
 	if (!re->run_left) {
-		int r = ob_swap_alloc(re->engine->swap, OB_BATCH_PAGES, &re->run_slot);
+		int r = ob_swap_alloc(re->engine->swap, batch_pages(re->engine), &re->run_slot);
 
 		if (r < 0)
 			return r;
@@ -41,6 +60,26 @@ void ob_batch_rest(struct ob_reclaimer *re)
 {
 	for (; re->run_left; re->run_left--)
 		ob_swap_free(re->engine->swap, re->run_slot++);
+}
+
+int ob_batch_has_buffers(const struct ob_reclaimer *re)
+{
+	int any = 0;
+
+	for (unsigned b = 0; b < OB_BATCHES; b++)
+		any |= ob_load(&re->batch[b].touched) > 0;
+	return any && is_small(re->engine);
+}
+
+void ob_batch_drop_buffers(struct ob_reclaimer *re)
+{
+	if (!ob_batch_has_buffers(re))
+		return;
+	if (re->filling && !re->filling->count)
+		re->filling = NULL;
+	for (unsigned b = 0; b < OB_BATCHES; b++)
+		if (!re->batch[b].count)
+			ob_buffer_drop(re->engine, re->batch[b].buffer, &re->batch[b].touched);
 }
 
 int ob_batch_add(struct ob_reclaimer *re, const struct ob_place *place, uint64_t page, const void *bytes)
@@ -214,10 +253,9 @@ static unsigned start_writes(struct ob_reclaimer *re)
 	return freed;
 }
 
-/* A small machine has fewer. */
 static struct ob_batch *free_batch(struct ob_reclaimer *re)
 {
-	unsigned batches = ob_load(&re->engine->limit_bytes) < SMALL_LIMIT ? OB_BATCHES / 2 : OB_BATCHES;
+	unsigned batches = batch_count(re->engine);
 
 	for (unsigned i = 0; i < batches; i++)
 		if (!re->batch[i].count)
@@ -228,19 +266,19 @@ static struct ob_batch *free_batch(struct ob_reclaimer *re)
 unsigned ob_batch_prepare(struct ob_reclaimer *re, unsigned pages)
 {
 	struct ob_swap_request *request;
-	unsigned freed = 0;
+	unsigned freed = 0, most = batch_pages(re->engine);
 
 	if (!ob_evict_swap_usable(re->engine))
 		return 0;
-	ob_swap_prepare(re->engine->swap, pages + OB_BATCH_PAGES);
-	if (re->filling && re->filling->count + pages > OB_BATCH_PAGES)
+	ob_swap_prepare(re->engine->swap, pages + most);
+	if (re->filling && re->filling->count + pages > most)
 		freed += start_writes(re);
 	while ((request = ob_swap_reap(re->queue)))
 		freed += end_write(re, (struct ob_batch_write *)(void *)request);
 	while (!re->filling && !(re->filling = free_batch(re)) && (request = ob_swap_wait(re->queue)))
 		freed += end_write(re, (struct ob_batch_write *)(void *)request);
 	if (re->filling)
-		ob_buffer_touch(re->engine, &re->filling->touched, OB_BATCH_PAGES);
+		ob_buffer_touch(re->engine, &re->filling->touched, most);
 	return freed;
 }
 

@@ -627,6 +627,52 @@ static void tables_are_small(void **state)
 	ram_free(ram);
 }
 
+/* Pages of buffers for what is written that cost memory. */
+static unsigned buffer_pages(const struct ob_engine *engine)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < engine->reclaimer_count; i++)
+		for (unsigned b = 0; b < OB_BATCHES; b++)
+			n += ob_load(&engine->reclaimer[i].batch[b].touched);
+	return n;
+}
+
+static int no_buffer_costs(void *context)
+{
+	return buffer_pages(context) == 0;
+}
+
+/* A machine becomes small, and nothing is written any more: what writing needed is given back, also by a reclaimer who has nothing to do since. */
+static void buffers_that_rest_cost_a_small_machine_nothing(void **state)
+{
+	struct bed *bed;
+	struct ram *ram = ram_new(160 * MIB_PAGES, 0x8d);
+	uint64_t tables, others = 0;
+
+	bed_active_watch_ms = BED_NO_SAMPLES;
+	bed = bed_new(100 * OB_MIB, 1);
+	bed_active_watch_ms = 0;
+	bed_assert_ok(bed, ob_engine_add_region(bed->engine, ram->base, 160 * OB_MIB, &bed->err));
+	tables = bed_stats(bed).tables_bytes;
+	ram_write_all(ram, PATTERN_INCOMPRESSIBLE);
+	bed_assert_ok(bed, ram_check_all(ram));
+	assert_true(bed_stats(bed).swap_in_pages > 0);
+	assert_true(buffer_pages(bed->engine) > 0); /* it is not small: they stay */
+	bed_assert_ok(bed, ob_engine_set_limit(bed->engine, 40 * OB_MIB));
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
+	bed_assert_ok(bed, account_wait(no_buffer_costs, bed->engine, HANG_MS));
+	for (unsigned i = 0; i < bed->engine->worker_count; i++)
+		others += ob_load(&bed->engine->worker[i].touched);
+	for (unsigned i = 0; i < OB_READS_MAX; i++)
+		others += ob_load(&bed->engine->read[i].touched);
+	assert_int_equal(bed_stats(bed).tables_bytes, tables + others * OB_PAGE_SIZE + bed_stats(bed).swap_file_bytes / 256); /* 16 bytes a page */
+	bed_assert_ok(bed, ram_check_all(ram));
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, 30000));
+	bed_free(bed);
+	ram_free(ram);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -647,6 +693,7 @@ int main(void)
 		cmocka_unit_test(the_bench_keeps_its_part_of_the_limit),
 		cmocka_unit_test(zero_pages_cost_nothing),
 		cmocka_unit_test(tables_are_small),
+		cmocka_unit_test(buffers_that_rest_cost_a_small_machine_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
