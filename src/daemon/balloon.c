@@ -106,7 +106,7 @@ static void set_goal(struct ob_machine *machine, uint64_t now_ns)
 	struct ob_balloon_balance balance = {
 		.held_bytes = sane(stats->balloon_bytes), .cost_bytes = sane(stats->cost_bytes),
 		.away_bytes = sane(stats->swapped_bytes) + ob_less(sane(stats->compressed_bytes), sane(stats->pool_bytes)),
-		.back_bytes = machine->working_set.demand.bytes, .entitled_bytes = machine->target_bytes,
+		.back_bytes = ob_working_set_back_bytes(&machine->working_set), .entitled_bytes = machine->target_bytes,
 		.have_given = ob_guest_has_given(machine),
 	};
 

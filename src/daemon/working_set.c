@@ -51,14 +51,43 @@ static uint64_t in_place(const struct ob_stats *stats)
 	return ob_less(ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes), stats->tables_bytes);
 }
 
-/* What has come back since the last step is added to what is left of what came before; no more than there is to come back. */
-static void note_back(struct ob_working_set_back *back, uint64_t pages, uint64_t away_bytes, uint64_t elapsed_ns, bool is_first)
+static uint64_t bytes_of(uint64_t pages)
 {
-	uint64_t came = is_first ? 0 : ob_less(pages, back->seen_pages);
+	return OB_MIN(pages, BYTES_SANE / PAGE_BYTES) * PAGE_BYTES;
+}
 
-	back->bytes -= (uint64_t)((wide)back->bytes * elapsed_ns / LATELY_NS);
-	back->bytes = OB_MIN(back->bytes + OB_MIN(came, BYTES_SANE / PAGE_BYTES) * PAGE_BYTES, OB_MIN(away_bytes, BYTES_SANE));
+/* How many bytes have come back since the last step. */
+static uint64_t take_back(struct ob_working_set_back *back, uint64_t pages, bool is_first)
+{
+	uint64_t came = is_first ? 0 : bytes_of(ob_less(pages, back->seen_pages));
+
 	back->seen_pages = pages;
+	return came;
+}
+
+/* part of whole, of amount; part is no more than whole. */
+static uint64_t scale(uint64_t amount, uint64_t part, uint64_t whole)
+{
+	return whole ? (uint64_t)((wide)amount * part / whole) : 0;
+}
+
+/* What has come back of all kinds since the last step, and how what is in place has changed. */
+struct change {
+	uint64_t came, stays; /* bytes; stays: of what came */
+	uint64_t had_stayed, goes; /* goes: of what had stayed before */
+	uint64_t elapsed_ns;
+};
+
+/* Each kind has its part in what stays and what goes. No more is lacking than there is to come back. */
+static void note_back(struct ob_working_set_back *back, uint64_t came, const struct change *change, uint64_t away_bytes)
+{
+	uint64_t stays = scale(came, change->stays, change->came), goes = scale(back->stays_bytes, change->goes, change->had_stayed);
+
+	back->stays_bytes -= goes;
+	back->stays_bytes -= scale(back->stays_bytes, change->elapsed_ns, LATELY_NS);
+	back->stays_bytes = OB_MIN(back->stays_bytes + stays, BYTES_SANE);
+	back->bytes -= scale(back->bytes, change->elapsed_ns, LATELY_NS);
+	back->bytes = OB_MIN(back->bytes + goes + (came - stays), OB_MIN(away_bytes, BYTES_SANE));
 }
 
 /* All that has come back, neighbours too. What was discarded out of the pool, or shared, counts as well: more than is true, as a bound may be. */
@@ -68,15 +97,32 @@ static uint64_t pages_back(const struct ob_stats *stats)
 	       stats->share_dropped_pages;
 }
 
+/* Whether it stayed or not: it is in use. */
+uint64_t ob_working_set_back_bytes(const struct ob_working_set *set)
+{
+	return set->demand.bytes + set->demand.stays_bytes;
+}
+
 static void note_demand(struct ob_working_set *set, const struct ob_stats *stats, uint64_t now_ns)
 {
 	uint64_t elapsed = OB_MIN(ob_less(now_ns, set->seen_ns), LATELY_NS);
 	bool is_first = !set->seen_ns;
+	uint64_t demand = take_back(&set->demand, stats->faults_compressed + stats->faults_swapped, is_first);
+	uint64_t shared = take_back(&set->shared, stats->faults_shared, is_first);
+	/* What is told of faults and of pages may be of different moments. */
+	uint64_t all = OB_MAX(take_back(&set->all, pages_back(stats), is_first), demand + shared);
+	uint64_t placed = in_place(stats), had_stayed = set->all.stays_bytes;
+	const struct change change = {
+		.came = all, .stays = OB_MIN(all, ob_less(placed, set->placed_bytes)),
+		.had_stayed = had_stayed, .goes = OB_MIN(had_stayed, ob_less(set->placed_bytes, placed)), .elapsed_ns = elapsed,
+	};
+	uint64_t evicted = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
 
-	note_back(&set->demand, stats->faults_compressed + stats->faults_swapped, stats->compressed_bytes + stats->swapped_bytes, elapsed, is_first);
-	note_back(&set->shared, stats->faults_shared, stats->shared_bytes, elapsed, is_first);
-	note_back(&set->all, pages_back(stats), stats->compressed_bytes + stats->swapped_bytes + stats->shared_bytes, elapsed, is_first);
+	note_back(&set->demand, demand, &change, evicted);
+	note_back(&set->shared, shared, &change, stats->shared_bytes);
+	note_back(&set->all, all, &change, evicted + OB_MIN(stats->shared_bytes, BYTES_SANE));
 	set->seen_ns = now_ns;
+	set->placed_bytes = placed;
 }
 
 static uint64_t grain_of(uint64_t most_bytes)
@@ -106,7 +152,7 @@ static uint64_t in_steps(uint64_t bytes, uint64_t most_bytes, uint64_t step)
 static uint64_t wants(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
 {
 	uint64_t away = OB_MIN(stats->compressed_bytes, BYTES_SANE) + OB_MIN(stats->swapped_bytes, BYTES_SANE);
-	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, set->demand.bytes + away / AWAY_SHARE);
+	uint64_t bytes = ob_less(OB_MIN(stats->cost_bytes, BYTES_SANE), stats->pool_bytes) + OB_MIN(away, ob_working_set_back_bytes(set) + away / AWAY_SHARE);
 
 	return in_steps(bytes + OB_MAX(bytes, OB_MIN(most_bytes, HEADROOM_SHARE * HEADROOM_MIN)) / HEADROOM_SHARE, most_bytes, grain_of(most_bytes));
 }
@@ -141,8 +187,13 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)
 			set->believed_bytes = bytes;
 		set->fell_ns = now_ns;
-	} else if (now_ns - set->fell_ns >= OB_WORKING_SET_REST_NS) {
-		set->believed_bytes -= OB_MAX((set->believed_bytes - bytes) / 2 / step, 1u) * step;
+		set->highest_bytes = 0;
+		return;
+	}
+	set->highest_bytes = OB_MAX(set->highest_bytes, bytes);
+	if (now_ns - set->fell_ns >= OB_WORKING_SET_REST_NS) {
+		set->believed_bytes = set->highest_bytes;
 		set->fell_ns = now_ns;
+		set->highest_bytes = 0;
 	}
 }
