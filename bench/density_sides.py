@@ -6,7 +6,8 @@ budget is imposed, and holds before the load begins.
 
     unconstrained   QEMU as it is, and no budget. Like those of the kernel's sides it has the balloon that `overbook run` would
                     add, which reports free pages, so that what guests free is given back here as well
-    overbook        one sharing domain, and all means: OVERBOOK
+    overbook        one sharing domain, and all means: OVERBOOK; memory that a machine does not use is taxed higher than by default, as somebody
+                    would set it who has more machines than memory
     no-...          the same with one of them switched off; "mapped" with one more (--share-mapped). no-compression: the pool is
                     always full, and pages are compressed in vain; no-large-pages: they are as the kernel makes them, and broken
                     by eviction alone
@@ -50,7 +51,7 @@ COMPRESSOR = "lz4" # ours; the kernel's too if it has it, else the one that is s
 HURRY = 500        # thousandths of a processor
 FOLLOW_S = 2
 
-OVERBOOK = {"SHARE": "on", "BALLOON": "auto", "LARGE_PAGES": "proactive", "IDLE_TAX": "75%"}
+OVERBOOK = {"SHARE": "on", "BALLOON": "auto", "LARGE_PAGES": "proactive", "IDLE_TAX": "95%"}
 Ours = collections.namedtuple("Ours", "settings options environment words", defaults=({}, (), {}, ""))
 OURS = {
     "overbook": Ours(OVERBOOK),
