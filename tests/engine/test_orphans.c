@@ -37,18 +37,24 @@ static int extent_is_dropped(void *context)
 	return ob_engine_share_drop_extent(bed->engine, *(const uint64_t *)context) == 0;
 }
 
+/* Most of what can be is shared, and overbookd is no more. Returns the bytes. */
+static uint64_t share_twins_until_it_goes(void)
+{
+	share_write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	return bed_stats(bed).shared_bytes;
+}
+
 /* overbookd is another one: it is offered the pages again, and they move to its slots without a touch. */
 static void orphans_find_a_new_home(void **state)
 {
 	struct ob_stats stats;
 	uint64_t shared;
 
-	share_write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	shared = bed_stats(bed).shared_bytes;
+	shared = share_twins_until_it_goes();
 	share_succeed(512);
 	bed_assert_ok(bed, keeper_run(&successor));
 	bed_assert_ok(bed, account_wait(old_extents_are_free, &keeper, HANG_MS));
@@ -100,12 +106,7 @@ static void what_is_kept_is_no_orphan(void **state)
 	static struct leaving leaving;
 	uint64_t shared, round;
 
-	share_write_twins();
-	bed_assert_ok(bed, keeper_run(&keeper));
-	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
-	keeper_halt(&keeper);
-	keeper_serve(&keeper);
-	shared = bed_stats(bed).shared_bytes;
+	shared = share_twins_until_it_goes();
 	bed_assert_ok(bed, keeper_start(&successor, bed->engine, 512, 1000));
 	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
 		if (keeper.extent[i].id)
