@@ -480,6 +480,8 @@ int ob_large_makes_whole(const struct ob_engine *engine);
 int ob_large_has_leave(const struct ob_engine *engine, unsigned under_way);
 /* Whether it is a large page now. */
 void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
+/* Whether there are to be no large pages. regions_lock is held. */
+int ob_large_is_off(const struct ob_engine *engine);
 /* Whether memory is short on the host, as far as is known; takes no lock. */
 int ob_large_is_short(const struct ob_engine *engine);
 /* Whether no chunk is to be passed over in the round that begins now. */

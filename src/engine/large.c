@@ -116,9 +116,14 @@ int ob_large_look_at_all(struct ob_engine *engine)
 	return __atomic_exchange_n(&engine->large.look_at_all, 0, __ATOMIC_RELAXED);
 }
 
+int ob_large_is_off(const struct ob_engine *engine)
+{
+	return engine->large.is_ordered && engine->large.orders.policy == OB_LARGE_OFF;
+}
+
 static int has_rules(const struct ob_engine *engine)
 {
-	return engine->large.is_ordered && engine->large.orders.policy != OB_LARGE_OFF;
+	return engine->large.is_ordered && !ob_large_is_off(engine);
 }
 
 enum rate { RATE_LOOKS, RATE_BREAKS, RATE_COLLAPSES };

@@ -228,7 +228,8 @@ static int is_wanted(const struct ob_place *place, uint64_t page, const uint64_t
 
 unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, const uint64_t *left)
 {
-	unsigned count = 0;
+	/* A part of a large page moves as small ones. */
+	unsigned count = 0, longest = ob_large_is_off(engine) ? OB_CHUNK_PAGES / 2 : OB_CHUNK_PAGES;
 
 	if (ob_lift_io_inflight(place->chunk))
 		return 0;
@@ -236,7 +237,7 @@ unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, con
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
 		unsigned n = 0;
 
-		while (page + n < ob_place_end(place) && is_wanted(place, page + n, left))
+		while (n < longest && page + n < ob_place_end(place) && is_wanted(place, page + n, left))
 			n++;
 		if (n)
 			count += lift_run(engine, place, page, n);

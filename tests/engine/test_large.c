@@ -168,6 +168,24 @@ static void the_policies_do_what_they_say(void **state)
 	share_finish();
 }
 
+static int all_lie_there_as_small_ones(void *context)
+{
+	return !large_in(0, RAMS) && share_bench_is_empty(context);
+}
+
+/* Not in use, and nothing of them equal to anything: they are lifted, and come back as small pages. */
+static void off_breaks_where_nothing_is_shared_too(void **state)
+{
+	struct ob_large_orders orders = large_orders(OB_LARGE_OFF, OB_LARGE_HIGH, 0, 0);
+
+	large_write_different();
+	ob_engine_large(bed->engine, &orders);
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(all_lie_there_as_small_ones, NULL, HANG_MS));
+	assert_int_equal(bed_stats(bed).shared_bytes, 0);
+	share_finish();
+}
+
 static int whole_ones_came_back(void *context)
 {
 	return bed_stats(bed).large_whole_returns >= 2 * CHUNKS;
@@ -487,6 +505,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(cold_ones_with_too_few_are_kept, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(no_more_are_broken_than_the_rate_allows, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(the_policies_do_what_they_say, large_set_up, large_tear_down),
+		cmocka_unit_test_setup_teardown(off_breaks_where_nothing_is_shared_too, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_broken_in_vain_needs_more_each_time, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(with_a_limit_it_lies_on_the_bench_until_it_is_used_or_evicted, large_set_up, large_tear_down),
 		cmocka_unit_test_setup_teardown(what_was_hot_cools_under_a_distant_limit, set_up_without_samples, large_tear_down),

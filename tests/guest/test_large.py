@@ -177,7 +177,7 @@ def off_shares_all(host):
     wait_said(host, "high")
     for machine in machines:
         machine.wait_stats(lambda s: s["shared_bytes"] > EQUAL * 3 // 4, "most of what is equal is shared")
-        wait_large(machine, lambda now: now < ANON // 8, "little is large")
+        wait_large(machine, lambda now: now < 4 * MIB, "next to nothing is large")
         assert not may_make(machine)
     tell("off", machines)
     check_all(machines)
