@@ -46,7 +46,7 @@
  *     checked   pages= wrong= touched_bytes=                  answers "check": every page has been read once
  *     touched   pages= wrong= touched_bytes=                  answers "touch": every page has been written once
  *     freed     pages= wrong= touched_bytes=                  answers "free N": N percent of anon (and grown) given back to the kernel
- *     sieved    pages= wrong= touched_bytes=                  answers "sieve": every other page of anon (and grown) given back
+ *     sieved    pages= wrong= touched_bytes=                  answers "sieve": of each two pages of anon (and grown) one given back
  *     filled    pages= wrong= touched_bytes=                  answers "fill N": N percent of anon (and grown) are held from then on: what
  *               was missing of them has been written (pages), what is beyond given back to the kernel
  *     grown     pages= wrong= touched_bytes=                  answers "grow N": N MiB of anonymous memory more, filled; once a boot.
