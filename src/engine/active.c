@@ -14,7 +14,7 @@
  * never without some, and none comes in a burst. ESX samples what is in place; here also what was evicted is drawn, so that a machine whose limit is too low
  * for what it uses shows that.
  *
- * A large page is lifted whole, and counts as a sample of the size of a page: it was drawn in proportion to its size.
+ * A large page is lifted whole, where there are to be such, and counts as a sample of the size of a page: it was drawn in proportion to its size.
  *
  * Pages that are mapped from the shared store are not drawn: they cost the machine nothing, and a touch does not show.
  *
@@ -34,7 +34,6 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
-#include "kern/pagemap.h"
 
 #define WATCH_NS     (16 * OB_NS_PER_SEC)
 #define TRIES        8u  /* of drawing a page that the guest has */
@@ -105,8 +104,7 @@ static unsigned lift(struct ob_engine *engine, struct ob_place *place)
 	uint64_t number = place->page - place->chunk_first, wanted[OB_CHUNK_PAGES / 64] = { 0 };
 	unsigned n;
 
-	if (chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES &&
-	    ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1) {
+	if (chunk->count[OB_PAGE_RESIDENT] == OB_CHUNK_PAGES && ob_large_moves_whole(engine, place)) {
 		ob_lift_clear_bench(engine, place);
 		n = ob_lift_chunk(engine, place);
 		chunk->whole = chunk->sampled = chunk->count[OB_PAGE_BENCHED] == OB_CHUNK_PAGES;

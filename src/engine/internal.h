@@ -482,6 +482,10 @@ int ob_large_has_leave(const struct ob_engine *engine, unsigned under_way);
 void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_large);
 /* Whether there are to be no large pages. regions_lock is held. */
 int ob_large_is_off(const struct ob_engine *engine);
+/* It has been broken, whatever was known of it as a large one. Chunk locked. */
+void ob_large_forget(struct ob_engine *engine, struct ob_chunk *chunk);
+/* Whether a chunk of 2 MiB is a large page, by the kernel, and moves as one. Chunk locked, regions_lock held. */
+int ob_large_moves_whole(const struct ob_engine *engine, const struct ob_place *place);
 /* Whether memory is short on the host, as far as is known; takes no lock. */
 int ob_large_is_short(const struct ob_engine *engine);
 /* Whether no chunk is to be passed over in the round that begins now. */

@@ -40,7 +40,8 @@
  * Rates: what may be sampled, broken and collapsed a second, in buckets. The scanner's share of a processor bounds the rest,
  * collapses included: their work is done on its thread.
  *
- * Until orders have come there are none of these rules: the scanner treats a large page as 512 pages.
+ * Until orders have come there are none of these rules: the scanner treats a large page as 512 pages. Nor are there where there are to be no
+ * large pages, and what is lifted is broken besides (lift.c), at no rate but that of whoever lifts.
  *
  * Locking: orders under regions_lock, written with it held for writing; what is kept of a chunk under its lock; buckets under a lock of
  * their own, a leaf.
@@ -173,6 +174,11 @@ void ob_large_note(struct ob_engine *engine, struct ob_chunk *chunk, int is_larg
 	chunk->is_large = (uint8_t)is_large;
 }
 
+int ob_large_moves_whole(const struct ob_engine *engine, const struct ob_place *place)
+{
+	return !ob_large_is_off(engine) && ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1;
+}
+
 static unsigned found_count(const struct ob_chunk *chunk)
 {
 	unsigned n = 0;
@@ -187,6 +193,13 @@ static void forget_found(struct ob_chunk *chunk)
 	for (unsigned i = 0; i < OB_CHUNK_PAGES / 64; i++)
 		chunk->large_found[i] = 0;
 	chunk->large_sampled = chunk->large_refused = 0;
+}
+
+void ob_large_forget(struct ob_engine *engine, struct ob_chunk *chunk)
+{
+	ob_large_note(engine, chunk, 0);
+	chunk->large_hot = chunk->large_asked = 0;
+	forget_found(chunk);
 }
 
 /* What the judge is to know of a large one: so many pages of it were looked at, and of those were shareable what was found. */

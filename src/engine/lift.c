@@ -11,6 +11,7 @@
  * A large page moves as one onto nothing: where there is a page table, be it empty, the kernel breaks it first. The bench has one after
  * single pages have lain there, and guest RAM after a fault that found nothing, where the kernel may make no large page (MADV_NOHUGEPAGE)
  * or had none. Dropping all 2 MiB, where nothing is, frees it on kernels with CONFIG_PT_RECLAIM; on others the large page is lost.
+ * A part of one moves as small pages: so is lifted where there are to be no large ones.
  *
  * A move that says EEXIST or ENOENT may have been done all the same: since its moves are batched (6.18), the kernel that has
  * had to try again for a moment (the page was being aged, locked, split) forgets that it then succeeded, tries the same
@@ -228,8 +229,8 @@ static int is_wanted(const struct ob_place *place, uint64_t page, const uint64_t
 
 unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, const uint64_t *left)
 {
-	/* A part of a large page moves as small ones. */
-	unsigned count = 0, longest = ob_large_is_off(engine) ? OB_CHUNK_PAGES / 2 : OB_CHUNK_PAGES;
+	int is_off = ob_large_is_off(engine);
+	unsigned count = 0, longest = is_off ? OB_CHUNK_PAGES / 2 : OB_CHUNK_PAGES;
 
 	if (ob_lift_io_inflight(place->chunk))
 		return 0;
@@ -243,6 +244,8 @@ unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, con
 			count += lift_run(engine, place, page, n);
 		page += n ? n : 1;
 	}
+	if (is_off && count)
+		ob_large_forget(engine, place->chunk);
 	/* I/O began while the chunk was being lifted. */
 	if (count && ob_lift_io_inflight(place->chunk)) {
 		ob_lift_return_all(engine, place);

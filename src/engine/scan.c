@@ -336,7 +336,7 @@ static int has_candidates(const struct ob_scan *scan, const struct ob_chunk *chu
 /* Lifts those pages of a chunk whose bits are set; or all, if it is a large page, which moves as one. */
 static unsigned lift_noted(struct ob_engine *engine, struct ob_place *place, const uint64_t *noted)
 {
-	if (is_full(place->chunk) && ob_pagemap_is_large(engine->pagemap, ob_place_ram(place, place->chunk_first)) == 1)
+	if (is_full(place->chunk) && ob_large_moves_whole(engine, place))
 		return ob_lift_chunk(engine, place);
 	return ob_lift_only(engine, place, noted);
 }

@@ -178,11 +178,15 @@ static void off_breaks_where_nothing_is_shared_too(void **state)
 {
 	struct ob_large_orders orders = large_orders(OB_LARGE_OFF, OB_LARGE_HIGH, 0, 0);
 
+	large_order(OB_LARGE_LOW, 8, 1);
 	large_write_different();
-	ob_engine_large(bed->engine, &orders);
 	bed_assert_ok(bed, keeper_run(&keeper));
+	large_wait_kept(RAMS * CHUNKS);
+	assert_true(bed_stats(bed).large_bytes > 0);
+	ob_engine_large(bed->engine, &orders);
 	bed_assert_ok(bed, account_wait(all_lie_there_as_small_ones, NULL, HANG_MS));
 	assert_int_equal(bed_stats(bed).shared_bytes, 0);
+	assert_int_equal(bed_stats(bed).large_bytes, 0);
 	share_finish();
 }
 
