@@ -53,6 +53,7 @@
 #define SETTLE_NS     (5 * OB_NS_PER_SEC)
 #define TICK_NS       OB_NS_PER_SEC
 #define RETRY_NS      OB_NS_PER_SEC
+#define TELL_NS       (10 * OB_NS_PER_SEC) /* stores come and go by less than a guarantee */
 #define POLL_BUSY_MS  50
 #define POLL_IDLE_MS  1000
 #define FREE_STEP     (16 * OB_MIB) /* what released machines cost is rounded up to this, lest every report moves everybody */
@@ -277,6 +278,29 @@ static void allow_stores(struct ob_daemon *daemon)
 	ob_share_allow(daemon, OB_MAX(allowed, advance), advance > allowed);
 }
 
+static const char *beside_stores(const struct ob_daemon *daemon)
+{
+	return budget_of_machines(daemon) < daemon->config.budget_bytes ? " without what the stores of shared pages take" : "";
+}
+
+static void tell_of_guarantees(struct ob_daemon *daemon)
+{
+	uint64_t guaranteed = ob_budget_guaranteed(shares_of, describe_all(daemon)), budget = budget_of_machines(daemon), now = ob_now_ns();
+	bool is_short = guaranteed > budget;
+	char sum[16], has[16];
+
+	if (is_short == daemon->is_short_of_guarantees || (daemon->guarantees_ns && now < daemon->guarantees_ns + TELL_NS))
+		return;
+	daemon->is_short_of_guarantees = is_short;
+	daemon->guarantees_ns = now;
+	ob_size_format(sum, sizeof(sum), guaranteed);
+	if (is_short)
+		ob_event(OB_EVENT_GUARANTEES_UNMET, NULL, 0, "%s is guaranteed to machines (reservations, and their leasts), the budget is %s%s: each gets a part of its own",
+			 sum, ob_size_format(has, sizeof(has), budget), beside_stores(daemon));
+	else
+		ob_event(OB_EVENT_GUARANTEES_MET, NULL, 0, "the budget has room again for the %s that is guaranteed to machines", sum);
+}
+
 static bool is_moving(const struct ob_machine *machine)
 {
 	if (!machine->link || machine->release != OB_RELEASE_NO)
@@ -305,6 +329,7 @@ void ob_arbiter_run(struct ob_daemon *daemon)
 	else
 		run_with_budget(daemon);
 	allow_stores(daemon);
+	tell_of_guarantees(daemon);
 	set_pace(daemon);
 }
 
@@ -365,11 +390,6 @@ void ob_arbiter_order_answered(struct ob_machine *machine, int status, const cha
 	machine->retry_ns = ob_now_ns() + RETRY_NS;
 	ob_log_limited(OB_LOG_WARNING, "machine \"%s\": its limit could not be set: %s", machine->name,
 		       *text ? text : strerror(-status));
-}
-
-static const char *beside_stores(const struct ob_daemon *daemon)
-{
-	return budget_of_machines(daemon) < daemon->config.budget_bytes ? " without what the stores of shared pages take" : "";
 }
 
 int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *err)

@@ -183,23 +183,30 @@ static void doubt(const struct ob_daemon *daemon)
 	if (budget != OB_BUDGET_NONE && total && budget > total)
 		ob_log(OB_LOG_WARNING, "a budget of %s is more than the %s that this host has", ob_size_format(wanted, sizeof(wanted), budget),
 		       ob_size_format(has, sizeof(has), total));
+	if (budget != OB_BUDGET_NONE && daemon->config.min_free_bytes > budget / 2)
+		ob_log(OB_LOG_WARNING, "a MIN_FREE of %s is more than half of the budget, and is taken for %s",
+		       ob_size_format(wanted, sizeof(wanted), daemon->config.min_free_bytes), ob_size_format(has, sizeof(has), budget / 2));
 }
 
 static void reload(struct ob_daemon *daemon)
 {
 	struct ob_error err = { 0 };
+	const char *what = "";
 	char budget[16];
 
 	ob_notify_reloading();
-	if (apply_config(daemon, &err) < 0)
+	if (apply_config(daemon, &err) < 0) {
+		what = "not reloaded: ";
 		ob_log(OB_LOG_ERROR, "goes on with what it had: %s", err.text);
-	else if (ob_metrics_listen(daemon, &err) < 0)
-		ob_log(OB_LOG_ERROR, "metrics stay where they were: %s", err.text);
-	else
+	} else {
 		ob_log(OB_LOG_INFO, "has read \"%s\" again, budget %s", daemon->config_path, ob_notify_budget(daemon, budget));
-	if (!err.code)
 		doubt(daemon);
-	ob_notify_ready(daemon, err.text);
+		if (ob_metrics_listen(daemon, &err) < 0) {
+			what = "metrics stay where they were: ";
+			ob_log(OB_LOG_ERROR, "%s%s", what, err.text);
+		}
+	}
+	ob_notify_ready(daemon, what, err.text);
 	ob_large_step(daemon);
 	ob_shortage_step(daemon);
 	ob_balloon_step(daemon);
@@ -276,6 +283,9 @@ static int check(struct ob_daemon *daemon, struct ob_error *err)
 
 	if (r < 0)
 		return r;
+	/* They were asked for, whatever is to be logged. */
+	if (daemon->config.log_level < OB_LOG_WARNING)
+		ob_log_set_level(OB_LOG_WARNING);
 	doubt(daemon);
 	ob_config_write(&daemon->config, stdout);
 	return fflush(stdout) ? ob_error_sys(err, errno, "cannot write") : 0;
@@ -301,7 +311,7 @@ static void announce(const struct ob_daemon *daemon)
 	ob_log(OB_LOG_INFO, "version " OB_VERSION " is ready in %s%s, budget %s", daemon->dir,
 	       daemon->agents_passed || daemon->clients_passed ? " on sockets of systemd's" : "", ob_notify_budget(daemon, budget));
 	doubt(daemon);
-	ob_notify_ready(daemon, "");
+	ob_notify_ready(daemon, "", "");
 }
 
 /*

@@ -28,7 +28,7 @@
 #define OB_METRICS_HOST(X)                                                                                        \
 	X(budget_bytes, gauge, "what all machines together may cost; 0 without a budget")                         \
 	X(free_bytes, gauge, "of the budget, what machines do not cost and the stores of shared pages do not take")\
-	X(min_free_bytes, gauge, "memory is low when less of the budget is free")                                 \
+	X(min_free_bytes, gauge, "memory is soft, or worse, when less of the budget is free")                     \
 	X(boundary_bytes, gauge, "memory is clear, and not high, when less of the budget is free")                \
 	X(memory_changes, counter, "changes of the state of memory")                                              \
 	X(over_bytes, gauge, "what machines cost and stores take above the budget")                               \

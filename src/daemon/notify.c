@@ -20,18 +20,18 @@ const char *ob_notify_budget(const struct ob_daemon *daemon, char *buf)
 	return buf;
 }
 
-static void tell(const struct ob_daemon *daemon, const char *ready, const char *problem)
+static void tell(const struct ob_daemon *daemon, const char *ready, const char *what, const char *why)
 {
 	char budget[BUDGET_SIZE];
 
 	told_machines = daemon->machine_count;
-	sd_notifyf(0, "%sSTATUS=%u machine%s, budget %s%s%s", ready, told_machines, told_machines == 1 ? "" : "s",
-		   ob_notify_budget(daemon, budget), *problem ? "; not reloaded: " : "", problem);
+	sd_notifyf(0, "%sSTATUS=%u machine%s, budget %s%s%s%s", ready, told_machines, told_machines == 1 ? "" : "s",
+		   ob_notify_budget(daemon, budget), *what ? "; " : "", what, why);
 }
 
-void ob_notify_ready(const struct ob_daemon *daemon, const char *problem)
+void ob_notify_ready(const struct ob_daemon *daemon, const char *what, const char *why)
 {
-	tell(daemon, "READY=1\n", problem);
+	tell(daemon, "READY=1\n", what, why);
 }
 
 void ob_notify_reloading(void)
@@ -61,7 +61,7 @@ void ob_notify_forget(const char *name)
 void ob_notify_machines(const struct ob_daemon *daemon)
 {
 	if (daemon->machine_count != told_machines)
-		tell(daemon, "", "");
+		tell(daemon, "", "", "");
 }
 
 int ob_notify_watchdog(struct ob_daemon *daemon, struct ob_error *err)

@@ -5,8 +5,8 @@
 
 #include "daemon/daemon.h"
 
-/* Ready, also after a reload; problem is what went wrong with that, "" for nothing. */
-void ob_notify_ready(const struct ob_daemon *daemon, const char *problem);
+/* Ready, also after a reload; what went wrong with that, and why: "" for nothing. */
+void ob_notify_ready(const struct ob_daemon *daemon, const char *what, const char *why);
 void ob_notify_reloading(void);
 void ob_notify_stopping(void);
 

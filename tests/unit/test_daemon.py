@@ -183,6 +183,9 @@ def settings_can_be_checked():
         assert check_settings("--config", config.name)[0] == text
         rewrite(config, "BUDGET=1000T\n")
         assert "1000 TiB" in check_settings("--config", config.name)[1]
+        # Whatever is to be logged later.
+        rewrite(config, "BUDGET=1G\nMIN_FREE=700M\nLOG=error\n")
+        assert "MIN_FREE of 700 MiB is more than half of the budget, and is taken for 512 MiB" in check_settings("--config", config.name)[1]
         rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=\"off\"#\n")
         assert 'line 4: SHARE ""off"#"' in refused("--check", "--config", config.name, code=1)
         rewrite(config, "BUDGET=16G # for all\nSHARE_CPU='7'\t#\nMETRICS=unix:/run/a#b # '\nSHARE=off #\n")

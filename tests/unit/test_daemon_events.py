@@ -4,6 +4,7 @@
 daemon_harness.py plays the agents; the journal is played here, in a mount namespace, which takes root."""
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from cases import Skip
-from daemon_harness import FIELDS, HERE, MIB, STOPPED, Agent, Daemon, main, message, test, text, with_daemon
+from daemon_harness import FIELDS, HERE, MIB, STOPPED, Agent, Daemon, main, message, rewrite, test, text, with_daemon, with_settings
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 MANUAL = os.path.abspath(sys.argv[2])
@@ -74,6 +75,21 @@ def who_is_not_admitted_is_named(daemon):
     daemon.until(lambda: daemon.state("web") == "running")
     answer = daemon.call("admit", name="web", pid=agent.pid, ram_bytes=64 * MIB)
     assert answer["code"] == "refused" and daemon.logged().count("not admitted: ") == 2
+
+
+@with_settings("BUDGET=1G\n")
+def guarantees_that_do_not_fit_any_more_are_told_of(daemon, config):
+    agent = Machine(daemon, "web", limit=daemon_harness.NOT_STARTED, connect=False)
+    assert "code" not in daemon.call("admit", name="web", pid=agent.pid, ram_bytes=1024 * MIB, reservation_bytes=600 * MIB)
+    daemon.serve()
+    assert "is guaranteed to" not in daemon.logged()
+    for times in 1, 2:
+        rewrite(config, "BUDGET=512M\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: daemon.logged().count("600 MiB is guaranteed to machines (reservations, and their leasts), the budget is 512 MiB") == times)
+        rewrite(config, "BUDGET=1G\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: daemon.logged().count("the budget has room again for the 600 MiB that is guaranteed") == times)
 
 
 @test

@@ -191,6 +191,7 @@ def a_reload_moves_them():
             # What cannot be had changes nothing, and is said.
             reload("METRICS=127.0.0.1:%d\n" % taken.getsockname()[1])
             assert "metrics stay where they were: cannot listen for metrics" in daemon.logged()
+            assert "; metrics stay where they were: cannot listen" in daemon.told and "not reloaded" not in daemon.told, daemon.told
             assert ask(daemon, second)[0] == 200
             reload("METRICS=nowhere\n")
             assert 'METRICS "nowhere" is not an address' in daemon.logged() and ask(daemon, second)[0] == 200
