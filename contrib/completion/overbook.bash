@@ -93,7 +93,7 @@ _overbook() {
 	plan) words='--memory --like --count --reservation --limit --shares --uses --json --help' ;;
 	record | simulate)
 		words='--seconds --interval --help'
-		[ "$command" = record ] || words='--synthetic --machines --hosts --budget --seconds --seed --rule --json --help'
+		[ "$command" = record ] || words='--synthetic --machines --hosts --budget --idle-tax --seconds --seed --rule --json --help'
 		case $cur in
 		-*) ;;
 		*)

@@ -18,6 +18,7 @@
 #include "base/units.h"
 #include "cli/cli.h"
 #include "cli/table.h"
+#include "daemon/budget.h"
 #include "proto/env.h"
 #include "sim/sim.h"
 #include "sim/synthetic.h"
@@ -36,6 +37,7 @@ static const char usage[] =
 	"  --machines N      of a made-up trace; default: 32\n"
 	"  --hosts N         they are dealt to so many hosts; default: as the trace says, or 1\n"
 	"  --budget SIZE     memory of each host for its machines; default: as the trace says, or half of their RAM\n"
+	"  --idle-tax N      percent, as overbookd's, for the rule overbook; default: 75\n"
 	"  --seconds N       for so long; default: 3600, or the whole trace\n"
 	"  --seed N          what is drawn by chance is drawn by it; default: 1\n"
 	"  --rule NAME       overbook, static, proxmox, mom or esxi; more than once for several; default: all\n"
@@ -46,6 +48,7 @@ static const struct option long_options[] = {
 	{ "machines", required_argument, NULL, 'm' },
 	{ "hosts", required_argument, NULL, 'o' },
 	{ "budget", required_argument, NULL, 'b' },
+	{ "idle-tax", required_argument, NULL, 't' },
 	{ "seconds", required_argument, NULL, 's' },
 	{ "seed", required_argument, NULL, 'e' },
 	{ "rule", required_argument, NULL, 'r' },
@@ -58,6 +61,7 @@ struct simulate {
 	const char *trace, *json;
 	struct ob_sim_synthetic synthetic;
 	uint64_t machines, seconds, hosts, budget_bytes; /* 0: not given */
+	uint64_t idle_tax_percent;
 	bool is_synthetic;
 	const struct ob_sim_rule *rules[OB_SIM_RULES];
 	size_t n;
@@ -104,6 +108,8 @@ static int take_option(struct simulate *s, int letter)
 		return ob_cli_take_count("machines", optarg, 1, OB_SIM_MACHINES_MAX, &s->machines);
 	case 'o':
 		return ob_cli_take_count("hosts", optarg, 1, OB_SIM_HOSTS_MAX, &s->hosts);
+	case 't':
+		return ob_cli_take_count("idle-tax", optarg, 0, OB_BUDGET_TAX_MAX, &s->idle_tax_percent);
 	case 's':
 		return ob_cli_take_count("seconds", optarg, 1, OB_SIM_SECONDS_MAX, &s->seconds);
 	case 'e':
@@ -183,9 +189,11 @@ static int make_worlds(struct simulate *s, struct ob_error *err)
 		memcpy(s->rules, ob_sim_rules, sizeof(s->rules));
 		s->n = OB_SIM_RULES;
 	}
-	for (size_t i = 0; i < s->n; i++)
+	for (size_t i = 0; i < s->n; i++) {
 		if (ob_sim_create(s->rules[i], (uint32_t)s->hosts, s->budget_bytes, s->synthetic.seed, &s->sims[i]) < 0)
 			return ob_error_sys(err, ENOMEM, "cannot simulate");
+		ob_sim_set_idle_tax(s->sims[i], (unsigned)s->idle_tax_percent);
+	}
 	return 0;
 }
 
@@ -244,10 +252,10 @@ static json_t *make_result(const struct simulate *s)
 			json_decref(rows);
 			return NULL;
 		}
-	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:o}", s->is_synthetic ? "synthetic" : "trace",
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", s->is_synthetic ? "synthetic" : "trace",
 			 name, "program_version", OB_VERSION,
 			 "hosts", (json_int_t)s->hosts, "budget_bytes", (json_int_t)s->budget_bytes, "seconds", (json_int_t)s->played_seconds,
-			 "seed", (json_int_t)s->synthetic.seed, "rows", rows);
+			 "seed", (json_int_t)s->synthetic.seed, "idle_tax_percent", (json_int_t)s->idle_tax_percent, "rows", rows);
 }
 
 static void cell_gib(char cell[OB_CELL_MAX], const json_t *row, const char *key)
@@ -313,7 +321,7 @@ static int tell(const struct simulate *s)
 
 int ob_cmd_simulate(int argc, char **argv)
 {
-	struct simulate s = { .synthetic.seed = 1, .started_ns = ob_now_ns() };
+	struct simulate s = { .synthetic.seed = 1, .idle_tax_percent = OB_BUDGET_TAX_DEFAULT, .started_ns = ob_now_ns() };
 	struct ob_error err = { 0 };
 	int r = parse_options(&s, argc, argv), code;
 

@@ -68,7 +68,8 @@ struct ob_sim_host {
 	struct ob_sim_machine **machines; /* that are here and not refused, in the order in which they came */
 	size_t n;
 	struct ob_budget_machine *scratch; /* room for n */
-	/* `overbook`: memory is moving, and when it last began to; `esxi`: its state. */
+	/* `overbook`: the tax on what is not used; memory is moving, and when it last began to. `esxi`: its state. */
+	unsigned idle_tax_percent;
 	bool is_busy;
 	uint64_t stirred_tick;
 	int state;

@@ -122,7 +122,7 @@ static void step(struct ob_sim_host *host)
 		return;
 	listen_to(host);
 	describe_all(host);
-	ob_budget_divide(host->budget_bytes, OB_BUDGET_TAX_DEFAULT, host->scratch, host->n);
+	ob_budget_divide(host->budget_bytes, host->idle_tax_percent, host->scratch, host->n);
 	for (size_t i = 0; i < host->n; i++) {
 		host->machines[i]->target_bytes = host->scratch[i].target_bytes;
 		if (!host->machines[i]->runs)

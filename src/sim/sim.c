@@ -55,10 +55,18 @@ int ob_sim_create(const struct ob_sim_rule *rule, uint32_t hosts, uint64_t budge
 		free(sim);
 		return -ENOMEM;
 	}
-	for (uint32_t i = 0; i < hosts; i++)
+	for (uint32_t i = 0; i < hosts; i++) {
 		sim->hosts[i].budget_bytes = budget_bytes;
+		sim->hosts[i].idle_tax_percent = OB_BUDGET_TAX_DEFAULT;
+	}
 	*ret_sim = sim;
 	return 0;
+}
+
+void ob_sim_set_idle_tax(struct ob_sim *sim, unsigned percent)
+{
+	for (uint32_t i = 0; i < sim->host_count; i++)
+		sim->hosts[i].idle_tax_percent = percent;
 }
 
 void ob_sim_destroy(struct ob_sim *sim)

@@ -47,6 +47,9 @@ int ob_sim_create(const struct ob_sim_rule *rule, uint32_t hosts, uint64_t budge
 		  struct ob_sim **ret_sim) OB_MUST_CHECK;
 void ob_sim_destroy(struct ob_sim *sim);
 
+/* What overbookd is told by --idle-tax, 0 to OB_BUDGET_TAX_MAX percent; without it the default. To other rules it is nothing. */
+void ob_sim_set_idle_tax(struct ob_sim *sim, unsigned percent);
+
 /* Takes a load, or that a machine goes. Returns 0 or -ENOMEM. */
 int ob_sim_take_event(struct ob_sim *sim, const struct ob_sim_event *event) OB_MUST_CHECK;
 void ob_sim_second(struct ob_sim *sim);

@@ -43,6 +43,12 @@ simulate --synthetic mixed --machines 8 --seconds 120 --json "$dir/result" && cm
 result $? 'the same again is the same'
 simulate --synthetic mixed --machines 8 --seconds 120 --seed 2 --json "$dir/result" && ! cmp -s "$dir/first" "$dir/result"
 result $? 'another seed is another trace'
+simulate --synthetic mixed --machines 8 --seconds 120 --idle-tax 0 --json "$dir/result" && ! cmp -s "$dir/first" "$dir/result" &&
+	for rule in static proxmox mom esxi; do
+		[ "$(sed -n "/\"rule\": \"$rule\"/,/}/p" "$dir/first")" = "$(sed -n "/\"rule\": \"$rule\"/,/}/p" "$dir/result")" ] || echo "$rule" >>"$dir/changed"
+	done && [ ! -e "$dir/changed" ] &&
+	[ "$(sed -n '/"rule": "overbook"/,/}/p' "$dir/first")" != "$(sed -n '/"rule": "overbook"/,/}/p' "$dir/result")" ]
+result $? 'another tax is another division, for the rule that has one'
 simulate --synthetic churn --machines 12 --hosts 3 --budget 4G --seconds 60 --rule esxi --rule overbook &&
 	[ "$(wc -l <"$dir/out")" = 4 ] && head -1 "$dir/out" | grep -q 'machines on 3 hosts of 4 GiB, for 60 s'
 result $? 'rules, hosts and budget are as they were asked for'
@@ -64,6 +70,7 @@ refuses 2 '--synthetic noon: must be steady, diurnal' --synthetic noon
 refuses 2 '--rule fair: must be overbook, static' --synthetic mixed --rule fair
 refuses 2 '--machines 0: must be a number from 1 to 100000' --synthetic mixed --machines 0
 refuses 2 '--hosts -1: must be a number' --synthetic mixed --hosts -1
+refuses 2 '--idle-tax 100: must be a number from 0 to 99' --synthetic mixed --idle-tax 100
 refuses 2 '--budget 1k: must be a size from 8 MiB to 64 TiB' --synthetic mixed --budget 1k
 refuses 2 '--machines: a trace says itself' "$dir/trace" --machines 3
 refuses 2 'is one word too many' "$dir/trace" "$dir/trace"
