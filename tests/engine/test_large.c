@@ -178,8 +178,9 @@ static void off_breaks_where_nothing_is_shared_too(void **state)
 {
 	struct ob_large_orders orders = large_orders(OB_LARGE_OFF, OB_LARGE_HIGH, 0, 0);
 
-	large_order(OB_LARGE_LOW, 8, 1);
+	large_order(OB_LARGE_HIGH, NEVER, NEVER);
 	large_write_different();
+	large_order(OB_LARGE_LOW, 8, 1);
 	bed_assert_ok(bed, keeper_run(&keeper));
 	large_wait_kept(RAMS * CHUNKS);
 	assert_true(bed_stats(bed).large_bytes > 0);
