@@ -295,8 +295,9 @@ static void tell_of_guarantees(struct ob_daemon *daemon)
 	daemon->guarantees_ns = now;
 	ob_size_format(sum, sizeof(sum), guaranteed);
 	if (is_short)
-		ob_event(OB_EVENT_GUARANTEES_UNMET, NULL, 0, "%s is guaranteed to machines (reservations, and their leasts), the budget is %s%s: each gets a part of its own",
-			 sum, ob_size_format(has, sizeof(has), budget), beside_stores(daemon));
+		ob_event(OB_EVENT_GUARANTEES_UNMET, NULL, 0,
+			 "%s is guaranteed to machines (reservations, and their leasts), the budget is %s%s: each gets a part of its own", sum,
+			 ob_size_format(has, sizeof(has), budget), beside_stores(daemon));
 	else
 		ob_event(OB_EVENT_GUARANTEES_MET, NULL, 0, "the budget has room again for the %s that is guaranteed to machines", sum);
 }
