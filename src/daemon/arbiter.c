@@ -53,7 +53,7 @@
 #define SETTLE_NS     (5 * OB_NS_PER_SEC)
 #define TICK_NS       OB_NS_PER_SEC
 #define RETRY_NS      OB_NS_PER_SEC
-#define TELL_NS       (10 * OB_NS_PER_SEC) /* stores come and go by less than a guarantee */
+#define TELL_NS       (10 * OB_NS_PER_SEC) /* no more often, since what stores take comes and goes */
 #define POLL_BUSY_MS  50
 #define POLL_IDLE_MS  1000
 #define FREE_STEP     (16 * OB_MIB) /* what released machines cost is rounded up to this, lest every report moves everybody */
@@ -258,11 +258,10 @@ static void run_with_budget(struct ob_daemon *daemon)
 	}
 }
 
-/* After the orders: what they have raised is charged. */
-static void allow_stores(struct ob_daemon *daemon)
+/* Machines are described as they are after the orders: what they have raised is charged. */
+static void allow_stores(struct ob_daemon *daemon, size_t n)
 {
 	uint64_t used = ob_share_store_bytes(daemon), want = stores_want(daemon), budget = budget_of_all(daemon), allowed, advance;
-	size_t n = describe_all(daemon);
 
 	if (daemon->config.budget_bytes == OB_BUDGET_NONE) {
 		daemon->least_bytes = OB_BUDGET_NONE;
@@ -283,9 +282,9 @@ static const char *beside_stores(const struct ob_daemon *daemon)
 	return budget_of_machines(daemon) < daemon->config.budget_bytes ? " without what the stores of shared pages take" : "";
 }
 
-static void tell_of_guarantees(struct ob_daemon *daemon)
+static void tell_of_guarantees(struct ob_daemon *daemon, size_t n)
 {
-	uint64_t guaranteed = ob_budget_guaranteed(shares_of, describe_all(daemon)), budget = budget_of_machines(daemon), now = ob_now_ns();
+	uint64_t guaranteed = ob_budget_guaranteed(shares_of, n), budget = budget_of_machines(daemon), now = ob_now_ns();
 	bool is_short = guaranteed > budget;
 	char sum[16], has[16];
 
@@ -325,12 +324,15 @@ static void set_pace(struct ob_daemon *daemon)
 
 void ob_arbiter_run(struct ob_daemon *daemon)
 {
+	size_t n;
+
 	if (daemon->config.budget_bytes == OB_BUDGET_NONE)
 		run_without_budget(daemon);
 	else
 		run_with_budget(daemon);
-	allow_stores(daemon);
-	tell_of_guarantees(daemon);
+	n = describe_all(daemon);
+	allow_stores(daemon, n);
+	tell_of_guarantees(daemon, n);
 	set_pace(daemon);
 }
 

@@ -284,7 +284,7 @@ static int check(struct ob_daemon *daemon, struct ob_error *err)
 	if (r < 0)
 		return r;
 	/* They were asked for, whatever is to be logged. */
-	if (daemon->config.log_level < OB_LOG_WARNING)
+	if (!ob_log_is_wanted(OB_LOG_WARNING))
 		ob_log_set_level(OB_LOG_WARNING);
 	doubt(daemon);
 	ob_config_write(&daemon->config, stdout);
