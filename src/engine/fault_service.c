@@ -42,6 +42,7 @@
 #include "engine/chances.h"
 #include "engine/scan.h"
 #include "engine/warmth.h"
+#include "kern/cpu.h"
 #include "kern/uffd.h"
 
 #define UNDER_WAY       1  /* the answer will come from a read that has been started */
@@ -760,6 +761,8 @@ void *ob_fault_thread(void *context)
 	struct work work = { .count = 0 };
 
 	prctl(PR_SET_NAME, "overbook-fault");
+	/* A virtual processor waits meanwhile. Where it is denied, it waits longer at times. */
+	(void)!ob_cpu_short_turns();
 	ob_follow_start(worker);
 	while (work.count >= 0) {
 		uint64_t now;

@@ -394,10 +394,27 @@ static void look_at(struct ob_engine *engine, struct ob_scan *scan, struct ob_pl
 		lift_and_watch(engine, scan, place, how == OB_VISIT_WHOLE, noted);
 }
 
-/* Whether the guest is to be spared. */
+/* Whether the hand goes by in this round, unless all are to be looked at: it does so for a chunk's back-off. */
+static int is_passed_over(const struct ob_scan *scan, uint32_t number, unsigned backoff)
+{
+	/* Those with one back-off take turns. */
+	return !scan->with_pool && (scan->round + number) & ((1u << backoff) - 1);
+}
+
+/* Whether the guest is to be spared. What is known to be hot is not lifted, if it is a large page. */
 static int is_in_debt(const struct ob_engine *engine, const struct ob_scan *scan, const struct ob_chunk *chunk)
 {
-	return is_sharing(engine) && !scan->with_pool && !scan->all_chunks && !chunk->open && scan->balance < 0;
+	return is_sharing(engine) && !scan->with_pool && !chunk->open && !(chunk->is_large && chunk->large_hot) && scan->balance < 0;
+}
+
+/* Whether it is not this chunk's turn, or none is to have one; its lock is held. A change of orders makes exceptions for those that it concerns. */
+static int has_no_turn(const struct ob_engine *engine, const struct ob_scan *scan, const struct ob_place *place)
+{
+	const struct ob_chunk *chunk = place->chunk;
+
+	if (scan->all_chunks && (chunk->is_large || ob_large_could_be_whole(engine, chunk)))
+		return 0;
+	return is_passed_over(scan, (uint32_t)(place->chunk_first / OB_CHUNK_PAGES), chunk->scan_backoff) || is_in_debt(engine, scan, chunk);
 }
 
 static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_place *place)
@@ -409,7 +426,7 @@ static void visit(struct ob_engine *engine, struct ob_scan *scan, struct ob_plac
 	chunk->large_asked = 0;
 	ob_mapped_consider(engine, place);
 	heat = ob_chunk_is_hot(chunk) ? chunk->heat : 0;
-	if (!is_left_alone(engine, place) && !is_in_debt(engine, scan, chunk))
+	if (!is_left_alone(engine, place) && !has_no_turn(engine, scan, place))
 		look_at(engine, scan, place, NULL);
 	else if (heat)
 		ob_large_consider_collapse(engine, place, heat * RETURN_PAGES);
@@ -497,16 +514,13 @@ static int next_chunk(struct ob_engine *engine, struct ob_scan *scan, struct ob_
 	for (unsigned i = 0; i < SKIPS_MAX && scan->region < OB_REGIONS_MAX; i++) {
 		const struct ob_region *region = &engine->region[scan->region];
 		uint32_t number = scan->chunk++;
-		unsigned mask;
 
 		if (!region->base || number >= region->chunk_count) {
 			scan->region++;
 			scan->chunk = 0;
 			continue;
 		}
-		mask = scan->with_pool || scan->all_chunks ? 0 : (1u << ob_load(&region->chunks[number].scan_backoff)) - 1;
-		/* Those with one back-off take turns. */
-		if ((scan->round + number) & mask)
+		if (!scan->all_chunks && is_passed_over(scan, number, ob_load(&region->chunks[number].scan_backoff)))
 			continue;
 		ob_place_chunk(engine, scan->region, number, ret_place);
 		return 1;
@@ -548,7 +562,8 @@ static void begin_tick(struct ob_engine *engine, struct ob_scan *scan, uint64_t 
 	if (++scan->tick % TICKS == 0) {
 		int64_t balance = ob_scan_balance(scan->balance, faults - scan->second_faults, scan->found, ob_load(&engine->ram_pages) * OB_PAGE_SIZE);
 
-		ob_store(&scan->balance, scan->with_pool || scan->all_chunks ? 0 : balance);
+		/* What is lifted for what orders have changed does not count. */
+		ob_store(&scan->balance, scan->with_pool ? 0 : scan->all_chunks ? scan->balance : balance);
 		scan->found = 0;
 		if (faults - scan->second_faults > FAULTS_A_SECOND / 2)
 			scan->rate = OB_MAX(scan->rate / 2, RATE_MIN);

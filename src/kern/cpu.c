@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/fault.h"
 #include "base/fd.h"
@@ -56,6 +58,29 @@ int ob_cpu_waited(uint32_t thread, uint64_t *ret_ns)
 		return -EIO;
 	*ret_ns = waited;
 	return 0;
+}
+
+/* As in linux/sched/types.h, which cannot be included beside sched.h everywhere. Its first version, which every kernel takes. */
+struct sched_attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+int ob_cpu_short_turns(void)
+{
+	struct sched_attributes own = { .size = sizeof(own) };
+
+	if (syscall(SYS_sched_getattr, 0, &own, sizeof(own), 0) < 0)
+		return -errno;
+	/* A real-time thread has its turn anyway, and an idle one is not to have it. */
+	if (own.policy != SCHED_OTHER)
+		return 0;
+	own.size = sizeof(own);
+	own.runtime = OB_CPU_SHORT_NS;
+	return syscall(SYS_sched_setattr, 0, &own, 0) < 0 ? -errno : 0;
 }
 
 int ob_cpu_mask(uint32_t thread, cpu_set_t *ret_mask)

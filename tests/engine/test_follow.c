@@ -9,6 +9,7 @@
 #include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "engine/internal.h"
+#include "kern/cpu.h"
 #include "ram.h"
 
 #define PAGES  (32u * MIB_PAGES)
@@ -412,11 +414,38 @@ static void where_the_kernel_refuses_there_is_none(void **state)
 	end(&storm);
 }
 
+/* What was set of a thread that asks for short turns: how nice it is, and its class. */
+static void *short_turns_main(void *context)
+{
+	int *nice = context;
+
+	assert_int_equal(setpriority(PRIO_PROCESS, (id_t)gettid(), 7), 0);
+	assert_int_equal(ob_cpu_short_turns(), 0);
+	nice[0] = getpriority(PRIO_PROCESS, (id_t)gettid());
+	assert_int_equal(sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }), 0);
+	assert_int_equal(ob_cpu_short_turns(), 0);
+	nice[1] = getpriority(PRIO_PROCESS, (id_t)gettid());
+	assert_int_equal(sched_getscheduler(0), SCHED_BATCH);
+	return NULL;
+}
+
+static void short_turns_change_nothing_else(void **state)
+{
+	int nice[2] = { -1, -1 };
+	pthread_t thread;
+
+	assert_int_equal(pthread_create(&thread, NULL, short_turns_main, nice), 0);
+	pthread_join(thread, NULL);
+	assert_int_equal(nice[0], 7);
+	assert_int_equal(nice[1], 7);
+}
+
 #define with_bed(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(short_turns_change_nothing_else),
 		with_bed(a_storm_has_a_lease_and_rest_has_none),
 		cmocka_unit_test_setup_teardown(a_brisk_store_is_spun_for, set_up_brisk, tear_down),
 		with_bed(what_somebody_else_sets_is_kept),
