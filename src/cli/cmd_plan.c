@@ -41,6 +41,8 @@ static const char usage[] =
 static const struct ob_column columns[] = {
 	{ "NAME", "name", ob_cell_text },
 	{ "USES", "uses_bytes", ob_cell_known_size },
+	{ "LEAST", "uses_low_bytes", ob_cell_known_size },
+	{ "MOST", "uses_high_bytes", ob_cell_known_size },
 	{ "NOW", "now_bytes", ob_cell_known_size },
 	{ "THEN", "then_bytes", ob_cell_known_size },
 	{ "LACKS", "lacks_bytes", ob_cell_size },
@@ -58,6 +60,18 @@ static void print_newcomers(const json_t *newcomers)
 	printf("%llu new: each uses %s, would have %s and lack %s\n", (unsigned long long)count, uses,
 	       ob_size_format(then, sizeof(then), ob_client_number(newcomers, "then_bytes")),
 	       ob_size_format(lacks, sizeof(lacks), ob_client_number(newcomers, "lacks_bytes")));
+}
+
+/* From how sure figures that comes. */
+static void print_doubt(const json_t *answer)
+{
+	unsigned long long low = ob_client_number(answer, "most_at_ease_if_low"), high = ob_client_number(answer, "most_at_ease_if_high");
+	unsigned long long unknown = ob_client_number(answer, "unknown");
+
+	if (low != high)
+		printf("not sure: before anybody lacks something, for %llu if each uses the most that its samples allow, for %llu if the least\n", high, low);
+	if (unknown)
+		printf("too young to be believed: of %llu it is not known yet what they use, and they are taken to use all that they could have\n", unknown);
 }
 
 static void print_plan(const json_t *answer)
@@ -78,6 +92,7 @@ static void print_plan(const json_t *answer)
 		printf("nobody would lack what it uses\n");
 	printf("room for %llu such machines before anybody lacks something, for %llu before one is not admitted\n",
 	       (unsigned long long)ob_client_number(answer, "most_at_ease"), (unsigned long long)ob_client_number(answer, "most_admitted"));
+	print_doubt(answer);
 }
 
 /* Adds an option's value to the request. Returns 0, or the exit code. */

@@ -223,6 +223,26 @@ static void print_degraded(uint64_t bits)
 			printf("  %s\n", texts[i].text);
 }
 
+static int is_known(const json_t *answer, const char *key)
+{
+	return json_is_integer(json_object_get(answer, key));
+}
+
+/* What it is taken to need for what it uses, and how sure that is; nothing without samples. */
+static void print_use(const json_t *answer)
+{
+	uint64_t samples = ob_client_number(answer, "working_set_samples");
+	char set[16], low[16], high[16];
+
+	if (is_known(answer, "working_set_low_bytes") && is_known(answer, "working_set_high_bytes"))
+		printf("  uses %s, with 95%% confidence %s to %s, by %" PRIu64 " samples\n",
+		       ob_size_format(set, sizeof(set), ob_client_number(answer, "working_set_bytes")),
+		       ob_size_format(low, sizeof(low), ob_client_number(answer, "working_set_low_bytes")),
+		       ob_size_format(high, sizeof(high), ob_client_number(answer, "working_set_high_bytes")), samples);
+	else if (samples)
+		printf("  what it uses is not known yet: %" PRIu64 " samples are too few\n", samples);
+}
+
 static void print_machine(const json_t *answer)
 {
 	uint64_t maximum = ob_client_number(answer, "maximum_bytes"), reservation = ob_client_number(answer, "reservation_bytes");
@@ -234,6 +254,7 @@ static void print_machine(const json_t *answer)
 	printf("  shares %" PRIu64 ", reservation %s, ", ob_client_number(answer, "shares"),
 	       ob_size_format(text, sizeof(text), reservation));
 	printf("maximum %s, domain %s\n", maximum ? ob_size_format(text, sizeof(text), maximum) : "none", *domain ? domain : "of its own");
+	print_use(answer);
 	if (kept)
 		printf("  what its guest frees stays on the host's books: %s\n", kept);
 	print_degraded(ob_client_number(answer, "degraded"));

@@ -95,6 +95,9 @@ static void take_row(struct ob_top_row *row, const json_t *object, uint64_t now_
 	row->target_bytes = ob_client_number(object, "target_bytes");
 	row->maximum_bytes = ob_client_number(object, "maximum_bytes");
 	row->working_set_bytes = number_or_unknown(object, "working_set_bytes");
+	row->working_set_low_bytes = number_or_unknown(object, "working_set_low_bytes");
+	row->working_set_high_bytes = number_or_unknown(object, "working_set_high_bytes");
+	row->working_set_samples = ob_client_number(object, "working_set_samples");
 	take_counts(&row->counts, json_object_get(object, "counts"), now_ms);
 	row->rates = rates_unknown;
 }

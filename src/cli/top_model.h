@@ -52,7 +52,8 @@ struct ob_top_row {
 	uint64_t ram_bytes, cost_bytes, resident_bytes, benched_bytes, zero_bytes, compressed_bytes, pool_bytes, swapped_bytes, shared_bytes;
 	uint64_t ballooned_bytes, over_limit_bytes, reservation_bytes;
 	uint64_t limit_bytes, target_bytes, maximum_bytes; /* 0: none */
-	uint64_t working_set_bytes;                        /* OB_TOP_UNKNOWN: overbookd does not tell */
+	uint64_t working_set_bytes, working_set_low_bytes, working_set_high_bytes; /* OB_TOP_UNKNOWN: overbookd does not tell */
+	uint64_t working_set_samples;
 	struct ob_top_counts counts;
 	struct ob_top_rates rates;
 	struct ob_top_point *history; /* OB_TOP_HISTORY of them, a ring */

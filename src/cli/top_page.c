@@ -626,12 +626,25 @@ static void put_troubles(struct ob_top_canvas *canvas, unsigned y, const struct 
 		ob_top_put(canvas, y, x, OB_TOP_ALARM, "Stopped: %s", row->cause);
 }
 
+/* With how sure it is; while it is not known, how far its samples have come. */
+static void put_working_set(struct ob_top_canvas *canvas, unsigned y, unsigned x, const struct ob_top_row *row)
+{
+	char set[OB_TOP_SHORT], low[OB_TOP_SHORT], high[OB_TOP_SHORT];
+
+	x = ob_top_put(canvas, y, x, OB_TOP_PLAIN, "working set %s", ob_top_size(set, ob_top_value(row, OB_TOP_WORKING_SET)));
+	if (row->working_set_bytes == OB_TOP_UNKNOWN && row->working_set_samples)
+		ob_top_put(canvas, y, x, OB_TOP_PLAIN, " (%" PRIu64 " samples)", row->working_set_samples);
+	else if (row->working_set_low_bytes != OB_TOP_UNKNOWN && row->working_set_high_bytes != OB_TOP_UNKNOWN)
+		ob_top_put(canvas, y, x, OB_TOP_PLAIN, " (%s to %s)", ob_top_size(low, (double)row->working_set_low_bytes),
+			   ob_top_size(high, (double)row->working_set_high_bytes));
+}
+
 static void draw_machine(struct ob_top_canvas *canvas, const struct ob_top *top, const struct ob_top_view *view,
 			 const struct ob_top_detail *detail)
 {
 	const struct ob_top_row *row = ob_top_find(top, view->shown);
 	unsigned x = ob_top_put(canvas, 0, 0, OB_TOP_BOLD, "%s", view->shown), y = 8, foot = canvas->height - 1;
-	char ram[OB_TOP_SHORT], set[OB_TOP_SHORT], stalled[OB_TOP_SHORT] = "-";
+	char ram[OB_TOP_SHORT], stalled[OB_TOP_SHORT] = "-";
 
 	if (!row) {
 		ob_top_put(canvas, 0, x, OB_TOP_ALARM, " has gone");
@@ -646,8 +659,8 @@ static void draw_machine(struct ob_top_canvas *canvas, const struct ob_top *top,
 		if (row->rates.stalled >= 0)
 			snprintf(stalled, sizeof(stalled), "%.0f%%", row->rates.stalled * 100);
 		x = put_swap(canvas, 5, 0, &row->rates);
-		ob_top_put(canvas, 5, x, OB_TOP_PLAIN, "; waiting for room %s of the time; working set %s", stalled,
-			   ob_top_size(set, ob_top_value(row, OB_TOP_WORKING_SET)));
+		x = ob_top_put(canvas, 5, x, OB_TOP_PLAIN, "; waits for room %s; ", stalled);
+		put_working_set(canvas, 5, x, row);
 		put_troubles(canvas, 6, row);
 	}
 	put_message(canvas, 7, view);

@@ -60,7 +60,8 @@ void ob_wait_cancel(struct ob_client *client);
 json_t *ob_render_row(const struct ob_machine *machine);
 
 /* The answer to `plan`: then is everybody as he would be, count newcomers last (arbiter.h). */
-json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then);
+json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_plan_doubt *doubt,
+		       const struct ob_budget_machine *then);
 json_t *ob_render_counts(const struct ob_machine *machine);
 json_t *ob_render_stats(const struct ob_machine *machine);
 /* What the host has of memory, and how long it has waited for it. */

@@ -108,11 +108,11 @@ static void describe(const struct ob_machine *machine, struct ob_budget_machine 
 		ret->limit_bytes = machine->exposed_bytes;
 }
 
-static size_t describe_all(struct ob_daemon *daemon)
+static size_t describe_all(const struct ob_daemon *daemon)
 {
 	size_t n = 0;
 
-	for (struct ob_machine *machine = daemon->machines; machine && n < OB_DAEMON_MACHINES_MAX; machine = machine->next)
+	for (const struct ob_machine *machine = daemon->machines; machine && n < OB_DAEMON_MACHINES_MAX; machine = machine->next)
 		describe(machine, &shares_of[n++]);
 	return n;
 }
@@ -439,8 +439,22 @@ int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err)
 			    beside_stores(daemon));
 }
 
+/* As ob_plan_make() would find, if everybody used the one bound or the other. Leaves the machines as they were. */
+static size_t at_ease(const struct ob_daemon *daemon, struct ob_plan_question question, uint64_t newcomer_bytes, bool is_high)
+{
+	const struct ob_machine *machine = daemon->machines;
+	size_t most;
+
+	question.newcomer.active_bytes = newcomer_bytes;
+	for (size_t i = 0; i < question.n; i++, machine = machine->next)
+		shares_of[i].active_bytes = is_high ? machine->working_set.high_bytes : machine->working_set.low_bytes;
+	most = ob_plan_at_ease(&question);
+	(void)describe_all(daemon);
+	return most;
+}
+
 const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const struct ob_arbiter_newcomer *newcomer, size_t count,
-						struct ob_plan *ret)
+						struct ob_plan *ret, struct ob_plan_doubt *ret_doubt)
 {
 	static struct ob_budget_machine scratch[OB_DAEMON_MACHINES_MAX];
 	size_t n = describe_all(daemon);
@@ -454,6 +468,12 @@ const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const 
 		},
 	};
 
+	*ret_doubt = (struct ob_plan_doubt){
+		.low_at_ease = at_ease(daemon, question, newcomer->uses_low_bytes, false),
+		.high_at_ease = at_ease(daemon, question, newcomer->uses_high_bytes, true),
+	};
+	for (size_t i = 0; i < n; i++)
+		ret_doubt->unknown += shares_of[i].role != OB_BUDGET_FREE && shares_of[i].active_bytes == OB_BUDGET_NONE;
 	ob_plan_make(&question, ret);
 	return scratch;
 }

@@ -27,7 +27,7 @@ int ob_arbiter_check_guarantees(struct ob_machine *newcomer, struct ob_error *er
 /* A machine that there might be. */
 struct ob_arbiter_newcomer {
 	uint64_t ram_bytes, reservation_bytes, maximum_bytes; /* maximum: OB_BUDGET_NONE */
-	uint64_t uses_bytes;                                  /* OB_BUDGET_NONE: not known */
+	uint64_t uses_bytes, uses_low_bytes, uses_high_bytes; /* OB_BUDGET_NONE: not known */
 	uint32_t shares;
 };
 
@@ -36,7 +36,7 @@ struct ob_arbiter_newcomer {
  * registry, newcomers last; valid until the next call. There is a budget.
  */
 const struct ob_budget_machine *ob_arbiter_plan(struct ob_daemon *daemon, const struct ob_arbiter_newcomer *newcomer, size_t count,
-						struct ob_plan *ret);
+						struct ob_plan *ret, struct ob_plan_doubt *ret_doubt);
 
 /* Whether what a machine may cost when it is released leaves the others their guarantees. 0, or -EPERM with the arithmetic. */
 int ob_arbiter_check_release(struct ob_machine *machine, struct ob_error *err) OB_MUST_CHECK;

@@ -357,7 +357,10 @@ static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *r
 	const char *like = get_name(request, "like", false);
 	const struct ob_machine *machine = *like ? ob_registry_find(daemon, like) : NULL;
 
-	*ret = (struct ob_arbiter_newcomer){ .maximum_bytes = OB_BUDGET_NONE, .uses_bytes = OB_BUDGET_NONE, .shares = OB_SHARES_DEFAULT };
+	*ret = (struct ob_arbiter_newcomer){
+		.maximum_bytes = OB_BUDGET_NONE, .uses_bytes = OB_BUDGET_NONE, .uses_low_bytes = OB_BUDGET_NONE, .uses_high_bytes = OB_BUDGET_NONE,
+		.shares = OB_SHARES_DEFAULT,
+	};
 	if (*like && !machine) {
 		ob_client_refuse(request->client, "no-machine", "there is no machine \"%s\"", like);
 		return false;
@@ -365,7 +368,8 @@ static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *r
 	if (machine)
 		*ret = (struct ob_arbiter_newcomer){
 			.ram_bytes = ob_arbiter_ram(machine), .reservation_bytes = machine->reservation_bytes,
-			.maximum_bytes = machine->maximum_bytes, .uses_bytes = machine->working_set.believed_bytes, .shares = machine->shares,
+			.maximum_bytes = machine->maximum_bytes, .uses_bytes = machine->working_set.believed_bytes,
+			.uses_low_bytes = machine->working_set.low_bytes, .uses_high_bytes = machine->working_set.high_bytes, .shares = machine->shares,
 		};
 	ret->ram_bytes = get_number(request, "ram_bytes", 1, BYTES_SANE, ret->ram_bytes ? (int64_t)ret->ram_bytes : -1);
 	ret->reservation_bytes = get_number(request, "reservation_bytes", 0, BYTES_SANE, (int64_t)ret->reservation_bytes);
@@ -373,7 +377,7 @@ static bool read_newcomer(struct request *request, struct ob_arbiter_newcomer *r
 	if (json_object_get(request->object, "maximum_bytes"))
 		ret->maximum_bytes = get_maximum(request, "maximum_bytes", true);
 	if (json_object_get(request->object, "uses_bytes"))
-		ret->uses_bytes = get_number(request, "uses_bytes", 0, BYTES_SANE, -1);
+		ret->uses_bytes = ret->uses_low_bytes = ret->uses_high_bytes = get_number(request, "uses_bytes", 0, BYTES_SANE, -1);
 	if (ret->reservation_bytes > OB_MIN(ret->maximum_bytes, ret->ram_bytes))
 		complain(request, "reservation_bytes", "no more than the machine's maximum, and its RAM");
 	return !refused_as_bad(request);
@@ -385,6 +389,7 @@ static void run_plan(struct request *request)
 	size_t most = OB_DAEMON_MACHINES_MAX - daemon->machine_count, count = get_number(request, "count", 0, most, most ? 1 : 0);
 	const struct ob_budget_machine *then;
 	struct ob_arbiter_newcomer newcomer;
+	struct ob_plan_doubt doubt;
 	struct ob_plan plan;
 
 	if (!read_newcomer(request, &newcomer))
@@ -393,8 +398,8 @@ static void run_plan(struct request *request)
 		ob_client_refuse(request->client, "refused", "overbookd runs without a budget: nothing is divided, and every machine is admitted");
 		return;
 	}
-	then = ob_arbiter_plan(daemon, &newcomer, count, &plan);
-	ob_client_answer(request->client, ob_render_plan(daemon, count, &plan, then));
+	then = ob_arbiter_plan(daemon, &newcomer, count, &plan, &doubt);
+	ob_client_answer(request->client, ob_render_plan(daemon, count, &plan, &doubt, then));
 }
 
 static void run_admit(struct request *request)

@@ -53,6 +53,8 @@
 	X(maximum_bytes, gauge, "what its user allows it to cost; 0 for no maximum")                              \
 	X(target_bytes, gauge, "what it is entitled to; 0 without a budget")                                      \
 	X(working_set_bytes, gauge, "what it is believed to use; 0 while that is not known")                      \
+	X(working_set_low_bytes, gauge, "with 95% confidence it uses so much at least, by its samples; 0 while that is not known") \
+	X(working_set_high_bytes, gauge, "with 95% confidence it uses so much at most, by its samples; 0 while that is not known") \
 	X(report_age_ns, gauge, "how old what its agent has told is")
 
 struct ob_metrics_machine {

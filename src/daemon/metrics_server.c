@@ -134,6 +134,8 @@ static void copy_machine(const struct ob_machine *machine, uint64_t now_ns, stru
 	to->maximum_bytes = or_zero(machine->maximum_bytes);
 	to->target_bytes = or_zero(machine->target_bytes);
 	to->working_set_bytes = or_zero(machine->working_set.believed_bytes);
+	to->working_set_low_bytes = or_zero(machine->working_set.low_bytes);
+	to->working_set_high_bytes = or_zero(machine->working_set.high_bytes);
 	to->is_reported = machine->stats_ns != 0;
 	to->report_age_ns = to->is_reported ? now_ns - machine->stats_ns : 0;
 	to->stats = machine->stats;

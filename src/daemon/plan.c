@@ -63,6 +63,11 @@ static size_t find_most(const struct ob_plan_question *question, int at_ease)
 	return low;
 }
 
+size_t ob_plan_at_ease(const struct ob_plan_question *question)
+{
+	return find_most(question, 1);
+}
+
 void ob_plan_make(const struct ob_plan_question *question, struct ob_plan *ret)
 {
 	size_t admitted = find_most(question, 0), at_ease = find_most(question, 1);

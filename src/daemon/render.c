@@ -50,6 +50,9 @@ json_t *ob_render_row(const struct ob_machine *machine)
 	add(&row, "limit_bytes", json_integer(bytes_or_none(machine->limit_bytes)));
 	add(&row, "target_bytes", json_integer(bytes_or_none(machine->target_bytes)));
 	add(&row, "working_set_bytes", bytes_or_null(machine->working_set.believed_bytes));
+	add(&row, "working_set_low_bytes", bytes_or_null(machine->working_set.low_bytes));
+	add(&row, "working_set_high_bytes", bytes_or_null(machine->working_set.high_bytes));
+	add_number(&row, "working_set_samples", stats->active_samples);
 	add_number(&row, "ram_bytes", stats->ram_bytes ? stats->ram_bytes : machine->ram_bytes);
 	add_number(&row, "cost_bytes", stats->cost_bytes);
 	add_number(&row, "resident_bytes", stats->resident_bytes);
@@ -213,7 +216,15 @@ static void add_planned(json_t **object, const struct ob_budget_machine *then)
 	add_number(object, "lacks_bytes", ob_plan_lacks(then));
 }
 
-json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_budget_machine *then)
+/* Of what a machine may use, what it could have. */
+static json_t *bound(uint64_t bytes, struct ob_budget_machine machine)
+{
+	machine.active_bytes = bytes;
+	return bytes == OB_BUDGET_NONE ? json_null() : bytes_or_null(ob_plan_uses(&machine));
+}
+
+json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struct ob_plan *plan, const struct ob_plan_doubt *doubt,
+		       const struct ob_budget_machine *then)
 {
 	json_t *machines = json_array(), *newcomers = json_object(), *answer = json_object();
 
@@ -223,6 +234,8 @@ json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struc
 		add(&row, "name", json_string(machine->name));
 		add(&row, "now_bytes", bytes_or_null(machine->target_bytes));
 		add_planned(&row, then);
+		add(&row, "uses_low_bytes", bound(machine->working_set.low_bytes, *then));
+		add(&row, "uses_high_bytes", bound(machine->working_set.high_bytes, *then));
 		if (json_array_append_new(machines, row) < 0) {
 			json_decref(machines);
 			machines = NULL;
@@ -239,6 +252,9 @@ json_t *ob_render_plan(const struct ob_daemon *daemon, size_t count, const struc
 	add_number(&answer, "lacking", plan->lacking);
 	add_number(&answer, "most_admitted", plan->most_admitted);
 	add_number(&answer, "most_at_ease", plan->most_at_ease);
+	add_number(&answer, "most_at_ease_if_low", doubt->low_at_ease);
+	add_number(&answer, "most_at_ease_if_high", doubt->high_at_ease);
+	add_number(&answer, "unknown", doubt->unknown);
 	add(&answer, "newcomers", newcomers);
 	add(&answer, "machines", machines);
 	return answer;

@@ -9,7 +9,7 @@
 #include "daemon/budget.h"
 
 #define LATELY_NS    (16 * OB_NS_PER_SEC)
-#define SAMPLES_MIN  16u
+#define SURE         64u /* samples */
 #define PRIOR        2u /* samples that are taken to be active before there are any */
 #define GRAIN_MIN    (2 * OB_MIB)
 #define GRAIN_SHARE  64u
@@ -26,7 +26,9 @@ __extension__ typedef unsigned __int128 wide;
 
 void ob_working_set_forget(struct ob_working_set *set)
 {
-	*set = (struct ob_working_set){ .believed_bytes = OB_BUDGET_NONE, .wanted_bytes = OB_BUDGET_NONE };
+	*set = (struct ob_working_set){
+		.believed_bytes = OB_BUDGET_NONE, .low_bytes = OB_BUDGET_NONE, .high_bytes = OB_BUDGET_NONE, .wanted_bytes = OB_BUDGET_NONE,
+	};
 }
 
 /* What the guest has, wherever it is. */
@@ -170,19 +172,44 @@ void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stat
 	}
 }
 
-void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
+/* Whether samples of which so many were active may well come from memory of which `real` is: both in permille; 3.84 is 1.96 squared. */
+static bool is_likely(uint64_t seen, uint64_t real, uint64_t samples)
 {
-	uint64_t step, came, bytes;
+	uint64_t off = seen > real ? seen - real : real - seen;
 
-	note_demand(set, stats, now_ns);
-	ob_working_set_note(set, stats, most_bytes, now_ns);
-	if (stats->active_samples < SAMPLES_MIN)
-		return;
-	came = set->demand.bytes + set->shared.bytes;
-	bytes = OB_MIN(estimate(stats), in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
+	return 100 * samples * off * off <= 384 * real * (1000 - real);
+}
+
+/* The share farthest from what was seen, towards 0 or 1000, of which that is so. */
+static uint64_t find_share(uint64_t seen, uint64_t samples, bool is_most)
+{
+	uint64_t near = 0, far = (is_most ? 1000 - seen : seen) + 1;
+
+	while (far - near > 1) {
+		uint64_t middle = near + (far - near) / 2;
+
+		if (is_likely(seen, is_most ? seen + middle : seen - middle, samples))
+			near = middle;
+		else
+			far = middle;
+	}
+	return is_most ? seen + near : seen - near;
+}
+
+/* What it needs for what it uses, if it uses so much by the sample. */
+static uint64_t needs(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t used_bytes)
+{
+	uint64_t came = set->demand.bytes + set->shared.bytes;
+	uint64_t bytes = OB_MIN(used_bytes, in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
+
 	bytes += OB_MAX(bytes / BENCH_SHARE, ob_budget_marks(bytes)) + OB_MIN(stats->tables_bytes, BYTES_SANE);
-	bytes = in_steps(bytes, most_bytes, step_of(bytes, most_bytes));
-	step = step_of(set->believed_bytes, most_bytes);
+	return in_steps(bytes, most_bytes, step_of(bytes, most_bytes));
+}
+
+static void believe(struct ob_working_set *set, uint64_t bytes, uint64_t most_bytes, uint64_t now_ns)
+{
+	uint64_t step = step_of(set->believed_bytes, most_bytes);
+
 	if (set->believed_bytes == OB_BUDGET_NONE || bytes >= ob_less(set->believed_bytes, step)) {
 		if (set->believed_bytes == OB_BUDGET_NONE || bytes > set->believed_bytes)
 			set->believed_bytes = bytes;
@@ -196,4 +223,23 @@ void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stat
 		set->fell_ns = now_ns;
 		set->highest_bytes = 0;
 	}
+}
+
+static void note_bounds(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes)
+{
+	uint64_t all = contents(stats), samples = OB_MIN(stats->active_samples, SURE), seen = scale(1000, OB_MIN(stats->active_bytes, all), all);
+	uint64_t least = scale(all, find_share(seen, samples, false), 1000), most = scale(all, find_share(seen, samples, true), 1000);
+
+	set->low_bytes = OB_MIN(needs(set, stats, most_bytes, least), set->believed_bytes);
+	set->high_bytes = OB_MAX(needs(set, stats, most_bytes, most), set->believed_bytes);
+}
+
+void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
+{
+	note_demand(set, stats, now_ns);
+	ob_working_set_note(set, stats, most_bytes, now_ns);
+	if (stats->active_samples < OB_WORKING_SET_SAMPLES)
+		return;
+	believe(set, needs(set, stats, most_bytes, estimate(stats)), most_bytes, now_ns);
+	note_bounds(set, stats, most_bytes);
 }

@@ -18,6 +18,10 @@
  *                 what it could use, at least 2 MiB), or finer: a sixteenth to a 32nd of what is believed, 512 KiB at least, so that how little it is
  *                 is told of machines that use little. It rises at once. It falls when it would have been lower by two steps for REST, to the most that it
  *                 would have been in that time: limits move seldom, and a machine that only pauses keeps what it has
+ *     low, high   how sure that is: what would be believed of the least and of the most of its memory of which the samples may well be, with 95%
+ *                 confidence (the interval of Wilson, 1927); and as far as what is believed, which may be of a moment ago. An average of which the engine
+ *                 says that it stands for more than SURE samples counts for no more: it may be the one with the short memory (engine/active.c), and is
+ *                 the larger of two
  *
  *     wanted      what it would have in place if it might: what it costs without its pool, as much as has come back of late (what stayed counts too: more of
  *                 the same may be to come), of what has
@@ -40,6 +44,7 @@
 #include "proto/stats.h"
 
 #define OB_WORKING_SET_REST_NS 10000000000ull
+#define OB_WORKING_SET_SAMPLES 16u /* before there are so many nothing is believed */
 
 /* What has come back, of one kind. */
 struct ob_working_set_back {
@@ -50,6 +55,7 @@ struct ob_working_set_back {
 
 struct ob_working_set {
 	uint64_t believed_bytes; /* OB_BUDGET_NONE: not known */
+	uint64_t low_bytes, high_bytes; /* it may be so much, and that is between these; the same */
 	uint64_t fell_ns;        /* when it last fell, or the estimate was last as high */
 	uint64_t highest_bytes;  /* of the estimates since then */
 	uint64_t seen_ns;        /* the last step */

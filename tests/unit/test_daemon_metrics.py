@@ -99,7 +99,7 @@ def with_metrics(function):
 @with_metrics
 def machines_and_host_are_shown(daemon, port):
     agent = Agent(daemon, "web")
-    values = dict(ram_bytes=512 * MIB, cost_bytes=100 * MIB, faults_touch=7, stall_ns=1500000000)
+    values = dict(ram_bytes=512 * MIB, cost_bytes=400 * MIB, faults_touch=7, stall_ns=1500000000, active_bytes=100 * MIB, active_samples=40)
     agent.statistics = lambda: [values.get(name, 0) for name in FIELDS]
     daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_faults_touch_total", machine="web") == 7)
     status, headers, text = ask(daemon, port)
@@ -109,6 +109,10 @@ def machines_and_host_are_shown(daemon, port):
     assert value(text, "overbook_machine_state", machine="web", state="running") == 1
     assert all(value(text, "overbook_memory_state", state=state) is not None for state in ("high", "clear", "soft", "hard", "low"))
     assert value(text, "overbook_machine_fault_latency_seconds_count", kind="touch") == 0
+    daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_working_set_bytes", machine="web") > 0)
+    text = ask(daemon, port)[2]
+    low, believed, high = (value(text, "overbook_machine_working_set_%sbytes" % which, machine="web") for which in ("low_", "", "high_"))
+    assert 0 < low < believed < high, (low, believed, high)
     agent.die()
     daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machines") == 0)
 

@@ -78,6 +78,10 @@ def what_is_not_known_counts_as_used(daemon):
     idle, silent = admit(daemon, "idle", uses=0), admit(daemon, "silent", uses=0, samples=None)
     daemon.until(lambda: idle.limit < 300 * MIB and silent.limit > 700 * MIB, 60)
     assert seen(daemon, "silent") is None
+    row = daemon.machine("silent")
+    assert row["working_set_low_bytes"] is None and row["working_set_high_bytes"] is None and row["working_set_samples"] == 0, row
+    plan = daemon.call("plan", ram_bytes=64 * MIB)
+    assert plan["unknown"] == 1 and plan["machines"][1]["uses_high_bytes"] is None, plan
     # An agent that comes back is known anew, from what it says then.
     idle.samples = None
     idle.disconnect()
@@ -130,6 +134,13 @@ def a_plan_is_made_from_what_is_used(daemon):
     assert daemon.call("plan", like="first", count=most)["lacking"] == 0
     assert daemon.call("plan", like="first", count=most + 1)["lacking"] > 0
     assert plan["most_admitted"] == 62, plan
+    # From how sure figures that comes: fewer if all use the most that samples allow, more if the least.
+    assert plan["unknown"] == 0 and plan["most_at_ease_if_high"] < most < plan["most_at_ease_if_low"], plan
+    assert all(row["uses_low_bytes"] < row["uses_bytes"] < row["uses_high_bytes"] for row in plan["machines"]), plan
+    row = daemon.machine("first")
+    assert row["working_set_low_bytes"] == plan["machines"][0]["uses_low_bytes"] and row["working_set_samples"] == 1000, row
+    exact = daemon.call("plan", ram_bytes=GIB, uses_bytes=sets["first"])
+    assert plan["most_at_ease_if_high"] <= exact["most_at_ease_if_high"] <= exact["most_at_ease"], exact
     large = daemon.call("plan", ram_bytes=GIB, reservation_bytes=600 * MIB, count=2)
     assert not large["admitted"] and large["most_admitted"] == 1 and large["guaranteed_bytes"] == 1232 * MIB, large
     assert large["newcomers"]["uses_bytes"] is None and large["lacking"] >= 2, large
@@ -179,7 +190,13 @@ def the_command_line_tool_plans(daemon):
     daemon.budget = BUDGET
     admit(daemon, "web", uses=100 * MIB)
     daemon.until(lambda: seen(daemon, "web"))
+    young = admit(daemon, "young", uses=100 * MIB, samples=5)
+    shown = plan("--like", "web", "--count", "0")
+    assert "too young to be believed: of 1 it is not known yet" in shown, shown
+    young.die()
+    daemon.until(lambda: len(daemon.call("ps")["machines"]) == 1)
     shown = plan("--like", "web", "--count", "3")
+    assert "not sure: before anybody lacks something, for " in shown and "too young" not in shown, shown
     assert "3 new: each uses" in shown and "nobody would lack what it uses" in shown and "\nadmitted: 64 MiB" in shown, shown
     shown = plan("--memory", "2G", "--reservation", "900M", "--shares", "500", "--limit", "1.5G", "--count", "2")
     assert "2 new: each uses all of its RAM" in shown and "not admitted: 1.8 GiB would be guaranteed, of a budget of 1 GiB" in shown, shown

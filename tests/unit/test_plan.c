@@ -17,17 +17,30 @@ static struct ob_budget_machine machine(uint64_t ram_mib, uint64_t uses_mib, uin
 	};
 }
 
+static struct ob_plan_question ask(uint64_t budget_mib, const struct ob_budget_machine *machines, size_t n, struct ob_budget_machine newcomer)
+{
+	return (struct ob_plan_question){
+		.budget_bytes = budget_mib * OB_MIB, .tax_percent = 75, .machines = machines, .n = n, .newcomer = newcomer, .most = MOST,
+		.scratch = scratch,
+	};
+}
+
 static struct ob_plan make(uint64_t budget_mib, const struct ob_budget_machine *machines, size_t n, struct ob_budget_machine newcomer,
 			   size_t count)
 {
-	const struct ob_plan_question question = {
-		.budget_bytes = budget_mib * OB_MIB, .tax_percent = 75, .machines = machines, .n = n, .newcomer = newcomer, .count = count,
-		.most = MOST, .scratch = scratch,
-	};
+	struct ob_plan_question question = ask(budget_mib, machines, n, newcomer);
 	struct ob_plan plan;
 
+	question.count = count;
 	ob_plan_make(&question, &plan);
 	return plan;
+}
+
+static size_t at_ease(uint64_t budget_mib, const struct ob_budget_machine *machines, size_t n, struct ob_budget_machine newcomer)
+{
+	struct ob_plan_question question = ask(budget_mib, machines, n, newcomer);
+
+	return ob_plan_at_ease(&question);
 }
 
 /* Two use 200 of 1000, each newcomer 200 more. */
@@ -51,6 +64,9 @@ static void what_is_used_decides_who_is_at_ease(void **state)
 	assert_in_range(plan.lacks_bytes, 1000 * OB_MIB, 1001 * OB_MIB);
 	assert_in_range(ob_plan_lacks(&scratch[9]), 100 * OB_MIB, 100 * OB_MIB + OB_BUDGET_GRAIN);
 	assert_int_equal(plan.most_at_ease, 3);
+	/* Asked for alone, and if they used more. */
+	assert_int_equal(at_ease(1000, m, 2, machine(512, 200, 0)), 3);
+	assert_int_equal(at_ease(1000, m, 2, machine(512, 300, 0)), 1);
 }
 
 static void what_is_reserved_decides_who_is_admitted(void **state)
@@ -92,7 +108,7 @@ static void what_is_not_known_is_taken_for_all(void **state)
 
 static void nobody_is_here(void **state)
 {
-	const struct ob_budget_machine none[1];
+	const struct ob_budget_machine none[1] = { 0 };
 	struct ob_plan plan = make(1000, none, 0, machine(512, 512, 0), 0);
 
 	assert_int_equal(plan.uses_bytes, 0);

@@ -168,9 +168,9 @@ static const char three[] =
 	"'boundary_bytes':134217728,'shareable_pages':9},'stores':{'store_bytes':67108864,'shared_bytes':134217728,'saved_bytes':67108864},"
 	"'machines':["
 	"{'name':'b','pid':1,'state':'running','ram_bytes':1073741824,'cost_bytes':268435456,'limit_bytes':0,'target_bytes':0,"
-	"'working_set_bytes':134217728,'resident_bytes':268435456},"
+	"'working_set_bytes':134217728,'working_set_low_bytes':100663296,'working_set_high_bytes':167772160,'resident_bytes':268435456},"
 	"{'name':'a','pid':2,'state':'lost','ram_bytes':1073741824,'cost_bytes':268435456,'limit_bytes':536870912,'target_bytes':805306368,"
-	"'resident_bytes':268435456,'shared_bytes':268435456,'swapped_bytes':268435456,'working_set_bytes':null},"
+	"'resident_bytes':268435456,'shared_bytes':268435456,'swapped_bytes':268435456,'working_set_bytes':null,'working_set_samples':7},"
 	"{'name':'c','pid':3,'state':'stopped','cause':'page 7 cannot be read','ram_bytes':536870912,'cost_bytes':536870912,"
 	"'limit_bytes':268435456,'target_bytes':268435456,'over_limit_bytes':268435456,'degraded':2,'resident_bytes':1073741824}]}";
 
@@ -465,7 +465,10 @@ static void a_machine_has_a_page(void **state)
 	/* Another machine's are not its own. */
 	strcpy(view.shown, "b");
 	draw(&view, &detail, 80, 30);
-	assert_true(!page_has("Latency") && page_has("Working set (#) and cost (o), the last 0 s") && page_has("working set 128M"));
+	assert_true(!page_has("Latency") && page_has("Working set (#) and cost (o), the last 0 s") && page_has("working set 128M (96M to 160M)"));
+	strcpy(view.shown, "a");
+	draw(&view, &detail, 80, 30);
+	assert_true(page_has("working set - (7 samples)"));
 	strcpy(view.shown, "ghost");
 	draw(&view, &detail, 80, 30);
 	assert_true(page_has("ghost has gone"));

@@ -295,6 +295,88 @@ static void nothing_is_more_than_it_could_cost(void **state)
 	assert_int_equal(set.believed_bytes, most);
 }
 
+static uint64_t width(unsigned samples, uint64_t active_bytes)
+{
+	ob_working_set_forget(&set);
+	stats.active_samples = samples;
+	stats.active_bytes = active_bytes;
+	seconds(1);
+	assert_true(set.low_bytes <= set.believed_bytes && set.believed_bytes <= set.high_bytes);
+	return set.high_bytes - set.low_bytes;
+}
+
+static void it_is_told_how_sure_that_is(void **state)
+{
+	stats.active_samples = 15;
+	seconds(1);
+	assert_true(set.low_bytes == OB_BUDGET_NONE && set.high_bytes == OB_BUDGET_NONE);
+	/* Wilson's interval for half of 16 and of 64: 28% to 72%, 38% to 62%; of 2 GiB, and an eighth. */
+	assert_in_range(width(16, OB_GIB), OB_GIB - 3 * GRAIN, OB_GIB + GRAIN);
+	assert_in_range(set.low_bytes, 2 * OB_GIB / 100 * 28 * 9 / 8, 2 * OB_GIB / 100 * 28 * 9 / 8 + GRAIN);
+	assert_in_range(width(64, OB_GIB), OB_GIB / 2, OB_GIB / 2 + 2 * GRAIN);
+	/* More samples say no more. */
+	assert_int_equal(width(64, OB_GIB), width(100000, OB_GIB));
+	/* None of 16, and all: up to 19%, and from 81% on. */
+	assert_in_range(width(16, 0), 2 * OB_GIB / 100 * 19 * 9 / 8 - GRAIN, 2 * OB_GIB / 100 * 20 * 9 / 8 + GRAIN);
+	assert_in_range(width(16, 2 * OB_GIB), 2 * OB_GIB / 100 * 19 * 9 / 8 - GRAIN, 2 * OB_GIB / 100 * 20 * 9 / 8 + GRAIN);
+	/* What is in place and comes back bounds the most of it, too. */
+	stats.cost_bytes = 600 * OB_MIB;
+	assert_in_range(width(16, OB_GIB), 0, GRAIN);
+	/* What is believed of a moment ago is within. */
+	stats.cost_bytes = 2 * OB_GIB;
+	(void)width(64, OB_GIB);
+	stats.active_bytes = 0;
+	seconds(3);
+	assert_true(set.high_bytes == set.believed_bytes && set.low_bytes < OB_GIB / 4);
+}
+
+static double draw(void)
+{
+	static uint64_t state = 0x9e3779b97f4a7c15ull;
+
+	state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+	return (double)(state >> 11) / (double)(1ull << 53);
+}
+
+/* What the engine makes of samples (engine/active.c): the larger of a short and of a long memory. */
+static void sample(double share, unsigned samples)
+{
+	double average[2] = { 0 }, weight[2] = { 0 }, keep[2] = { 1 - 1 / 32.0, 1 - 1 / 128.0 };
+
+	for (unsigned i = 0; i < samples; i++) {
+		bool is_active = draw() < share;
+
+		for (unsigned k = 0; k < 2; k++) {
+			average[k] = average[k] * keep[k] + is_active;
+			weight[k] = weight[k] * keep[k] + 1;
+		}
+	}
+	stats.active_samples = (uint64_t)weight[1];
+	stats.active_bytes = (uint64_t)(2.0 * OB_GIB * OB_MAX(average[0] / weight[0], average[1] / weight[1]));
+}
+
+/* Of a thousand machines that use as much, nineteen of twenty are within their bounds, or nearly. */
+static void so_sure_it_is(void **state)
+{
+	static const double shares[] = { 0.05, 0.3, 0.7, 0.95 };
+	static const unsigned counts[] = { 18, 40, 80, 160, 600 };
+
+	for (size_t i = 0; i < OB_ARRAY_LEN(shares) * OB_ARRAY_LEN(counts); i++) {
+		double share = shares[i % OB_ARRAY_LEN(shares)];
+		uint64_t used = (uint64_t)(share * 2.0 * OB_GIB), exact = used + OB_MAX(used / 8, ob_budget_marks(used));
+		unsigned within = 0;
+
+		for (unsigned round = 0; round < 1000; round++) {
+			ob_working_set_forget(&set);
+			sample(share, counts[i / OB_ARRAY_LEN(shares)]);
+			seconds_of(OB_BUDGET_NONE, 1);
+			/* Steps round up. */
+			within += set.low_bytes <= exact + exact / 16 && exact <= set.high_bytes;
+		}
+		assert_in_range(within, 930, 1000);
+	}
+}
+
 static void agents_may_say_anything(void **state)
 {
 	uint64_t seed = 0x13198a2e03707344ull, *fields = (uint64_t *)&stats;
@@ -311,6 +393,8 @@ static void agents_may_say_anything(void **state)
 		ob_working_set_step(&set, &stats, most, now_ns);
 		assert_true(set.believed_bytes == OB_BUDGET_NONE || set.believed_bytes < 1ull << 58);
 		assert_true(set.wanted_bytes < 1ull << 58);
+		assert_true(set.low_bytes <= set.believed_bytes && set.believed_bytes <= set.high_bytes);
+		assert_true(set.high_bytes < 1ull << 58 || set.low_bytes == OB_BUDGET_NONE);
 	}
 }
 
@@ -373,6 +457,8 @@ int main(void)
 		cmocka_unit_test_setup(it_wants_what_is_in_place_and_some_more, set_up),
 		cmocka_unit_test_setup(what_it_wants_rises_at_once_and_falls_after_a_rest, set_up),
 		cmocka_unit_test_setup(nothing_is_more_than_it_could_cost, set_up),
+		cmocka_unit_test_setup(it_is_told_how_sure_that_is, set_up),
+		cmocka_unit_test_setup(so_sure_it_is, set_up),
 		cmocka_unit_test_setup(agents_may_say_anything, set_up),
 		cmocka_unit_test_setup(little_use_is_told_in_small_steps, set_up),
 		cmocka_unit_test_setup(steps_change_size_quietly, set_up),
