@@ -26,6 +26,11 @@ const char *ob_means_name(enum ob_means_kind kind)
 	return (unsigned)kind < OB_MEANS_KINDS ? names[kind] : "?";
 }
 
+bool ob_means_has_price(enum ob_means_kind kind)
+{
+	return kind != OB_MEANS_APPLICATIONS;
+}
+
 const char *ob_means_reason_text(enum ob_means_reason reason)
 {
 	static const char *const texts[OB_MEANS_REASONS] = {
@@ -50,15 +55,20 @@ static uint64_t rise(uint64_t now, uint64_t before)
 static void note(struct ob_means_record *record, const struct ob_means_seen *seen, uint64_t elapsed_ns)
 {
 	uint64_t came = (uint64_t)((wide)rise(seen->came_bytes, record->seen.came_bytes) * OB_MIN(seen->came_permille, 1000u) / 1000), lost;
+	uint64_t asked = rise(seen->asked_bytes, record->seen.asked_bytes);
 	wide most = (wide)elapsed_ns * THREADS_MOST;
 
-	record->asked_bytes = OB_MIN(ob_approach(record->asked_bytes, 0, elapsed_ns, MEMORY_NS) + rise(seen->asked_bytes, record->seen.asked_bytes), BYTES_SANE);
+	record->asked_bytes = OB_MIN(ob_approach(record->asked_bytes, 0, elapsed_ns, MEMORY_NS) + asked, BYTES_SANE);
+	record->asked_total_bytes = OB_MIN(record->asked_total_bytes + asked, BYTES_SANE);
 	/* What comes by itself was not asked for. */
 	record->came_bytes = OB_MIN(ob_approach(record->came_bytes, 0, elapsed_ns, MEMORY_NS) + came, record->asked_bytes);
+	record->came_total_bytes = OB_MIN(record->came_total_bytes + came, record->asked_total_bytes);
 	if (!elapsed_ns)
 		return;
 	/* While they are young they are of all that there was. */
-	lost = (uint64_t)(OB_MIN((wide)ob_less(seen->lost_ns, record->seen.lost_ns), most) * OB_NS_PER_SEC / elapsed_ns);
+	lost = (uint64_t)OB_MIN((wide)ob_less(seen->lost_ns, record->seen.lost_ns), most);
+	record->lost_total_ns += OB_MIN(lost, UINT64_MAX - record->lost_total_ns);
+	lost = (uint64_t)((wide)lost * OB_NS_PER_SEC / elapsed_ns);
 	record->held_bytes = ob_approach(record->held_bytes, OB_MIN(seen->held_bytes, BYTES_SANE), elapsed_ns, record->age_ns);
 	record->lost_ns = ob_approach(record->lost_ns, lost, elapsed_ns, record->age_ns);
 	record->age_ns = OB_MIN(elapsed_ns, MEMORY_NS - record->age_ns) + record->age_ns;

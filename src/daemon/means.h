@@ -58,6 +58,7 @@ struct ob_means_record {
 	struct ob_means_seen seen; /* at the last step */
 	uint64_t asked_bytes, came_bytes, held_bytes, lost_ns;
 	uint64_t age_ns;           /* of the averages */
+	uint64_t asked_total_bytes, came_total_bytes, lost_total_ns; /* nothing of these is forgotten */
 };
 
 enum ob_means_reason { OB_MEANS_NO_REASON, OB_MEANS_GAVE_LITTLE, OB_MEANS_COSTS_MORE, OB_MEANS_REASONS };
@@ -95,6 +96,9 @@ struct ob_means_guest {
 };
 
 void ob_means_follow_guest(struct ob_means_guest *guest, uint64_t updates, uint64_t faults, bool is_empty, uint64_t fault_ns, uint64_t now_ns);
+
+/* Whether what it costs the guest is known. */
+bool ob_means_has_price(enum ob_means_kind kind);
 
 const char *ob_means_name(enum ob_means_kind kind);
 /* NULL: there is none. */

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "base/units.h"
 
 #define OCTAVE_FIRST 10 /* 2^10 ns */
 #define OCTAVES      25
@@ -14,7 +15,7 @@
 #define LABELS_MAX   (4 * OB_NAME_MAX + 128) /* two names of which every letter is escaped, and short words */
 
 enum family_kind { KIND_gauge, KIND_counter };
-enum family_source { SOURCE_HOST, SOURCE_MACHINE, SOURCE_STATS };
+enum family_source { SOURCE_HOST, SOURCE_MACHINE, SOURCE_STATS, SOURCE_MEANS };
 
 static const struct family {
 	const char *name, *help;
@@ -31,10 +32,13 @@ static const struct family {
 #define X(name, kind, help) { #name, help, KIND_##kind, SOURCE_STATS, offsetof(struct ob_metrics_machine, stats.name) },
 	OB_STATS(X)
 #undef X
+#define X(name, kind, help) { #name, help, KIND_##kind, SOURCE_MEANS, offsetof(struct ob_metrics_means, name) },
+	OB_METRICS_MEANS(X)
+#undef X
 };
 
 /* After those come the ones that are made by hand. */
-enum { FAMILY_BUILD = OB_ARRAY_LEN(families), FAMILY_MEMORY, FAMILY_STATE, FAMILY_LATENCY, FAMILY_COUNT };
+enum { FAMILY_BUILD = OB_ARRAY_LEN(families), FAMILY_MEMORY, FAMILY_STATE, FAMILY_LATENCY, FAMILY_PRICE, FAMILY_COUNT };
 
 static bool is_time(const struct family *family)
 {
@@ -45,9 +49,10 @@ static bool is_time(const struct family *family)
 
 static void make_name(const struct family *family, char *buf, size_t size)
 {
+	static const char *const of[] = { [SOURCE_HOST] = "", [SOURCE_MACHINE] = "machine_", [SOURCE_STATS] = "machine_", [SOURCE_MEANS] = "machine_means_" };
 	int length = (int)strlen(family->name) - (is_time(family) ? 3 : 0);
 
-	snprintf(buf, size, "overbook_%s%.*s%s%s", family->source == SOURCE_HOST ? "" : "machine_", length, family->name,
+	snprintf(buf, size, "overbook_%s%.*s%s%s", of[family->source], length, family->name,
 		 is_time(family) ? "_seconds" : "", family->kind == KIND_counter ? "_total" : "");
 }
 
@@ -102,6 +107,44 @@ static bool write_number(const struct ob_metrics *metrics, const struct family *
 	memcpy(&value, (const char *)machine + family->offset, sizeof(value));
 	strcpy(put_labels(labels, machine), "}");
 	put_value(cursor, name, labels, value, is_time(family));
+	return true;
+}
+
+/* Of a machine's means that has reported; NULL when it has not. Its labels go to labels. */
+static const struct ob_metrics_means *find_means(const struct ob_metrics *metrics, size_t sample, char labels[LABELS_MAX])
+{
+	const struct ob_metrics_machine *machine = &metrics->machine[sample / OB_MEANS_KINDS];
+	unsigned kind = (unsigned)(sample % OB_MEANS_KINDS);
+
+	if (!machine->is_reported)
+		return NULL;
+	strcpy(put_label(put_labels(labels, machine), labels + LABELS_MAX, ",means", ob_means_name((enum ob_means_kind)kind)), "}");
+	return &machine->means[kind];
+}
+
+static bool write_means(const struct ob_metrics *metrics, const struct family *family, size_t sample, struct ob_metrics_cursor *cursor)
+{
+	char name[128], labels[LABELS_MAX];
+	const struct ob_metrics_means *means = find_means(metrics, sample, labels);
+	uint64_t value;
+
+	if (!means || (is_time(family) && !ob_means_has_price((enum ob_means_kind)(sample % OB_MEANS_KINDS))))
+		return false;
+	make_name(family, name, sizeof(name));
+	memcpy(&value, (const char *)means + family->offset, sizeof(value));
+	put_value(cursor, name, labels, value, is_time(family));
+	return true;
+}
+
+static bool write_price(const struct ob_metrics *metrics, size_t sample, struct ob_metrics_cursor *cursor)
+{
+	char labels[LABELS_MAX];
+	const struct ob_metrics_means *means = find_means(metrics, sample, labels);
+
+	if (!means || !means->held_bytes || !ob_means_has_price((enum ob_means_kind)(sample % OB_MEANS_KINDS)))
+		return false;
+	snprintf(cursor->text, sizeof(cursor->text), "overbook_machine_means_price_per_byte%s %.9g\n", labels,
+		 (double)means->price_ns / (double)OB_NS_PER_SEC / (double)OB_GIB);
 	return true;
 }
 
@@ -177,7 +220,13 @@ static size_t count_samples(const struct ob_metrics *metrics, unsigned family)
 	case FAMILY_MEMORY: return OB_LADDER_STATES;
 	case FAMILY_STATE: return metrics->count;
 	case FAMILY_LATENCY: return metrics->count * OB_HIST_KINDS * HIST_LINES;
-	default: return families[family].source == SOURCE_HOST ? 1 : metrics->count;
+	case FAMILY_PRICE: return metrics->count * OB_MEANS_KINDS;
+	default: break;
+	}
+	switch (families[family].source) {
+	case SOURCE_HOST: return 1;
+	case SOURCE_MEANS: return metrics->count * OB_MEANS_KINDS;
+	default: return metrics->count;
 	}
 }
 
@@ -192,6 +241,8 @@ static void write_head(unsigned family, bool is_type, struct ob_metrics_cursor *
 		{ "overbook_machine_state", "gauge", "1; the state of the machine is a label" },
 		{ "overbook_machine_fault_latency_seconds", "histogram",
 		  "page faults by kind and latency, from the moment at which the engine learned of them to that at which the page was in place" },
+		{ "overbook_machine_means_price_per_byte", "gauge",
+		  "for how long a second the guest's threads wait for each byte that a means keeps away, on average of the last minutes" },
 	};
 	char made[128];
 	const char *name = made, *type, *help;
@@ -215,8 +266,12 @@ static bool write_sample(const struct ob_metrics *metrics, unsigned family, size
 	case FAMILY_MEMORY: return write_memory(metrics, sample, cursor);
 	case FAMILY_STATE: return write_state(metrics, sample, cursor);
 	case FAMILY_LATENCY: return write_latency(metrics, sample, cursor);
-	default: return write_number(metrics, &families[family], sample, cursor);
+	case FAMILY_PRICE: return write_price(metrics, sample, cursor);
+	default: break;
 	}
+	if (families[family].source == SOURCE_MEANS)
+		return write_means(metrics, &families[family], sample, cursor);
+	return write_number(metrics, &families[family], sample, cursor);
 }
 
 /* Makes the next line. Returns false at the end. */

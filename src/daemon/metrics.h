@@ -9,6 +9,9 @@
  *     stall_ns, a counter     overbook_machine_stall_seconds_total     base units; counters end in _total
  *     cost_bytes, a gauge     overbook_machine_cost_bytes
  *
+ * What each means of taking memory has given and cost (means.h) is told by machine and means; what applications lose is not known, and left out, and
+ * so is a price while nothing is held. A price is lost time for memory: seconds a second, which is threads that wait, for each byte.
+ *
  * Latencies of faults are one histogram, by machine and kind. Its boundaries are powers of two in nanoseconds, as those of
  * the engine's buckets are, every octave from a microsecond to 17 seconds. A machine whose agent has told nothing yet is left out but for
  * what overbookd itself knows. Numbers that stand for "none" are 0, as in the JSON protocol, and so is a working set that is not known.
@@ -21,6 +24,7 @@
 #include <stdint.h>
 
 #include "daemon/ladder.h"
+#include "daemon/means.h"
 #include "proto/stats.h"
 #include "proto/wire.h"
 
@@ -55,7 +59,16 @@
 	X(working_set_bytes, gauge, "what it is believed to use; 0 while that is not known")                      \
 	X(working_set_low_bytes, gauge, "with 95% confidence it uses so much at least, by its samples; 0 while that is not known") \
 	X(working_set_high_bytes, gauge, "with 95% confidence it uses so much at most, by its samples; 0 while that is not known") \
+	X(guest_first, gauge, "1 while cuts of its limit may wait for what the guest gives")                      \
+	X(guest_turn_losses, counter, "times that the guest has lost its turn: it gave little, or cost more than eviction") \
 	X(report_age_ns, gauge, "how old what its agent has told is")
+
+/* Of a machine's means: overbook_machine_means_NAME. */
+#define OB_METRICS_MEANS(X)                                                                                       \
+	X(expected_bytes, counter, "what was expected of a means of taking memory")                               \
+	X(gained_bytes, counter, "of what was expected of a means, what the host was relieved of")                \
+	X(held_bytes, gauge, "what a means keeps away from the host, on average of the last minutes")             \
+	X(lost_ns, counter, "how long the guest's threads have waited for what a means keeps away")
 
 struct ob_metrics_machine {
 	char name[OB_NAME_MAX + 1], domain[OB_NAME_MAX + 1];
@@ -64,6 +77,12 @@ struct ob_metrics_machine {
 	OB_METRICS_MACHINE(X)
 #undef X
 	bool is_reported; /* what follows counts */
+	struct ob_metrics_means {
+#define X(name, kind, help) uint64_t name;
+		OB_METRICS_MEANS(X)
+#undef X
+		uint64_t price_ns; /* a second, for a GiB */
+	} means[OB_MEANS_KINDS];
 	struct ob_stats stats;
 	struct ob_hists hists;
 };

@@ -124,6 +124,18 @@ static void copy_host(const struct ob_daemon *daemon, struct ob_metrics *to)
 	to->machines_expected = daemon->expected;
 }
 
+static void copy_means(const struct ob_means *means, struct ob_metrics_means to[OB_MEANS_KINDS])
+{
+	for (unsigned i = 0; i < OB_MEANS_KINDS; i++) {
+		const struct ob_means_record *record = &means->record[i];
+
+		to[i] = (struct ob_metrics_means){
+			.expected_bytes = record->asked_total_bytes, .gained_bytes = record->came_total_bytes, .held_bytes = record->held_bytes,
+			.lost_ns = record->lost_total_ns, .price_ns = ob_means_price(record->lost_ns, record->held_bytes),
+		};
+	}
+}
+
 static void copy_machine(const struct ob_machine *machine, uint64_t now_ns, struct ob_metrics_machine *to)
 {
 	memcpy(to->name, machine->name, sizeof(to->name));
@@ -136,6 +148,9 @@ static void copy_machine(const struct ob_machine *machine, uint64_t now_ns, stru
 	to->working_set_bytes = or_zero(machine->working_set.believed_bytes);
 	to->working_set_low_bytes = or_zero(machine->working_set.low_bytes);
 	to->working_set_high_bytes = or_zero(machine->working_set.high_bytes);
+	to->guest_first = ob_means_may_wait(&machine->means.means, now_ns);
+	to->guest_turn_losses = machine->means.means.losses;
+	copy_means(&machine->means.means, to->means);
 	to->is_reported = machine->stats_ns != 0;
 	to->report_age_ns = to->is_reported ? now_ns - machine->stats_ns : 0;
 	to->stats = machine->stats;

@@ -118,6 +118,30 @@ def machines_and_host_are_shown(daemon, port):
 
 
 @with_metrics
+def means_of_taking_memory_are_shown(daemon, port):
+    agent = Agent(daemon, "web")
+    values = dict(ram_bytes=512 * MIB, cost_bytes=400 * MIB, swapped_bytes=10 * MIB)
+
+    def statistics():
+        # A page more to the store at each report, and one that comes back, which takes a millisecond.
+        for name, more in ("swap_out_pages", 1), ("faults_swapped", 1), ("fault_swapped_fetch_ns", 10 ** 6):
+            values[name] = values.get(name, 0) + more
+        return [values.get(name, 0) for name in FIELDS]
+    agent.statistics = statistics
+
+    def means(text, name, kind="swap"):
+        return value(text, "overbook_machine_means_" + name, machine="web", means=kind)
+    daemon.until(lambda: (means(ask(daemon, port)[2], "gained_bytes_total") or 0) > 0)
+    text = ask(daemon, port)[2]
+    assert means(text, "gained_bytes_total") == means(text, "expected_bytes_total") <= values["swap_out_pages"] * 4096, text
+    assert 0 < means(text, "lost_seconds_total") <= values["swap_out_pages"] / 1000, text
+    assert means(text, "held_bytes") > 0 and means(text, "price_per_byte") > 0, text
+    assert means(text, "lost_seconds_total", "applications") is None and means(text, "price_per_byte", "compression") is None, text
+    assert value(text, "overbook_machine_guest_first", machine="web") == 1
+    assert value(text, "overbook_machine_guest_turn_losses_total", machine="web") == 0
+
+
+@with_metrics
 def there_is_nothing_else(daemon, port):
     status, headers, text = ask(daemon, port, "/")
     assert status == 200 and "/metrics" in text
@@ -310,8 +334,10 @@ def a_large_answer_does_not_hold_anybody_up(daemon, port):
 
 @with_metrics
 def the_dashboard_names_nothing_that_is_not_there(daemon, port):
-    Agent(daemon, "web")
-    daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_cost_bytes", machine="web") is not None)
+    # Some are there only where there is something to tell.
+    agent = Agent(daemon, "web")
+    agent.statistics = lambda: [dict(cost_bytes=MIB, swapped_bytes=MIB).get(name, 0) for name in FIELDS]
+    daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_means_price_per_byte", machine="web") is not None)
     text = ask(daemon, port)[2]
     shown = {re.match(r"[a-z_0-9]+", line).group(0) for line in text.splitlines() if not line.startswith("#")}
     with open(DASHBOARD) as file:
@@ -325,8 +351,9 @@ def the_dashboard_names_nothing_that_is_not_there(daemon, port):
 
 @with_metrics
 def promtool_finds_nothing_wrong(daemon, port):
-    Agent(daemon, "web")
-    daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_cost_bytes", machine="web") is not None)
+    agent = Agent(daemon, "web")
+    agent.statistics = lambda: [dict(cost_bytes=MIB, swapped_bytes=MIB).get(name, 0) for name in FIELDS]
+    daemon.until(lambda: value(ask(daemon, port)[2], "overbook_machine_means_price_per_byte", machine="web") is not None)
     result = subprocess.run(["promtool", "check", "metrics"], input=ask(daemon, port)[2], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and not result.stderr, result.stderr
 

@@ -74,10 +74,12 @@ static void what_was_asked_and_what_came_is_kept_for_minutes(void **state)
 	assert_in_range(swap->came_bytes, 20 * OB_MIB, 24 * OB_MIB);
 	pass(&m, 1800);
 	assert_true(swap->asked_bytes < OB_MIB);
+	assert_true(swap->asked_total_bytes == 100 * OB_MIB && swap->came_total_bytes == 60 * OB_MIB);
 	/* A counter that goes back is another process's, a level that falls is nothing that was asked for. */
 	m.seen[OB_MEANS_SWAP].asked_bytes = m.seen[OB_MEANS_SWAP].came_bytes = 0;
 	pass(&m, 1);
 	assert_true(swap->asked_bytes < OB_MIB && swap->came_bytes <= swap->asked_bytes);
+	assert_true(swap->asked_total_bytes == 100 * OB_MIB && swap->came_total_bytes == 60 * OB_MIB);
 	/* A part of it is a relief; what comes unasked is not counted. */
 	m.seen[OB_MEANS_COMPRESSION].asked_bytes = m.seen[OB_MEANS_COMPRESSION].came_bytes = 100 * OB_MIB;
 	m.seen[OB_MEANS_COMPRESSION].came_permille = 700;
@@ -106,6 +108,7 @@ static void a_price_is_time_for_memory(void **state)
 		assert_in_range(ob_means_price(swap->lost_ns, swap->held_bytes), 10 * OB_NS_PER_MS - 2000, 10 * OB_NS_PER_MS + 2000);
 	}
 	assert_in_range(m.means.record[OB_MEANS_SWAP].held_bytes, OB_GIB / 2 - OB_GIB / 32, OB_GIB / 2);
+	assert_int_equal(m.means.record[OB_MEANS_SWAP].lost_total_ns, 600 * 5 * OB_NS_PER_MS);
 }
 
 static void a_guest_that_gives_little_loses_its_turn_ever_longer(void **state)
@@ -280,6 +283,7 @@ static void anything_may_come_in(void **state)
 	start(&m);
 	for (unsigned i = 0; i < STEPS; i++) {
 		uint64_t elapsed = draw(8) ? draw(3 * SECOND) : draw(1000 * SECOND), wait = m.means.wait_ns;
+		struct ob_means before = m.means;
 
 		for (unsigned kind = 0; kind < OB_MEANS_KINDS; kind++)
 			m.seen[kind] = (struct ob_means_seen){ draw_any(), draw_any(), (unsigned)draw_any(), draw_any(), draw_any() };
@@ -290,8 +294,13 @@ static void anything_may_come_in(void **state)
 		if (!draw(50))
 			ob_means_pause(&m.means, m.now_ns);
 		ob_means_follow_guest(&guest, draw_any(), draw_any(), draw(2), draw_any(), draw(9) ? m.now_ns : draw_any());
-		for (unsigned kind = 0; kind < OB_MEANS_KINDS; kind++)
-			assert_true(m.means.record[kind].came_bytes <= m.means.record[kind].asked_bytes);
+		for (unsigned kind = 0; kind < OB_MEANS_KINDS; kind++) {
+			const struct ob_means_record *record = &m.means.record[kind], *had = &before.record[kind];
+
+			assert_true(record->came_bytes <= record->asked_bytes && record->came_total_bytes <= record->asked_total_bytes);
+			assert_true(record->asked_total_bytes >= had->asked_total_bytes && record->came_total_bytes >= had->came_total_bytes &&
+				    record->lost_total_ns >= had->lost_total_ns);
+		}
 		assert_true(m.means.until_ns <= m.now_ns + OB_MEANS_WAIT_MOST_NS && m.means.wait_ns <= OB_MEANS_WAIT_MOST_NS);
 		assert_true(m.means.wait_ns <= OB_MAX(4 * wait, 2 * OB_MEANS_WAIT_LEAST_NS));
 		assert_true(may_ask(&m) || !may_wait(&m));

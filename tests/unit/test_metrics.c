@@ -147,6 +147,8 @@ static int set_up(void **state)
 	machines[0].report_age_ns = 1500000000;
 	for (unsigned i = 0; i < sizeof(machines[0].stats) / sizeof(*value); i++)
 		value[i] = i + 1;
+	for (unsigned i = 0; i < OB_MEANS_KINDS; i++)
+		machines[0].means[i] = (struct ob_metrics_means){ 100 * i + 1, 100 * i + 2, i ? 1u << i : 0, 1500000000u * i, 1000000000u * i };
 	strcpy(machines[1].name, "new");
 	machines[1].state = "starting";
 	/* No such name gets here; nor would it do harm. */
@@ -226,6 +228,24 @@ static void who_has_told_nothing_is_shown_by_what_is_known(void **state)
 	assert_true(!has("overbook_memory_state", "") && has("overbook_machines", ""));
 }
 
+#define MEANS(name) "{machine=\"web\",domain=\"shop\",means=\"" name "\"}"
+
+static void means_are_told_apart(void **state)
+{
+	write_pieces(&metrics, TEXT_MAX);
+	parse();
+	assert_true(value_of("overbook_machine_means_expected_bytes_total", MEANS("sharing")) == 1);
+	assert_true(value_of("overbook_machine_means_gained_bytes_total", MEANS("swap")) == 402);
+	assert_true(value_of("overbook_machine_means_held_bytes", MEANS("compression")) == 8);
+	assert_true(value_of("overbook_machine_means_lost_seconds_total", MEANS("balloon")) == 3);
+	/* Two seconds a second for a GiB. */
+	assert_true(value_of("overbook_machine_means_price_per_byte", MEANS("balloon")) == 1.86264515e-09);
+	/* What is not known, and what is none, is not there. */
+	assert_true(has("overbook_machine_means_held_bytes", "\"applications\"") && !has("overbook_machine_means_lost_seconds_total", "\"applications\""));
+	assert_true(!has("overbook_machine_means_price_per_byte", "\"applications\"") && !has("overbook_machine_means_price_per_byte", "\"sharing\""));
+	assert_true(!has("overbook_machine_means_expected_bytes_total", "\"new\""));
+}
+
 static void latencies_are_a_histogram(void **state)
 {
 	static const char format[] = "{machine=\"web\",domain=\"shop\",kind=\"swapped\",le=\"%s\"}";
@@ -282,6 +302,7 @@ int main(void)
 		cmocka_unit_test_setup(names_and_units_are_prometheus_own, set_up),
 		cmocka_unit_test_setup(everything_that_is_counted_is_shown, set_up),
 		cmocka_unit_test_setup(who_has_told_nothing_is_shown_by_what_is_known, set_up),
+		cmocka_unit_test_setup(means_are_told_apart, set_up),
 		cmocka_unit_test_setup(latencies_are_a_histogram, set_up),
 		cmocka_unit_test_setup(pieces_of_any_size_make_the_same_text, set_up),
 	};
