@@ -141,11 +141,21 @@ static void print_latencies(json_t *kinds)
 		       json_number_value(json_object_get(hist, "p99_us")));
 }
 
+/* Milliseconds; nothing is known of it where it is null. */
+static char *time_of(char buf[16], const json_t *record, const char *key)
+{
+	if (json_is_null(json_object_get(record, key)))
+		snprintf(buf, 16, "?");
+	else
+		snprintf(buf, 16, "%.3f", (double)ob_client_number(record, key) / 1e6);
+	return buf;
+}
+
 static void print_means(const json_t *answer)
 {
 	const json_t *means = json_object_get(answer, "means"), *turn = json_object_get(means, "turn");
 	const char *because = ob_client_text(turn, "because");
-	char asked[16], came[16], held[16];
+	char asked[16], came[16], held[16], lost[16], price[16];
 	const char *name;
 	json_t *record;
 
@@ -153,11 +163,11 @@ static void print_means(const json_t *answer)
 	       "held", "lost", "for a GiB");
 	json_object_foreach((json_t *)means, name, record)
 		if (record != turn)
-			printf("  %-12s %10s %10s %10s %10.3f %10.3f\n", name,
+			printf("  %-12s %10s %10s %10s %10s %10s\n", name,
 			       ob_size_format(asked, sizeof(asked), ob_client_number(record, "asked_bytes")),
 			       ob_size_format(came, sizeof(came), ob_client_number(record, "came_bytes")),
 			       ob_size_format(held, sizeof(held), ob_client_number(record, "held_bytes")),
-			       (double)ob_client_number(record, "lost_ns_a_second") / 1e6, (double)ob_client_number(record, "price_ns") / 1e6);
+			       time_of(lost, record, "lost_ns_a_second"), time_of(price, record, "price_ns"));
 	if (ob_client_number(turn, "wait_ms"))
 		printf("  cuts do not wait for the guest, for %.0f s%s%s\n", (double)ob_client_number(turn, "wait_ms") / 1e3, *because ? ": " : "", because);
 }

@@ -114,20 +114,21 @@ static json_int_t number(uint64_t value)
 	return value > INT64_MAX ? INT64_MAX : (json_int_t)value;
 }
 
+static json_t *render_record(const struct ob_means_record *record, bool has_price)
+{
+	return json_pack("{s:I, s:I, s:I, s:o, s:o}", "asked_bytes", number(record->asked_bytes), "came_bytes", number(record->came_bytes),
+			 "held_bytes", number(record->held_bytes), "lost_ns_a_second", has_price ? json_integer(number(record->lost_ns)) : json_null(),
+			 "price_ns", has_price ? json_integer(number(ob_means_price(record->lost_ns, record->held_bytes))) : json_null());
+}
+
 json_t *ob_machine_means_render(const struct ob_machine *machine)
 {
 	const struct ob_means *means = &machine->means.means;
 	uint64_t wait_ns = ob_less(means->until_ns, ob_now_ns());
 	json_t *object = json_object();
 
-	for (unsigned i = 0; i < OB_MEANS_KINDS; i++) {
-		const struct ob_means_record *record = &means->record[i];
-
-		(void)json_object_set_new(object, ob_means_name((enum ob_means_kind)i),
-					  json_pack("{s:I, s:I, s:I, s:I, s:I}", "asked_bytes", number(record->asked_bytes), "came_bytes",
-						    number(record->came_bytes), "held_bytes", number(record->held_bytes), "lost_ns_a_second",
-						    number(record->lost_ns), "price_ns", number(ob_means_price(record->lost_ns, record->held_bytes))));
-	}
+	for (enum ob_means_kind kind = 0; kind < OB_MEANS_KINDS; kind++)
+		(void)json_object_set_new(object, ob_means_name(kind), render_record(&means->record[kind], ob_means_has_price(kind)));
 	(void)json_object_set_new(object, "turn",
 				  json_pack("{s:b, s:I, s:s?, s:I}", "guest_first", wait_ns == 0, "wait_ms", number(wait_ns / OB_NS_PER_MS), "because",
 					    wait_ns ? ob_means_reason_text(means->reason) : NULL, "losses", number(means->losses)));

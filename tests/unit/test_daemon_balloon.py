@@ -181,6 +181,7 @@ def a_balloon_that_costs_more_than_eviction_is_not_asked_for_more(daemon):
     until(daemon, lambda: machine.limit == 800 * MIB and shown(daemon)["state"] == "holding", 30)
     found = means(daemon)
     assert found["turn"]["guest_first"] and found["turn"]["losses"] == 0, found
+    assert found["applications"]["lost_ns_a_second"] is None and found["applications"]["price_ns"] is None, found
     assert found["balloon"]["asked_bytes"] >= found["balloon"]["came_bytes"] > 180 * MIB and found["balloon"]["lost_ns_a_second"] == 0, found
     # A part of it is away otherwise, and stays there.
     machine.numbers.update(swapped_bytes=300 * MIB, swap_out_pages=300 * 256)
