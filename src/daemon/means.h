@@ -29,6 +29,11 @@
  * (app_policy.h): they are not punished twice. After such a cut, and after one that got something and not all, the next one does not wait
  * for PAUSE, and that is all.
  *
+ * What is decided elsewhere. Equal pages are looked for all the time, as far as what is found is worth it (engine/scan_balance.h), and large pages
+ * are looked at anew when memory becomes clear or soft (ladder.h); what goes to the pool is offered as it goes. How much of what the engine evicts
+ * is compressed and how much swapped is by what it takes to bring a page back from the one and the other, as measured in the machine
+ * (engine/pool_size.h). In the guest free memory comes first, then applications, by the pain that they tell, then caches (app_policy.h).
+ *
  * Limits of what is known. Sharing counts pages, also those whose only copy is the slot. What a guest loses because of its balloon is told by
  * its major faults, as many as there are more a second than were usual while the balloon was empty, each taken to cost what a read from the
  * swap store costs this machine, or 100 us before there were any: a guess, since its disk may be another one. What applications lose is not
