@@ -86,6 +86,7 @@ static struct {
 	uint32_t told_position; /* of HOLDS, in the engine's counts; and in what is owed */
 	unsigned told_owed;
 	unsigned subpages; /* what SUBPAGES said, for the next SHARE */
+	unsigned subpages_on; /* ... and for the one that holds */
 	pid_t peer;
 	int has_key;
 	uint8_t key[OB_WIRE_KEY_SIZE];
@@ -406,15 +407,25 @@ static void identify(const uint8_t *key)
 	begin_telling();
 }
 
-static int switch_on(const struct ob_wire_msg *in, int fd)
+/* Whether who has it on already has only changed his mind about how much may go into it: what he was offered he knows. */
+static int changes_pace(const struct ob_wire_msg *in)
 {
-	void *staging = NULL;
-	int r = fd < 0 ? -EBADF : ob_memory_map_sealed(fd, STAGING_BYTES, 1, &staging);
+	return share.has_key && memcmp(share.key, in->share.key, sizeof(share.key)) == 0 && share.subpages == share.subpages_on;
+}
 
+static int switch_on(const struct ob_wire_msg *in, int fd, int was_on)
+{
+	int goes_on = was_on && changes_pace(in), r;
+	void *staging = NULL;
+
+	r = fd < 0 ? -EBADF : ob_memory_map_sealed(fd, STAGING_BYTES, 1, &staging);
 	if (r < 0)
 		return r;
 	share.staging = staging;
 	identify(in->share.key);
+	if (goes_on && ob_engine_share_pace(ob_agent_engine(), in->share.cpu_permille) == 0)
+		return 0;
+	share.subpages_on = share.subpages;
 	r = ob_engine_share_subpages(ob_agent_engine(), share.subpages);
 	if (r < 0)
 		return r;
@@ -433,12 +444,12 @@ static void take_back_kept(void)
 
 static int do_share(const struct ob_wire_msg *in, int fd)
 {
-	int r = 0;
+	int r = 0, was_on = share.on;
 
 	share.on = 0;
 	drop_staging();
 	if (in->share.flags & OB_WIRE_SHARE_ON) {
-		r = switch_on(in, fd);
+		r = switch_on(in, fd, was_on);
 		share.on = r == 0;
 	} else {
 		identify(in->share.key);

@@ -128,13 +128,18 @@ struct ob_share_held {
 };
 
 /*
- * Switches offering on, with a key of 192 bytes for the hashes; cpu_permille of one core may go into looking for pages (0:
+ * Switches offering on, with a key of 192 bytes for the hashes, for somebody who has not heard of any page yet; cpu_permille of one core may go into looking for pages (0:
  * only what is evicted anyhow is offered). With another key than before, known extents are orphans until they are announced again. ready is
  * called from the engine's threads, with locks held, when there begin to be offers or drops to take: it must do no more than
  * write to an eventfd. Returns 0 or -errno.
  */
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
 		       void *context) OB_MUST_CHECK;
+/*
+ * Changes how much may go into looking for pages, as above, while offering is on: nothing is offered anew for that. 0, or -EINVAL while it is off,
+ * or another -errno.
+ */
+int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille) OB_MUST_CHECK;
 /*
  * How many sub-pages the class of an offer is to tell of from now on: 1, 2, 4 or OB_SUBPAGES_MAX; 0, as at the start: of none, and no memory is
  * used for it. Returns 0 or -EINVAL.

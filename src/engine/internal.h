@@ -251,7 +251,7 @@ struct ob_large {
 	int is_forbidden;    /* the kernel is to make no new large pages */
 	int is_short;        /* atomic: the state is not high */
 	uint32_t collapse_rate; /* atomic: so many a second may be made whole */
-	int look_at_all;     /* atomic: in the next round no chunk is passed over */
+	int look_at_all;     /* atomic: in the next round no chunk that orders concern is passed over */
 	int64_t chunks;      /* atomic: that are large pages */
 	pthread_mutex_t lock; /* a leaf: the next two */
 	struct ob_large_bucket bucket[OB_LARGE_RATES];

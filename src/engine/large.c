@@ -22,7 +22,7 @@
  * while it was watched; or so much, of late, that the hand leaves it alone as hot. What little of it lies on the bench still goes
  * back then, limit or not. Such chunks wait in a list for the rate to allow it, the hottest first: of which most pages came back. The
  * list goes when memory is plenty no more; what is true of a chunk is looked at once more when its turn has come. When collapses
- * begin to be allowed, the next round passes over no chunk.
+ * begin to be allowed, the next round passes over no chunk that could be made whole.
  *
  * Where pages are not shared the scanner goes round for this alone: it lifts broken chunks that are all there, watches them, hashes
  * nothing and drops nothing. They are those that eviction has broken, or sharing when it was on.

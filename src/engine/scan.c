@@ -36,8 +36,8 @@
  *     processor    its own time, as the kernel measures it, at most so many thousandths of a core as sharing was switched on with
  *     faults       about FAULTS_A_SECOND returns from the bench that it has caused: the rate at which it lifts follows that. And in the long run no more
  *                  than what is found is worth, and a few besides (scan_balance.h): while they were more the hand goes on round, and lifts nothing
- *                  for the sake of sharing. That is not for the first round, nor where all chunks are to be looked at. Noted pages are lifted in any
- *                  case, and chunks that are open: since they were empty nobody has looked at them
+ *                  for the sake of sharing. That is not for the first round, nor for chunks that other orders for large pages concern: those that
+ *                  are large, or could be. Noted pages are lifted in any case, and chunks that are open: since they were empty nobody has looked at them
  *     memory       at most 1/16 of the RAM, 1/4 in the first round and while the host's memory is short, is on the bench for its sake at any
  *                  time (but one chunk always may be). Of noted pages it is another 1/4: as in the first round most of them are expected
  *                  to go for good, and they come many at a time. Half of the places in the rings are the hand's

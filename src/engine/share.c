@@ -117,6 +117,13 @@ int ob_share_is_on(const struct ob_engine *engine)
 	return share && ob_load(&share->is_on) && !ob_load(&share->is_suspended);
 }
 
+static int make_ready_to_look(struct ob_engine *engine)
+{
+	int r = ob_scan_start(engine);
+
+	return r < 0 ? r : ob_engine_engage(engine);
+}
+
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
 		       void *context)
 {
@@ -124,9 +131,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	int another, r = make_tables(engine, &share);
 
 	if (r == 0 && cpu_permille)
-		r = ob_scan_start(engine);
-	if (r == 0 && cpu_permille)
-		r = ob_engine_engage(engine);
+		r = make_ready_to_look(engine);
 	if (r < 0)
 		return r;
 	pthread_rwlock_wrlock(&engine->regions_lock);
@@ -147,6 +152,21 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 		ready(context);
 	pthread_mutex_unlock(&share->lock);
 	pthread_rwlock_unlock(&engine->regions_lock);
+	ob_scan_kick(engine);
+	return 0;
+}
+
+int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
+{
+	struct ob_share *share = share_of(engine);
+	int r;
+
+	if (!share || !ob_load(&share->is_on))
+		return -EINVAL;
+	r = cpu_permille ? make_ready_to_look(engine) : 0;
+	if (r < 0)
+		return r;
+	ob_store(&share->cpu_permille, OB_MIN(cpu_permille, 1000u));
 	ob_scan_kick(engine);
 	return 0;
 }

@@ -94,7 +94,7 @@ struct ob_scan {
 	struct ob_scan_hand orphans;
 	unsigned generation;                 /* of the round */
 	int with_pool;                       /* in this round compressed pages are offered too */
-	int all_chunks;                      /* ... and no chunk is passed over */
+	int all_chunks;                      /* ... and no chunk is passed over that orders for large pages concern */
 	struct ob_scan_due due[OB_SCAN_DUE_MAX];
 	unsigned due_count;
 };

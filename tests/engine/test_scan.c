@@ -223,6 +223,31 @@ static void scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off(void **sta
 	share_assert_holds();
 }
 
+/* Who knows what has been offered, and only wants more or less of it, is not told everything anew. */
+static void another_pace_is_no_beginning(void **state)
+{
+	unsigned generation;
+	uint64_t cpu;
+
+	share_write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(share_most_is_shared, NULL, HANG_MS));
+	generation = ob_load(&bed->engine->share->generation);
+	bed_assert_ok(bed, ob_engine_share_pace(bed->engine, 0));
+	assert_false(ob_scan_may_look(bed->engine));
+	bed_assert_ok(bed, ob_engine_share_pace(bed->engine, 700));
+	assert_true(ob_scan_may_look(bed->engine));
+	assert_int_equal(ob_load(&bed->engine->share->cpu_permille), 700);
+	assert_int_equal(ob_load(&bed->engine->share->generation), generation);
+	cpu = cpu_of_scanner();
+	bed_assert_ok(bed, account_wait(more_was_taken, &cpu, HANG_MS));
+	assert_int_equal(bed->engine->scan.generation, generation);
+	share_check_all();
+	ob_engine_share_off(bed->engine);
+	assert_int_equal(ob_engine_share_pace(bed->engine, 500), -EINVAL);
+	share_finish();
+}
+
 static int guest_was_held_up(void *context)
 {
 	return ob_scan_faults(bed->engine) >= 400;
@@ -593,6 +618,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_comes_back_soon_is_left_in_place, set_up_scanner, share_tear_down),
 		cmocka_unit_test(warmth_rises_and_falls),
 		cmocka_unit_test_setup_teardown(scanning_keeps_to_its_allowance_and_sleeps_when_it_is_off, set_up_resting_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(another_pace_is_no_beginning, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(a_guest_is_not_held_up_in_vain, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(new_memory_is_looked_at_whatever_was_in_vain, set_up_resting_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_wanted_has_its_turn_in_the_next_round, set_up_quick_scanner, share_tear_down),

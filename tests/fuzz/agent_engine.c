@@ -75,6 +75,17 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	if (cpu_permille == 999)
 		return -ENOMEM;
 	played.on = 1;
+	played.begun++;
+	return 0;
+}
+
+int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
+{
+	if (!played.on)
+		return -EINVAL;
+	if (cpu_permille == 999)
+		return -ENOMEM;
+	played.cpu_permille = cpu_permille;
 	return 0;
 }
 

@@ -27,6 +27,7 @@ struct played_extent {
 struct played_sharing {
 	int on;
 	unsigned cpu_permille, subpages;
+	unsigned begun; /* how often it was switched on, for somebody who knows of no page */
 	struct ob_large_orders large;
 	unsigned char key[192];
 	unsigned offers; /* not taken yet */

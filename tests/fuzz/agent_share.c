@@ -328,7 +328,8 @@ static void step_share(char *const *words, int n)
 {
 	unsigned kind = (unsigned)fuzz_number(words, n, 3) % 7, subpages = 1u << fuzz_number(words, n, 4) % 5 >> 1;
 	struct ob_wire_msg msg = { .type = OB_WIRE_SUBPAGES, .subpages = { subpages } };
-	int fds[2] = { -1, -1 }, count, good = kind == 0 || kind == 4;
+	int fds[2] = { -1, -1 }, count, good = kind == 0 || kind == 4, goes_on;
+	unsigned begun = played.begun;
 
 	if (subpages && agent_tell(&msg, NULL, 0) < 0)
 		return;
@@ -337,6 +338,7 @@ static void step_share(char *const *words, int n)
 	msg.share.flags = OB_WIRE_SHARE_ON;
 	msg.share.cpu_permille = (uint32_t)(fuzz_number(words, n, 2) % 1001);
 	memset(msg.share.key, (int)(fuzz_number(words, n, 1) % 256), sizeof(msg.share.key));
+	goes_on = peer.on && played.subpages == subpages && memcmp(played.key, msg.share.key, sizeof(played.key)) == 0;
 	peer.on = 0;
 	if (peer.staging)
 		munmap(peer.staging, STAGING);
@@ -354,6 +356,7 @@ static void step_share(char *const *words, int n)
 	FUZZ_CHECK(played.subpages == (peer.on ? subpages : 0), "%u sub-pages", played.subpages);
 	FUZZ_CHECK(!peer.on || (played.cpu_permille == msg.share.cpu_permille && !memcmp(played.key, peer.key, sizeof(peer.key))),
 		   "another key or part of a processor");
+	FUZZ_CHECK(!peer.on || played.begun == begun + !goes_on, "everything is offered anew %u times", played.begun - begun);
 }
 
 static void step_kept(char *const *words, int n)
