@@ -280,6 +280,8 @@ static void cell_whole(char cell[OB_CELL_MAX], const json_t *row, const char *ke
 
 static const struct ob_column columns[] = {
 	{ "RULE", "rule", ob_cell_text },
+	{ "REFUSED", "refused", ob_cell_number },
+	{ "WAITED s", "waited_seconds", ob_cell_number },
 	{ "OUT GiB", "swapped_out_bytes", cell_gib },
 	{ "IN GiB", "swapped_in_bytes", cell_gib },
 	{ "PACKED GiB", "compressed_out_bytes", cell_gib },

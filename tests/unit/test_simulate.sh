@@ -64,6 +64,27 @@ result $? 'a trace says itself how many, how much and how long'
 "$overbook" simulate - --seconds 30 <"$dir/trace" >"$dir/out" 2>"$dir/err" && head -1 "$dir/out" | grep -q 'for 30 s$'
 result $? 'a trace from standard input, and a part of it'
 
+# What is reserved for the second is not to be had beside the first; the others wait until that has given what they need.
+machine='"ram_bytes": 8589934592, "content_bytes": 8589934592, "working_set_bytes": 8589934592, "touches": 10000'
+cat >"$dir/full" <<TRACE
+{"overbook_trace": 1, "budget_bytes": 8589934592, "hosts": 1}
+{"second": 0, "machine": "a", "reservation_bytes": 1073741824, $machine}
+{"second": 30, "machine": "b", "reservation_bytes": 8053063680, $machine}
+{"second": 60, "machine": "c", $machine}
+{"second": 60, "machine": "d", $machine}
+{"second": 60, "machine": "e", $machine}
+{"second": 120, "end": true}
+TRACE
+column() { # RULE TITLE: its cells end where the title does
+	awk -v rule="$1" -v title="$2" 'NR == 2 { end = index($0, title) + length(title) - 1 }
+		$1 == rule { $0 = substr($0, 1, end); print $NF }' "$dir/out"
+}
+simulate "$dir/full" --rule overbook --rule static --json "$dir/result" &&
+	[ "$(column overbook REFUSED)" = 1 ] && [ "$(column static REFUSED)" = 0 ] &&
+	[ "$(column overbook 'WAITED s')" = "$(sed -n 's/.*"waited_seconds": \([0-9]*\).*/\1/p' "$dir/result" | head -1)" ] &&
+	[ "$(column overbook 'WAITED s')" -gt 0 ] && [ "$(column static 'WAITED s')" = 0 ]
+result $? 'who was refused and how long others waited is in the table'
+
 refuses 2 'what is to be simulated is not said'
 refuses 2 'what is to be simulated is said twice' --synthetic mixed "$dir/trace"
 refuses 2 '--synthetic noon: must be steady, diurnal' --synthetic noon
