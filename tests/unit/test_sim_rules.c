@@ -20,120 +20,54 @@
 #include "base/compiler.h"
 #include "base/units.h"
 #include "daemon/budget.h"
-#include "sim/sim.h"
-#include "sim/synthetic.h"
+#include "sim_world.h"
 
 #define MACHINES 20u
 #define SECONDS  900u
 #define SEEDS    4u
 #define REACTION 10u
 
-/* A world under a rule, and what is to be changed about the loads of its trace. */
-struct world {
-	struct ob_sim_synthetic synthetic;
-	const struct ob_sim_rule *rule;
-	uint64_t budget_bytes;
-	void (*change)(struct ob_sim_load *load, uint32_t machine);
-	void (*look)(const struct world *world, uint64_t second);
-	struct ob_sim *sim;
-	struct ob_sim_result result;
-	double excess;
-};
-
-static struct world *playing; /* whose loads are changed */
-static struct ob_sim_source *inner;
-
-static int changed_next(struct ob_sim_source *source, struct ob_sim_event *ret_event, struct ob_error *err)
+static struct sim_world world_of(int kind, uint64_t seed)
 {
-	int r = inner->next(inner, ret_event, err);
-
-	if (r == 0 && ret_event->kind == OB_SIM_LOAD && playing->change)
-		playing->change(&ret_event->load, ret_event->machine);
-	if (r == 0 && ret_event->kind == OB_SIM_LOAD)
-		assert_int_equal(ob_sim_load_check(&ret_event->load, NULL), 0);
-	return r;
-}
-
-static int after_second(void *context, uint64_t second)
-{
-	struct world *world = context;
-
-	world->excess = OB_MAX(world->excess, ob_sim_excess_of_second(world->sim));
-	if (world->look)
-		world->look(world, second);
-	return 0;
-}
-
-/* Plays it; the sim stays until end_world(). */
-static void play(struct world *world)
-{
-	struct ob_sim_source source = { .next = changed_next };
-
-	inner = ob_sim_synthetic_open(&world->synthetic);
-	playing = world;
-	if (!world->rule)
-		world->rule = &ob_sim_rule_overbook;
-	if (!world->budget_bytes)
-		world->budget_bytes = ob_sim_synthetic_ram(&world->synthetic) / 2;
-	assert_int_equal(ob_sim_create(world->rule, 1, world->budget_bytes, world->synthetic.seed, &world->sim), 0);
-	assert_int_equal(ob_sim_play(&source, &world->sim, 1, after_second, world, NULL), 0);
-	ob_sim_measure(world->sim, &world->result);
-	ob_sim_synthetic_close(inner);
-}
-
-static void end_world(struct world *world)
-{
-	ob_sim_destroy(world->sim);
-}
-
-static struct world world_of(int kind, uint64_t seed)
-{
-	return (struct world){ .synthetic = { .kind = (enum ob_sim_synthetic_kind)kind, .machines = MACHINES, .seconds = SECONDS, .seed = seed } };
+	return (struct sim_world){ .synthetic = { .kind = (enum ob_sim_synthetic_kind)kind, .machines = MACHINES, .seconds = SECONDS, .seed = seed } };
 }
 
 /* Plays each kind of trace with each seed. */
-static void play_all(struct world template)
+static void play_all(struct sim_world template)
 {
 	for (int kind = 0; kind < OB_SIM_SYNTHETICS; kind++) {
 		for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-			struct world world = template;
+			struct sim_world world = template;
 
 			world.synthetic = world_of(kind, seed).synthetic;
 			world.budget_bytes = ob_sim_synthetic_ram(&world.synthetic) / (1 + seed);
-			play(&world);
+			sim_world_play(&world);
 			assert_true(world.excess == 0);
 			assert_int_equal(world.result.refused, 0);
 			assert_true(world.result.machine_seconds > MACHINES * SECONDS / 2);
-			end_world(&world);
+			sim_world_end(&world);
 		}
 	}
-}
-
-static const struct ob_sim_machine *machine_of(const struct world *world, uint32_t number)
-{
-	const struct ob_sim_machine *machine = ob_sim_machine(world->sim, number);
-
-	return machine && machine->runs ? machine : NULL;
 }
 
 /* --- the budget, reservations, entitlements --- */
 
 static void the_budget_holds(void **state)
 {
-	play_all((struct world){ 0 });
+	play_all((struct sim_world){ 0 });
 }
 
 static unsigned since[MACHINES]; /* seconds for which it has been so */
 
-static void reserve(struct ob_sim_load *load, uint32_t machine)
+static void reserve(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
 	load->reservation_bytes = machine % 3 ? load->ram_bytes / 6 : 0;
 }
 
-static void look_at_reservations(const struct world *world, uint64_t second)
+static void look_at_reservations(const struct sim_world *world, uint64_t second)
 {
 	for (uint32_t i = 0; i < MACHINES; i++) {
-		const struct ob_sim_machine *machine = machine_of(world, i);
+		const struct ob_sim_machine *machine = sim_world_machine(world, i);
 
 		since[i] = machine ? since[i] + 1 : 0;
 		if (!machine)
@@ -146,40 +80,40 @@ static void look_at_reservations(const struct world *world, uint64_t second)
 static void reservations_are_honoured(void **state)
 {
 	memset(since, 0, sizeof(since));
-	play_all((struct world){ .change = reserve, .look = look_at_reservations });
+	play_all((struct sim_world){ .change = reserve, .look = look_at_reservations });
 }
 
-static void reserve_too_much(struct ob_sim_load *load, uint32_t machine)
+static void reserve_too_much(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
 	load->reservation_bytes = load->ram_bytes;
 }
 
 static void who_cannot_be_guaranteed_anything_is_refused(void **state)
 {
-	struct world world = world_of(OB_SIM_STEADY, 3);
+	struct sim_world world = world_of(OB_SIM_STEADY, 3);
 
 	world.change = reserve_too_much;
-	play(&world);
+	sim_world_play(&world);
 	assert_true(world.result.refused > 0 && world.result.refused < MACHINES);
 	assert_true(world.excess == 0);
-	end_world(&world);
+	sim_world_end(&world);
 }
 
 static unsigned longest;
 
-static void look_at_entitlements(const struct world *world, uint64_t second)
+static void look_at_entitlements(const struct sim_world *world, uint64_t second)
 {
 	bool is_above = false;
 
 	for (uint32_t i = 0; i < MACHINES; i++) {
-		const struct ob_sim_machine *machine = machine_of(world, i);
+		const struct ob_sim_machine *machine = sim_world_machine(world, i);
 
 		/* Nobody is left more than he is entitled to while there is a budget. */
 		assert_true(!machine || machine->limit_bytes <= machine->target_bytes);
 		is_above |= machine && (double)machine->stats.cost_bytes > (double)machine->target_bytes + OB_MIB;
 	}
 	for (uint32_t i = 0; i < MACHINES; i++) {
-		const struct ob_sim_machine *machine = machine_of(world, i);
+		const struct ob_sim_machine *machine = sim_world_machine(world, i);
 		bool loses = machine && is_above && machine->evicted_bytes > OB_MIB &&
 			     machine->limit_bytes + OB_BUDGET_GROW_STEP < machine->target_bytes;
 
@@ -192,13 +126,13 @@ static void nobody_below_his_part_is_evicted_for_one_above(void **state)
 {
 	memset(since, 0, sizeof(since));
 	longest = 0;
-	play_all((struct world){ .look = look_at_entitlements });
+	play_all((struct sim_world){ .look = look_at_entitlements });
 	assert_true(longest <= REACTION);
 }
 
 /* --- shares --- */
 
-static void all_busy(struct ob_sim_load *load, uint32_t machine)
+static void all_busy(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
 	*load = ob_sim_load_default();
 	load->ram_bytes = load->content_bytes = load->working_set_bytes = 4 * OB_GIB;
@@ -209,36 +143,36 @@ static void all_busy(struct ob_sim_load *load, uint32_t machine)
 static void equal_loads_come_to_their_shares(void **state)
 {
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-		struct world world = world_of(OB_SIM_STEADY, seed);
+		struct sim_world world = world_of(OB_SIM_STEADY, seed);
 		uint64_t budget = MACHINES * OB_GIB, shares = 0;
 
 		world.budget_bytes = budget;
 		world.change = all_busy;
-		play(&world);
+		sim_world_play(&world);
 		for (uint32_t i = 0; i < MACHINES; i++)
-			shares += machine_of(&world, i)->load.shares;
+			shares += sim_world_machine(&world, i)->load.shares;
 		for (uint32_t i = 0; i < MACHINES; i++) {
-			const struct ob_sim_machine *machine = machine_of(&world, i);
+			const struct ob_sim_machine *machine = sim_world_machine(&world, i);
 			uint64_t part = OB_BUDGET_LEAST_MAX + (budget - MACHINES * OB_BUDGET_LEAST_MAX) / shares * machine->load.shares;
 
 			assert_in_range(machine->limit_bytes, part - part / 100, part + part / 100);
 		}
-		end_world(&world);
+		sim_world_end(&world);
 	}
 }
 
 static uint32_t favoured;
 static double limit_sum, lack_sum;
 
-static void favour(struct ob_sim_load *load, uint32_t machine)
+static void favour(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
 	if (machine == favoured)
 		load->shares *= 4;
 }
 
-static void sum_limit(const struct world *world, uint64_t second)
+static void sum_limit(const struct sim_world *world, uint64_t second)
 {
-	const struct ob_sim_machine *machine = machine_of(world, favoured);
+	const struct ob_sim_machine *machine = sim_world_machine(world, favoured);
 
 	if (!machine || second <= SECONDS / 3)
 		return;
@@ -254,24 +188,24 @@ static void more_shares_are_never_less_memory(void **state)
 		for (favoured = 0; favoured < MACHINES; favoured += 3) {
 			int kind = kinds[i / 2];
 			unsigned seed = i % 2 ? 9 : 5;
-			struct world plain = world_of(kind, seed), more = world_of(kind, seed);
+			struct sim_world plain = world_of(kind, seed), more = world_of(kind, seed);
 			double before;
 
 			plain.look = more.look = sum_limit;
 			more.change = favour;
 			limit_sum = 0;
-			play(&plain);
+			sim_world_play(&plain);
 			before = limit_sum;
 			limit_sum = lack_sum = 0;
-			play(&more);
+			sim_world_play(&more);
 			/*
 			 * The other machines' samples are the same ones, its own come later or sooner as it runs faster or slower. What it wants
 			 * depends on what it has had: who has all of that may have come to want less.
 			 */
 			assert_true(limit_sum >= before * 0.99 || lack_sum == 0);
 			assert_true(ob_sim_machine(more.sim, favoured)->progress >= ob_sim_machine(plain.sim, favoured)->progress * 0.99);
-			end_world(&plain);
-			end_world(&more);
+			sim_world_end(&plain);
+			sim_world_end(&more);
 		}
 	}
 }
@@ -281,9 +215,9 @@ static void more_shares_are_never_less_memory(void **state)
 static bool lies, uses_all;
 
 /* The first one is idle, and may say something else; the others use all that they have. */
-static void one_may_lie(struct ob_sim_load *load, uint32_t machine)
+static void one_may_lie(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
-	all_busy(load, machine);
+	all_busy(load, machine, second);
 	load->shares = 1000;
 	if (machine || uses_all)
 		return;
@@ -292,50 +226,50 @@ static void one_may_lie(struct ob_sim_load *load, uint32_t machine)
 		load->says_bytes = load->ram_bytes;
 }
 
-static struct world play_liar(bool it_lies, bool it_uses_all)
+static struct sim_world play_liar(bool it_lies, bool it_uses_all)
 {
-	struct world world = world_of(OB_SIM_STEADY, 2);
+	struct sim_world world = world_of(OB_SIM_STEADY, 2);
 
 	lies = it_lies;
 	uses_all = it_uses_all;
 	world.change = one_may_lie;
 	world.budget_bytes = MACHINES * OB_GIB;
-	play(&world);
+	sim_world_play(&world);
 	return world;
 }
 
 static void a_liar_has_no_more_than_if_it_were_true(void **state)
 {
-	struct world honest = play_liar(false, false), liar = play_liar(true, false), busy = play_liar(false, true);
+	struct sim_world honest = play_liar(false, false), liar = play_liar(true, false), busy = play_liar(false, true);
 	uint64_t part = OB_GIB + OB_GIB / 100;
 
 	/* Its part by shares at most, and the others have theirs. */
-	assert_true(machine_of(&liar, 0)->limit_bytes <= part);
-	assert_true(machine_of(&liar, 0)->limit_bytes <= machine_of(&busy, 0)->limit_bytes + OB_MIB);
-	assert_true(machine_of(&honest, 0)->limit_bytes <= part / 4 * 3);
+	assert_true(sim_world_machine(&liar, 0)->limit_bytes <= part);
+	assert_true(sim_world_machine(&liar, 0)->limit_bytes <= sim_world_machine(&busy, 0)->limit_bytes + OB_MIB);
+	assert_true(sim_world_machine(&honest, 0)->limit_bytes <= part / 4 * 3);
 	for (uint32_t i = 1; i < MACHINES; i++) {
-		assert_true(machine_of(&liar, i)->limit_bytes + OB_MIB >= machine_of(&busy, i)->limit_bytes);
-		assert_true(machine_of(&liar, i)->progress >= machine_of(&busy, i)->progress * 0.999);
-		assert_true(machine_of(&honest, i)->progress >= machine_of(&liar, i)->progress * 0.999);
+		assert_true(sim_world_machine(&liar, i)->limit_bytes + OB_MIB >= sim_world_machine(&busy, i)->limit_bytes);
+		assert_true(sim_world_machine(&liar, i)->progress >= sim_world_machine(&busy, i)->progress * 0.999);
+		assert_true(sim_world_machine(&honest, i)->progress >= sim_world_machine(&liar, i)->progress * 0.999);
 	}
-	end_world(&honest);
-	end_world(&liar);
-	end_world(&busy);
+	sim_world_end(&honest);
+	sim_world_end(&liar);
+	sim_world_end(&busy);
 }
 
 /* --- calm --- */
 
 static uint64_t lowest[MACHINES], highest[MACHINES];
 
-static void says_exactly(struct ob_sim_load *load, uint32_t machine)
+static void says_exactly(struct ob_sim_load *load, uint32_t machine, uint64_t second)
 {
 	load->says_bytes = load->working_set_bytes;
 }
 
-static void note_range(const struct world *world, uint64_t second)
+static void note_range(const struct sim_world *world, uint64_t second)
 {
 	for (uint32_t i = 0; i < MACHINES && second >= SECONDS / 2; i++) {
-		const struct ob_sim_machine *machine = machine_of(world, i);
+		const struct ob_sim_machine *machine = sim_world_machine(world, i);
 
 		if (second == SECONDS / 2)
 			lowest[i] = highest[i] = machine->limit_bytes;
@@ -344,12 +278,12 @@ static void note_range(const struct world *world, uint64_t second)
 	}
 }
 
-static double worst_range(const struct world *world)
+static double worst_range(const struct sim_world *world)
 {
 	double worst = 0;
 
 	for (uint32_t i = 0; i < MACHINES; i++)
-		worst = OB_MAX(worst, (double)(highest[i] - lowest[i]) / (double)machine_of(world, i)->load.ram_bytes);
+		worst = OB_MAX(worst, (double)(highest[i] - lowest[i]) / (double)sim_world_machine(world, i)->load.ram_bytes);
 	return worst;
 }
 
@@ -357,13 +291,13 @@ static double worst_range(const struct world *world)
 static void nothing_moves_where_nothing_changes(void **state)
 {
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-		struct world world = world_of(OB_SIM_STEADY, seed);
+		struct sim_world world = world_of(OB_SIM_STEADY, seed);
 
 		world.change = says_exactly;
 		world.look = note_range;
-		play(&world);
+		sim_world_play(&world);
 		assert_true(worst_range(&world) == 0);
-		end_world(&world);
+		sim_world_end(&world);
 	}
 }
 
@@ -371,13 +305,13 @@ static void nothing_moves_where_nothing_changes(void **state)
 static void limits_move_little_by_samples_alone(void **state)
 {
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
-		struct world world = world_of(OB_SIM_STEADY, seed);
+		struct sim_world world = world_of(OB_SIM_STEADY, seed);
 
 		world.look = note_range;
-		play(&world);
+		sim_world_play(&world);
 		assert_true(worst_range(&world) <= 0.2);
 		assert_true(world.result.orders_per_machine_minute <= 30);
-		end_world(&world);
+		sim_world_end(&world);
 	}
 }
 
@@ -386,17 +320,17 @@ static void limits_move_little_by_samples_alone(void **state)
 static void the_same_again_is_the_same(void **state)
 {
 	for (size_t i = 0; i < OB_SIM_RULES; i++) {
-		struct world first = world_of(OB_SIM_CHURN, 9), again = world_of(OB_SIM_CHURN, 9);
+		struct sim_world first = world_of(OB_SIM_CHURN, 9), again = world_of(OB_SIM_CHURN, 9);
 
 		first.rule = again.rule = ob_sim_rules[i];
 		assert_ptr_equal(ob_sim_rule_find(first.rule->name), first.rule);
-		play(&first);
-		play(&again);
+		sim_world_play(&first);
+		sim_world_play(&again);
 		assert_memory_equal(&first.result, &again.result, sizeof(first.result));
 		assert_true(first.result.slowdown_mean >= 1 && first.result.slowdown_p99 >= first.result.slowdown_p95);
 		assert_true(first.result.fairness > 0 && first.result.fairness <= 1);
-		end_world(&first);
-		end_world(&again);
+		sim_world_end(&first);
+		sim_world_end(&again);
 	}
 	assert_null(ob_sim_rule_find("senpai"));
 }
@@ -405,25 +339,25 @@ static void the_same_again_is_the_same(void **state)
 static void where_there_is_plenty_nobody_is_held_up(void **state)
 {
 	for (size_t i = 0; i < OB_SIM_RULES; i++) {
-		struct world world = world_of(OB_SIM_MIXED, 4);
+		struct sim_world world = world_of(OB_SIM_MIXED, 4);
 
 		world.rule = ob_sim_rules[i];
 		world.budget_bytes = ob_sim_synthetic_ram(&world.synthetic) * 2;
-		play(&world);
+		sim_world_play(&world);
 		assert_true(world.excess == 0);
 		assert_true(world.rule == &ob_sim_rule_static || world.result.swapped_out_bytes == 0);
 		assert_true(world.rule == &ob_sim_rule_static || world.result.slowdown_p99 < 1.02);
-		end_world(&world);
+		sim_world_end(&world);
 	}
 }
 
 static uint64_t last_limit[MACHINES];
 static double most_down, most_up; /* of a limit in a second, in MiB, or by the MoM in parts */
 
-static void note_steps(const struct world *world, uint64_t second)
+static void note_steps(const struct sim_world *world, uint64_t second)
 {
 	for (uint32_t i = 0; i < MACHINES; i++) {
-		const struct ob_sim_machine *machine = machine_of(world, i);
+		const struct ob_sim_machine *machine = sim_world_machine(world, i);
 		double now = machine ? (double)machine->limit_bytes : 0, before = (double)last_limit[i];
 
 		last_limit[i] = machine ? machine->limit_bytes : 0;
@@ -443,31 +377,31 @@ static void balloons_of_others_move_in_their_steps(void **state)
 	static const double steps[] = { 100, 0.05 };
 
 	for (size_t i = 0; i < OB_ARRAY_LEN(rules); i++) {
-		struct world world = world_of(OB_SIM_DIURNAL, 2);
+		struct sim_world world = world_of(OB_SIM_DIURNAL, 2);
 
 		memset(last_limit, 0, sizeof(last_limit));
 		most_down = most_up = 0;
 		world.rule = rules[i];
 		world.look = note_steps;
-		play(&world);
+		sim_world_play(&world);
 		assert_in_range(most_down * 1000, steps[i] * 999, steps[i] * 1001);
 		assert_in_range(most_up * 1000, 0, steps[i] * 1001);
-		end_world(&world);
+		sim_world_end(&world);
 	}
 }
 
 static void a_split_is_by_shares(void **state)
 {
-	struct world world = world_of(OB_SIM_STEADY, 1);
+	struct sim_world world = world_of(OB_SIM_STEADY, 1);
 
 	world.rule = &ob_sim_rule_static;
 	world.change = all_busy;
 	world.budget_bytes = 50 * OB_GIB; /* 1250 shares each on average: 2 GiB a thousand */
-	play(&world);
+	sim_world_play(&world);
 	for (uint32_t i = 0; i < MACHINES; i++)
-		assert_in_range(machine_of(&world, i)->limit_bytes, machine_of(&world, i)->load.shares * 2 * OB_GIB / 1000 - 1,
-				machine_of(&world, i)->load.shares * 2 * OB_GIB / 1000 + 1);
-	end_world(&world);
+		assert_in_range(sim_world_machine(&world, i)->limit_bytes, sim_world_machine(&world, i)->load.shares * 2 * OB_GIB / 1000 - 1,
+				sim_world_machine(&world, i)->load.shares * 2 * OB_GIB / 1000 + 1);
+	sim_world_end(&world);
 }
 
 int main(void)
