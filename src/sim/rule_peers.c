@@ -9,7 +9,7 @@
  *          RAM or its limit the rest lies idle. Reservations play no part.
  *
  * proxmox  Proxmox VE's auto-ballooning, pve-manager's PVE/AutoBalloon.pm and PVE/Service/pvestatd.pm. Every 10 s, 80% of
- *          the host's memory less what is used is to be given, or taken where it is negative; below 10 MiB nothing is done.
+ *          the host's memory less what is used is to be given, or taken where it is negative; up to 10 MiB nothing is done.
  *          Machines under pressure (less free than a quarter of their least) get first, the others give first; where that
  *          moves nothing, all of them. Each is led towards its least plus its part, by shares, of what the group has above
  *          its least, by 100 MiB at most in a cycle. The least, which there a user sets, is the reservation here, or where
@@ -22,14 +22,14 @@
  *          least has no floor at all. Changes below 0.25% are none. The least is the reservation. Left out: averages over
  *          several samples, KSM.
  *
- * esxi     ESX Server. States by free memory as fractions of minFree, the sliding scale (largepages/host.h): clear below
- *          400%, soft below 64%, hard below 32%, low below 16% (yellow-bricks.com on vSphere 6). The idle memory tax of 75%
+ * esxi     ESX Server. States by free memory as fractions of minFree, the sliding scale (largepages/host.h): high is about 400%,
+ *          clear 100%, soft below 64%, hard below 32%, low below 16% (yellow-bricks.com on vSphere 6). The idle memory tax of 75%
  *          (Waldspurger, OSDI 2002, section 5.2): memory is taken from who pays least a page, shares / (memory x (active +
  *          idle / (1 - tax))), down to its reservation. Above soft nobody is limited. In soft so much is taken in a second
  *          as a balloon could take (1/16 of the RAM of each machine), until minFree is free; in hard and low without that
  *          bound; in low nobody grows. From what has been taken from a machine it is free again above soft. A state is left
  *          upwards with an eighth of minFree more than it takes to get there: the product's bounds are not public. Left out:
- *          page sharing and large pages (so clear does nothing), admission, the product's own sample of what is active (it
+ *          page sharing and large pages (so high and clear are one), admission, the product's own sample of what is active (it
  *          sees what our engine samples), and how it moves memory between machines while there is enough.
  */
 #include <string.h>
@@ -117,21 +117,23 @@ static bool proxmox_is_in(const struct ob_sim_machine *machine, enum proxmox_gro
 	return group == PROXMOX_ALL || proxmox_has_enough(machine) == (group == PROXMOX_AT_EASE);
 }
 
-/* What one is to have next, of so much for each of its shares above its least: not more than a step from what it has. */
-static double proxmox_next(const struct ob_sim_machine *machine, double for_each_share, bool grows)
+/* What one should have, of so much for each of its shares above its least. */
+static double proxmox_wanted(const struct ob_sim_machine *machine, double for_each_share)
 {
-	double now = now_of(machine), least = proxmox_least(machine), wanted = least + for_each_share * (double)machine->load.shares;
+	double least = proxmox_least(machine), above = (double)(int64_t)(for_each_share * (double)machine->load.shares);
 
-	wanted = OB_MIN(OB_MAX(wanted, least), (double)machine->load.ram_bytes);
-	if (wanted > now)
-		return grows ? OB_MIN(wanted, now + PROXMOX_STEP) : now;
-	return OB_MAX(wanted, now - PROXMOX_STEP);
+	return OB_MIN(OB_MAX(least + above, least), (double)machine->load.ram_bytes);
 }
 
-/* One division of what is to be given or taken among a group. Returns how much that was. */
-static double proxmox_round(struct ob_sim_host *host, enum proxmox_group group, double rest, bool grows)
+/*
+ * One division of what is to be given or taken among a group; what is left of it is in *rest. A machine that is where it should be, or
+ * should have more while memory is taken, has no part in the divisions that follow, and keeps what an earlier one has planned for it. Returns
+ * whether any plan has changed.
+ */
+static bool proxmox_round(struct ob_sim_host *host, enum proxmox_group group, double *rest, bool grows)
 {
-	double shares = 0, above = rest, changed = 0;
+	double shares = 0, above = *rest;
+	bool any = false;
 
 	for (size_t i = 0; i < host->n; i++) {
 		const struct ob_sim_machine *machine = host->machines[i];
@@ -143,16 +145,20 @@ static double proxmox_round(struct ob_sim_host *host, enum proxmox_group group, 
 	}
 	for (size_t i = 0; i < host->n; i++) {
 		struct ob_sim_machine *machine = host->machines[i];
-		double next;
+		double now = now_of(machine), wanted, next;
 
 		if (machine->is_settled || !proxmox_is_in(machine, group))
 			continue;
-		next = proxmox_next(machine, above / shares, grows);
-		machine->is_settled = next == now_of(machine);
-		changed += next - machine->planned_bytes;
+		wanted = proxmox_wanted(machine, above / shares);
+		machine->is_settled = wanted == now || (wanted > now && !grows);
+		if (machine->is_settled)
+			continue;
+		next = wanted > now ? OB_MIN(wanted, now + PROXMOX_STEP) : OB_MAX(wanted, now - PROXMOX_STEP);
+		any |= next != machine->planned_bytes;
+		*rest -= next - machine->planned_bytes;
 		machine->planned_bytes = next;
 	}
-	return changed;
+	return any;
 }
 
 /* Returns what is left to be given or taken. */
@@ -162,14 +168,10 @@ static double proxmox_change(struct ob_sim_host *host, enum proxmox_group group,
 
 	for (size_t i = 0; i < host->n; i++)
 		host->machines[i]->is_settled = false;
-	/* Each round settles somebody, or moves something, or is the last. */
-	for (size_t round = 0; round <= host->n; round++) {
-		double changed = proxmox_round(host, group, rest, goal > 0);
-
-		rest -= changed;
-		if (changed == 0 || rest == 0)
+	/* Without another one settled a round would plan what the one before has. */
+	for (size_t round = 0; round <= host->n + 1 && rest != 0; round++)
+		if (!proxmox_round(host, group, &rest, goal > 0))
 			break;
-	}
 	return rest;
 }
 
@@ -178,7 +180,7 @@ static void step_proxmox(struct ob_sim_host *host)
 	double goal = (double)host->budget_bytes * PROXMOX_TARGET - ob_sim_host_cost(host), rest;
 
 	start_all(host);
-	if (!ob_sim_is_time(host, PROXMOX_PERIOD) || (goal < PROXMOX_LEAST && goal > -PROXMOX_LEAST))
+	if (!ob_sim_is_time(host, PROXMOX_PERIOD) || (goal <= PROXMOX_LEAST && goal >= -PROXMOX_LEAST))
 		return;
 	for (size_t i = 0; i < host->n; i++)
 		host->machines[i]->planned_bytes = now_of(host->machines[i]);
