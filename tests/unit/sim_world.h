@@ -10,9 +10,9 @@
 
 struct sim_world {
 	struct ob_sim_synthetic synthetic;
-	struct ob_sim_source *source;   /* what is played instead of it; then the budget has to be said */
+	const char *trace;              /* a file that is played instead */
 	const struct ob_sim_rule *rule; /* NULL: overbookd's */
-	uint64_t budget_bytes;          /* 0: half of the RAM of all */
+	uint64_t budget_bytes;          /* 0: as the trace says, or half of the RAM of all */
 	void (*change)(struct ob_sim_load *load, uint32_t machine, uint64_t second);
 	void (*look)(const struct sim_world *world, uint64_t second);
 	struct ob_sim *sim;
@@ -23,6 +23,9 @@ struct sim_world {
 /* Plays it; the sim stays until sim_world_end(). */
 void sim_world_play(struct sim_world *world);
 void sim_world_end(struct sim_world *world);
+
+/* RAM of all of its machines together. */
+uint64_t sim_world_ram(const struct sim_world *world);
 
 /* NULL: it does not run. */
 const struct ob_sim_machine *sim_world_machine(const struct sim_world *world, uint32_t number);

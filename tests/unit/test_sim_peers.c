@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The rules of others, one step at a time, against what their makers have published: what each decides for machines that a test
- * sets up. What becomes of hosts under them is in test_sim_rules.c and test_sim_recorded.c.
+ * sets up. What becomes of hosts under them is in test_sim_rules.c.
  */
 #include "test.h"
 

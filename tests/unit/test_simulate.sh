@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# `overbook simulate`: its table and its file, and what it refuses. Usage: test_simulate.sh OVERBOOK. Speaks TAP.
+# `overbook simulate`: its table and its file, and what it refuses. Usage: test_simulate.sh OVERBOOK TRACE, one of real guests. Speaks TAP.
 set -u
-overbook=$1
+overbook=$1 recorded=$2
 dir=$(mktemp -d /tmp/overbook-test-XXXXXX) || exit 1
 trap 'rm -rf "$dir"' EXIT
 count=0
@@ -52,6 +52,9 @@ result $? 'another tax is another division, for the rule that has one'
 simulate --synthetic churn --machines 12 --hosts 3 --budget 4G --seconds 60 --rule esxi --rule overbook &&
 	[ "$(wc -l <"$dir/out")" = 4 ] && head -1 "$dir/out" | grep -q 'machines on 3 hosts of 4 GiB, for 60 s'
 result $? 'rules, hosts and budget are as they were asked for'
+
+simulate "$recorded" && [ "$(wc -l <"$dir/out")" = 7 ] && head -1 "$dir/out" | grep -q '^10 machines on 1 hosts of 768 MiB, for 327 s$' && [ ! -s "$dir/err" ]
+result $? 'what was recorded of real guests is played'
 
 cat >"$dir/trace" <<'TRACE'
 {"overbook_trace": 1, "budget_bytes": 1073741824, "hosts": 1}
