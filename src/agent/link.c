@@ -355,6 +355,7 @@ static int wait_ms(void)
 
 	due = OB_MIN(due, guest_due);
 	due = OB_MIN(due, blocks_due);
+	due = OB_MIN(due, ob_share_due_ns());
 	if (self.fd >= 0)
 		due = OB_MIN(due, self.next_stats_ns);
 	else if (ob_agent.socket[0])

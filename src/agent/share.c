@@ -10,7 +10,8 @@
  *              <-- share_orphan                               <-- KEPT and then SHARE, DRAIN
  *
  * Nothing is sent unasked unless the socket has room, and then a few messages a turn of the loop, so that limits and polls
- * come through whatever the engine finds. What has to wait stays in the engine, which bounds it.
+ * come through whatever the engine finds. What has to wait stays in the engine, which bounds it. Nor is every drop a message of its own, for which
+ * two processes have to be woken: after few have been sent the engine is not listened to for REST_NS.
  *
  * Whose an extent is. Slots that are dropped are told to the overbookd whose they are, exactly once: one too many would free
  * what somebody holds, one too few would keep a slot for ever. So each extent is marked as ours, sent by the overbookd that
@@ -47,6 +48,7 @@
 #include <unistd.h>
 
 #include "agent/agent.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "kern/memory.h"
 
@@ -56,6 +58,7 @@
 #define ORPHANS_A_MESSAGE ((unsigned)OB_WIRE_SHARES_MAX)
 #endif
 #define MESSAGES_A_TURN 4
+#define REST_NS         (200 * OB_NS_PER_MS)
 #define FILES_MAX       256u /* 4 GiB of the store; a process may have 1024 descriptors, as a rule, and QEMU needs its own */
 #define OWED_MAX        (2 * OB_WIRE_SHARES_MAX) /* a message of drops, and what one HELD leaves */
 
@@ -77,6 +80,8 @@ struct owed {
 static struct {
 	int event;     /* the engine has something */
 	int pending;   /* it may have more */
+	int is_busy;   /* it had as many as a message takes */
+	uint64_t rest_ns; /* until when it is not listened to; 0: it is */
 	int connected;
 	int known;     /* which overbookd it is */
 	int on;        /* SHARE on this connection */
@@ -119,7 +124,14 @@ int ob_share_start(void)
 
 int ob_share_event(void)
 {
-	return share.event;
+	if (ob_now_ns() >= share.rest_ns)
+		share.rest_ns = 0;
+	return share.rest_ns ? -1 : share.event;
+}
+
+uint64_t ob_share_due_ns(void)
+{
+	return share.rest_ns ? share.rest_ns : UINT64_MAX;
 }
 
 /* Lists are mostly about one extent, or in the order in which they came: the search begins where the last one ended. */
@@ -288,6 +300,7 @@ static int send_offers(void)
 	unsigned n = ob_engine_share_offers(ob_agent_engine(), share.offers, OB_WIRE_SHARES_MAX);
 	int r;
 
+	share.is_busy |= n == OB_WIRE_SHARES_MAX;
 	if (!n || !share.on)
 		return n > 0;
 	out->offer.n = n;
@@ -312,7 +325,8 @@ int ob_share_send(void)
 		if (r < 0)
 			return r;
 		if (r == 0) {
-			share.pending = 0;
+			share.rest_ns = share.is_busy ? 0 : ob_now_ns() + REST_NS;
+			share.pending = share.is_busy = 0;
 			return 0;
 		}
 	}
