@@ -71,6 +71,8 @@ static void print_guest(const json_t *guest)
 	       ob_size_format(total, sizeof(total), ob_client_number(guest, "total_bytes")));
 	if (json_is_integer(some))
 		printf(", waits for memory %.1f%% of the time", (double)ob_client_number(guest, "pressure_some_permille") / 10);
+	if (json_is_true(json_object_get(guest, "stalls")))
+		printf(", so nothing more is asked of it");
 	putchar('\n');
 	json_array_foreach((json_t *)list, i, app)
 		print_application(app);

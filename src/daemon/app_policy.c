@@ -193,7 +193,7 @@ static uint64_t look(struct ob_apps *apps, const struct ob_apps_view *view)
 	uint64_t there = view->held_bytes + view->spare_bytes, missing = view->is_known ? ob_less(view->goal_bytes, there) : 0;
 
 	/* What comes of what was asked for is seen later than it is said to be given. */
-	if (missing < GRAIN || ob_apps_are_asked(apps)) {
+	if (missing < GRAIN || view->is_stalled || ob_apps_are_asked(apps)) {
 		apps->looks = 0;
 		return 0;
 	}

@@ -43,7 +43,7 @@
  * How much is wanted. The balloon is to hold `goal`; it holds `held`, and can take `spare` more without harm to the guest. If
  * that is not enough for SETTLE looks in a row, the least that was missing in these is asked for, on top of what has been given: of those that
  * suffer least a byte first, of each what it could give at most. While one is asked, until its DEADLINE, no more is asked for of
- * anybody. Meanwhile the balloon takes free memory only, and leaves the guest's caches alone; after it, or when nobody can give more, it takes
+ * anybody; nor is it while the guest stalls (stall.h). Meanwhile the balloon takes free memory only, and leaves the guest's caches alone; after it, or when nobody can give more, it takes
  * what it can (ob_apps_hold).
  *
  * On the way back it is the reverse: applications are told only of what the balloon has let go of, and nothing before the host has room for
@@ -91,6 +91,7 @@ struct ob_apps_view {
 	uint64_t spare_bytes;            /* the balloon can take without harm */
 	bool is_known;                   /* spare_bytes counts */
 	bool is_calm;                    /* by ob_balloon_is_calm() */
+	bool is_stalled;                 /* by ob_stall_is() */
 	uint64_t room_bytes;             /* that the host has for what the balloon does not hold; UINT64_MAX: for all */
 };
 

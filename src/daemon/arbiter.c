@@ -484,11 +484,19 @@ static int on_kick(sd_event_source *source, void *context)
 	return 0;
 }
 
+static void note_working_set(struct ob_machine *machine, uint64_t now_ns)
+{
+	if (!machine->link || !machine->stats_seen)
+		return;
+	ob_working_set_step(&machine->working_set, &machine->stats, machine_ceiling(machine), now_ns);
+	if (ob_stall_keeps(&machine->guest.stall, now_ns))
+		ob_working_set_keep(&machine->working_set, now_ns);
+}
+
 static void note_working_sets(struct ob_daemon *daemon)
 {
 	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next)
-		if (machine->link && machine->stats_seen)
-			ob_working_set_step(&machine->working_set, &machine->stats, machine_ceiling(machine), ob_now_ns());
+		note_working_set(machine, ob_now_ns());
 }
 
 static int on_tick(sd_event_source *source, uint64_t now_us, void *context)

@@ -144,6 +144,8 @@ static struct ob_balloon_view view_of(const struct ob_machine *machine, uint64_t
 		.now_ns = now_ns, .machine_bytes = size, .held_bytes = OB_MIN(stats->balloon_bytes, size),
 		.gone_bytes = gone_bytes(machine), .floor_bytes = floor_of(machine), .goal_bytes = machine->balloon.goal_bytes,
 		.has_driver = has_driver(machine), .may_be_blind = mode_of(machine) == OB_BALLOON_FIXED,
+		.is_stalled = ob_stall_is(&machine->guest.stall, now_ns),
+		.is_owed = ob_stall_goes_on(&machine->guest.stall, now_ns) && ob_shortage_may_wait(machine->daemon),
 		.updates = stats->guest_updates, .known = stats->guest_known,
 		.free_bytes = sane(stats->guest_free_bytes), .available_bytes = sane(stats->guest_available_bytes),
 		.caches_bytes = sane(stats->guest_caches_bytes), .swap_in_bytes = stats->guest_swap_in_bytes,

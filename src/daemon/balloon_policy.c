@@ -111,6 +111,8 @@ static bool does_suffer(struct ob_balloon_policy *policy, const struct ob_balloo
 /* To a target that is not above the present one, and nowhere else for a while. */
 static void retreat(struct ob_balloon_policy *policy, const struct ob_balloon_view *view, enum ob_balloon_state state, uint64_t bytes)
 {
+	uint64_t before = policy->target_bytes;
+
 	policy->state = state;
 	policy->target_bytes = policy->most_bytes = OB_MIN(whole_mib(bytes), policy->target_bytes);
 	/* Longer each time; while it lasts it is the same time still. */
@@ -120,7 +122,7 @@ static void retreat(struct ob_balloon_policy *policy, const struct ob_balloon_vi
 	policy->trouble_ns = policy->moved_ns = view->now_ns;
 	policy->moved_bytes = view->held_bytes;
 	policy->doubt_ns = 0;
-	policy->eased += state == OB_BALLOON_EASING;
+	policy->eased += state == OB_BALLOON_EASING && policy->target_bytes < before;
 	policy->stuck += state == OB_BALLOON_STUCK;
 }
 
@@ -131,6 +133,14 @@ static void ease(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 	if (get_available(view, &available))
 		missing = ob_less(ob_balloon_margin_bytes(view->machine_bytes), available);
 	retreat(policy, view, OB_BALLOON_EASING, ob_less(OB_MIN(view->held_bytes, policy->target_bytes), OB_MAX(relief, missing)));
+}
+
+/* No more, and a step less if it may be. */
+static void spare(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
+{
+	uint64_t held = OB_MIN(view->held_bytes, policy->target_bytes);
+
+	retreat(policy, view, OB_BALLOON_EASING, view->is_owed ? ob_less(held, ob_balloon_step_bytes(view->machine_bytes)) : held);
 }
 
 /* Whether the balloon has become smaller than it was, and nobody has asked for that. */
@@ -265,7 +275,7 @@ static void rest(struct ob_balloon_policy *policy, const struct ob_balloon_view 
 uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct ob_balloon_view *view)
 {
 	uint64_t most = whole_mib(ob_less(view->machine_bytes, view->floor_bytes)), goal = OB_MIN(whole_mib(view->goal_bytes), most);
-	bool suffers;
+	bool suffers, is_due;
 
 	if (!view->has_driver) {
 		*policy = (struct ob_balloon_policy){ .state = OB_BALLOON_NO_DRIVER, .until_ns = view->now_ns + START_NS, .eased = policy->eased,
@@ -282,7 +292,8 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 	suffers = does_suffer(policy, view);
 	policy->target_bytes = OB_MIN(policy->target_bytes, most);
 	forget_trouble(policy, view);
-	if (suffers && policy->target_bytes && view->now_ns - policy->trouble_ns >= GAP_NS)
+	is_due = view->now_ns - policy->trouble_ns >= GAP_NS;
+	if (suffers && policy->target_bytes && is_due)
 		ease(policy, view);
 	else if (has_shrunk(policy, view))
 		retreat(policy, view, OB_BALLOON_EASING, view->held_bytes);
@@ -290,6 +301,8 @@ uint64_t ob_balloon_policy_step(struct ob_balloon_policy *policy, const struct o
 		retreat(policy, view, OB_BALLOON_STUCK, view->gone_bytes);
 	else if (goal < policy->target_bytes)
 		shrink(policy, view, goal);
+	else if (view->is_stalled && goal && is_due)
+		spare(policy, view);
 	else if (is_under_way(policy, view) && view->now_ns - policy->moved_ns >= STUCK_NS)
 		retreat(policy, view, OB_BALLOON_STUCK, view->held_bytes);
 	else if (view->held_bytes + ARRIVED >= policy->target_bytes && goal > policy->target_bytes)

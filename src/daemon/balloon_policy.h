@@ -17,6 +17,8 @@
  *                 Then the balloon gives two steps back at once, or what is missing of the margin if that is more, and
  *                 does not grow for WAIT after the last of it, which doubles each time (10 s to 10 min) and is forgotten
  *                 after eight times as long without trouble. Afterwards it grows by quarters of a step.
+ *     stalling    by the guest's own account (stall.h): the same, but a step every GAP (2 s) for as long as it goes on, and while memory is hard
+ *                 or low what it holds stays
  *
  * Nobody is believed. A balloon that has not come nearer to its target for STUCK_NS is told to hold what it holds, and
  * is left alone for WAIT: so a driver that cannot find pages does not go on looking for them. One that becomes smaller
@@ -31,7 +33,7 @@
  *
  *     no driver   the guest has none: the target is 0, so that a guest that starts anew starts with all its memory
  *     starting    it has one, with nothing in its balloon, and had none START (10 s) ago: nothing is asked of it while its programs take what they need
- *     easing      the guest suffers, or has deflated by itself: smaller at once. For WAIT
+ *     easing      the guest suffers, stalls, or has deflated by itself: smaller at once. For WAIT
  *     stuck       what is asked for does not arrive, or has not arrived in truth. For WAIT
  *     deflating   the goal is lower: four steps a second, no questions asked
  *     inflating   a step is on its way
@@ -73,6 +75,8 @@ struct ob_balloon_view {
 	uint64_t goal_bytes;    /* the balloon is to hold, if the guest can give it */
 	bool has_driver;
 	bool may_be_blind;      /* to be inflated even if the guest tells nothing */
+	bool is_stalled;        /* nothing more is to be asked of the guest, since it stalls */
+	bool is_owed;           /* and it is to have some of it back */
 	uint64_t updates, known; /* as ob_stats has them, and these too: */
 	uint64_t free_bytes, available_bytes, caches_bytes, swap_in_bytes, swap_out_bytes, major_faults;
 };

@@ -14,7 +14,7 @@
  *     balloon.c    what balloons are to hold, by balloon_policy.c, and what is known of them
  *     machine_means.c  what balloons and all else have given and cost, by means.c
  *     events.c     what happens, in the log and the journal
- *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give
+ *     guest.c      the agent in a machine's guest; app_policy.c: what applications there are asked to give; stall.c: whether the guest waits for memory
  *     large.c      what is to be done with large pages, by largepages/host.h
  *     shortage.c   how short memory is, by ladder.c, and what follows
  *     share.h      pages that machines have in common: share.c, share_match.c, share_holds.c, share_keep.c, share_api.c, store.c

@@ -16,8 +16,8 @@
  *
  * Everything here is a guest's word. Numbers are within OB_GUEST_BYTES_MAX (guest.c of proto/), there are OB_GUEST_APPS_MAX applications and
  * no queues; the agent lets through so many bytes a second; what a guest can gain by lying is that its own applications are asked for less,
- * or more, and its own balloon waits: for up to a deadline (app_policy.h), and GATHER_TIMES for GATHER_NS, then not for GATHER_REST_NS. The limit
- * of its machine is kept in any case.
+ * or more, and its own balloon waits: for up to a deadline (app_policy.h), and GATHER_TIMES for GATHER_NS, then not for GATHER_REST_NS; or, if it says
+ * that it stalls, for as long as it does, and what it used counts for a minute longer (stall.h). The limit of its machine is kept in any case.
  */
 #include "daemon/guest.h"
 
@@ -57,6 +57,7 @@ static void lose(struct ob_machine *machine, const char *why)
 	if (machine->guest.is_here)
 		ob_log_limited(OB_LOG_INFO, "machine \"%s\": overbook-guest in its guest is %s", machine->name, why);
 	machine->guest.is_here = machine->guest.is_welcome = false;
+	ob_stall_note(&machine->guest.stall, false, 0, ob_now_ns());
 	forget_apps(&machine->guest);
 }
 
@@ -91,6 +92,7 @@ static void take_memory(struct ob_guest *guest, const struct ob_guest_memory *me
 	guest->before_ns = guest->memory_ns;
 	guest->memory = *memory;
 	guest->memory_ns = now_ns;
+	ob_stall_note(&guest->stall, memory->flags & OB_GUEST_HAS_PRESSURE, memory->some_us, now_ns);
 }
 
 /* Its place in the tables, or -1. */
@@ -232,7 +234,7 @@ void ob_guest_step(struct ob_machine *machine, struct ob_balloon_view *view)
 	struct ob_apps_view apps = {
 		.now_ns = view->now_ns, .goal_bytes = OB_MIN(view->goal_bytes, ob_less(view->machine_bytes, view->floor_bytes)),
 		.held_bytes = view->held_bytes, .spare_bytes = ob_less(view->available_bytes, margin), .is_known = view->known & OB_GUEST_AVAILABLE,
-		.room_bytes = machine->balloon.room_bytes, .is_calm = machine->balloon.is_calm,
+		.room_bytes = machine->balloon.room_bytes, .is_calm = machine->balloon.is_calm, .is_stalled = view->is_stalled,
 	};
 
 	if (!is_stale(machine, view->now_ns))
@@ -356,10 +358,10 @@ json_t *ob_guest_render(const struct ob_machine *machine)
 	list = json_array();
 	for (unsigned i = 0; i < guest->apps.n; i++)
 		(void)json_array_append_new(list, render_app(&guest->apps.app[i], &guest->seen[i].said));
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I, s:o}", "program", guest->program, "total_bytes",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:b, s:I, s:o}", "program", guest->program, "total_bytes",
 			 (json_int_t)memory->total_bytes, "free_bytes", (json_int_t)memory->free_bytes, "available_bytes",
 			 (json_int_t)memory->available_bytes, "caches_bytes", (json_int_t)memory->caches_bytes, "swap_bytes",
 			 (json_int_t)memory->swap_bytes, "swap_free_bytes", (json_int_t)memory->swap_free_bytes, "pressure_some_permille",
 			 render_pressure(guest, memory->some_us, guest->before.some_us), "pressure_full_permille",
-			 render_pressure(guest, memory->full_us, guest->before.full_us), "refused", (json_int_t)guest->refused, "applications", list);
+			 render_pressure(guest, memory->full_us, guest->before.full_us), "stalls", ob_stall_is(&guest->stall, ob_now_ns()), "refused", (json_int_t)guest->refused, "applications", list);
 }

@@ -10,6 +10,7 @@
 
 #include "daemon/app_policy.h"
 #include "daemon/balloon_policy.h"
+#include "daemon/stall.h"
 #include "proto/guest.h"
 #include "proto/wire.h"
 
@@ -35,6 +36,7 @@ struct ob_guest {
 	uint32_t interval_ms; /* told last */
 	struct ob_guest_memory memory, before; /* the last MEMORY, and the one before */
 	uint64_t memory_ns, before_ns;         /* when they came; 0: there was none */
+	struct ob_stall stall;
 	uint64_t gathers_ns;                   /* since when it has said, in each, that it moves free memory together */
 	unsigned gathers_times; /* without a rest between */
 	struct ob_apps apps;

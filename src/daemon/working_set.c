@@ -234,6 +234,12 @@ static void note_bounds(struct ob_working_set *set, const struct ob_stats *stats
 	set->high_bytes = OB_MAX(needs(set, stats, most_bytes, most), set->believed_bytes);
 }
 
+void ob_working_set_keep(struct ob_working_set *set, uint64_t now_ns)
+{
+	set->fell_ns = set->wanted_ns = now_ns;
+	set->highest_bytes = 0;
+}
+
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns)
 {
 	note_demand(set, stats, now_ns);

@@ -17,7 +17,8 @@
  *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
  *                 what it could use, at least 2 MiB), or finer: a sixteenth to a 32nd of what is believed, 512 KiB at least, so that how little it is
  *                 is told of machines that use little. It rises at once. It falls when it would have been lower by two steps for REST, to the most that it
- *                 would have been in that time: limits move seldom, and a machine that only pauses keeps what it has
+ *                 would have been in that time: limits move seldom, and a machine that only pauses keeps what it has. Nor does it, or wanted, fall while the
+ *                 guest waits for memory of its own and for REST after that, which may be believed for so long only (stall.h)
  *     low, high   how sure that is: what would be believed of the least and of the most of its memory of which the samples may well be, with 95%
  *                 confidence (the interval of Wilson, 1927); and as far as what is believed, which may be of a moment ago. An average of which the engine
  *                 says that it stands for more than SURE samples counts for no more: it may be the one with the short memory (engine/active.c), and is
@@ -34,7 +35,7 @@
  *                 time to set aside what the pool takes for what is not to come back, or all that has been evicted; so did none of it
  *                 where machines work in bursts, and twice the headroom where they do not.
  *
- * What the guest itself says of its memory plays no part: all of this is what it does.
+ * What the guest itself says of its memory plays no part but in that: all of this is what it does.
  */
 #ifndef OB_DAEMON_WORKING_SET_H
 #define OB_DAEMON_WORKING_SET_H
@@ -73,6 +74,9 @@ uint64_t ob_working_set_back_bytes(const struct ob_working_set *set);
 
 /* It has reported: what it wants may have changed. */
 void ob_working_set_note(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);
+
+/* What is known now does not fall for REST. */
+void ob_working_set_keep(struct ob_working_set *set, uint64_t now_ns);
 
 /* most_bytes: what the machine could cost, OB_BUDGET_NONE while not known. */
 void ob_working_set_step(struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t now_ns);

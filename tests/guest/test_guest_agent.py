@@ -102,6 +102,29 @@ def one_that_gives_half(host):
     clean(machine)
 
 
+def one_that_waits_for_memory(host):
+    """A guest that waits for what its balloon has taken, by its kernel's account and nothing else, gets it back by steps"""
+    # It reads a file all over, by calls: these are no faults.
+    machine = start(host, memory=384, cache="8,4", disk=dict(mib=180),
+                    witness=dict(anon=60, cache=180, rate="max", hot=0, hotness=0, sequential=0, writes=0))
+    harness.wait_until(lambda: guest(machine), "the guest is here")
+    host.run("balloon", "guest", "150M")
+    seen = []
+
+    def look():
+        machine.expect_clean()
+        stats = machine.stats()
+        seen.append((stats["guest"]["pressure_some_permille"] or 0, stats["balloon"]["held_bytes"] // MIB, stats["stats"]["guest_major_faults"]))
+        return stats["balloon"]["eased"] >= 2 and not stats["guest"]["stalls"] and stats
+    stats = harness.wait_until(look, "it has waited, and does so no more")
+    held = stats["balloon"]["held_bytes"] // MIB
+    most, waited = max(held for _, held, _ in seen), max(share for share, _, _ in seen)
+    tap.comment(f"waited for up to {waited / 10:.0f}% of the time with up to {most} MiB in its balloon, of which {held} are left; eased "
+                f"{stats['balloon']['eased']} times; {seen[-1][2] - seen[0][2]} major faults")
+    assert stats["balloon"]["state"] == "easing" and waited >= 100 and held <= most - 40, (stats["balloon"], seen)
+    clean(machine)
+
+
 def overbookd_dies_at_each_step(host):
     """overbookd dies while an application is asked, when it has given, and while it takes back"""
     machine = start(host, cache="150,30,10")
@@ -344,5 +367,5 @@ def servers_give_and_get_it_back(host):
     clean(machine)
 
 
-sys.exit(tap.main([an_application_gives_and_the_host_has_it, one_that_gives_half, overbookd_dies_at_each_step, a_cut_is_met_by_an_application,
-                   a_machine_migrates, pieces_are_moved_together, servers_give_and_get_it_back]))
+sys.exit(tap.main([an_application_gives_and_the_host_has_it, one_that_gives_half, one_that_waits_for_memory, overbookd_dies_at_each_step,
+                   a_cut_is_met_by_an_application, a_machine_migrates, pieces_are_moved_together, servers_give_and_get_it_back]))

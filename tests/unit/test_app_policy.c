@@ -433,6 +433,29 @@ static void without_statistics_nobody_is_asked(void **state)
 	assert_int_equal(apps.app[0].target_bytes, 0);
 }
 
+/* But what they were asked for before, they are. */
+static void while_the_guest_stalls_nobody_is_asked(void **state)
+{
+	struct ob_apps apps = { .n = 1, .app = { { .could_bytes = 500 * M } } };
+	struct ob_apps_view view = { .goal_bytes = 300 * M, .room_bytes = UINT64_MAX, .is_known = true, .is_stalled = true };
+
+	for (view.now_ns = SEC; view.now_ns < 60 * SEC; view.now_ns += SEC) {
+		ob_apps_step(&apps, &view);
+		assert_false(ob_apps_may_give(&apps));
+	}
+	assert_int_equal(apps.app[0].target_bytes, 0);
+	view.is_stalled = false;
+	for (unsigned i = 0; i < 3; i++, view.now_ns += SEC)
+		ob_apps_step(&apps, &view);
+	assert_int_equal(apps.app[0].target_bytes, 300 * M);
+	view.is_stalled = true;
+	view.goal_bytes = 400 * M;
+	for (unsigned i = 0; i < 9; i++, view.now_ns += SEC)
+		ob_apps_step(&apps, &view);
+	assert_int_equal(apps.app[0].target_bytes, 300 * M);
+	assert_int_equal(apps.app[0].state, OB_APP_ASKED);
+}
+
 /* What it counts as given is more than is seen: were it told what is seen, it would take some of it back, and less would be seen. */
 static void one_that_counts_otherwise_is_not_chased(void **state)
 {
@@ -629,6 +652,7 @@ int main(void)
 		cmocka_unit_test(what_is_given_back_follows_the_balloon),
 		cmocka_unit_test(a_guest_that_shows_nothing_to_spare_gives_back_slowly_but_all),
 		cmocka_unit_test(without_statistics_nobody_is_asked),
+		cmocka_unit_test(while_the_guest_stalls_nobody_is_asked),
 		cmocka_unit_test(one_that_counts_otherwise_is_not_chased),
 		cmocka_unit_test(what_is_promised_is_promised_once),
 		cmocka_unit_test(a_little_room_is_given_back_too),

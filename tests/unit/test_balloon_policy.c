@@ -26,6 +26,7 @@ struct guest {
 	bool has_driver, has_swap, refuses, lies, is_silent, tells_late; /* tells_late: of a second ago */
 	uint64_t free_before;
 	uint64_t refuses_above;
+	bool is_stalled, is_owed; /* by its own account */
 	uint64_t goal, floor;
 	struct ob_balloon_policy policy;
 	uint64_t now_ns;
@@ -88,6 +89,7 @@ static struct ob_balloon_view look(const struct guest *g)
 		.floor_bytes = g->floor, .goal_bytes = g->goal, .has_driver = g->has_driver, .updates = g->updates,
 		.known = g->updates ? g->known : 0, .free_bytes = available - cache, .available_bytes = available, .caches_bytes = cache,
 		.swap_in_bytes = g->swap_in, .swap_out_bytes = g->swap_out, .major_faults = g->faults,
+		.is_stalled = g->is_stalled, .is_owed = g->is_stalled && g->is_owed,
 	};
 }
 
@@ -189,6 +191,75 @@ static void nothing_to_spare(void **state)
 		assert_in_range(g.policy.eased, 1, 16);
 		assert_true(g.reversals <= 24);
 	}
+}
+
+/* By its own account: nothing more is asked, it gets back a step every other second, and is asked again when that is long over. */
+static void stalling_guest(void **state)
+{
+	struct guest g = make_guest(2 * OB_GIB, 400 * OB_MIB);
+	uint64_t step = ob_balloon_step_bytes(g.machine), held, until_ns;
+
+	g.is_stalled = g.is_owed = true;
+	g.goal = OB_GIB;
+	run(&g, 20);
+	assert_int_equal(g.peak, 0);
+	assert_int_equal(g.policy.state, OB_BALLOON_EASING);
+	assert_int_equal(g.policy.eased, 0);
+	g.is_stalled = false;
+	run(&g, 60);
+	assert_int_equal(g.held, OB_GIB);
+	held = g.held;
+	/* While memory is hard it stays as it is. */
+	g.is_stalled = true;
+	g.is_owed = false;
+	g.goal = OB_GIB + OB_GIB / 4;
+	run(&g, 20);
+	assert_int_equal(g.held, held);
+	assert_int_equal(g.policy.state, OB_BALLOON_EASING);
+	assert_int_equal(g.policy.eased, 0);
+	g.is_owed = true;
+	run(&g, 6);
+	assert_in_range(g.held, held - 4 * step, held - 2 * step);
+	assert_in_range(g.policy.eased, 3, 4);
+	held = g.policy.target_bytes;
+	/* It has helped, by the last report; and then altogether. */
+	g.is_owed = false;
+	run(&g, 10);
+	assert_int_equal(g.held, held);
+	g.is_stalled = false;
+	until_ns = g.now_ns + 9 * OB_NS_PER_SEC;
+	while (g.now_ns < until_ns)
+		run(&g, 1);
+	assert_int_equal(g.policy.target_bytes, held);
+	run(&g, 3600);
+	assert_int_equal(g.held, g.goal);
+	/* All of it, if it goes on. Nobody but it wants less of it than there is. */
+	g.is_stalled = g.is_owed = true;
+	run(&g, 45);
+	assert_int_equal(g.held, 0);
+	/* What is not wanted any more goes back as ever. */
+	g.is_stalled = false;
+	run(&g, 3600);
+	assert_int_equal(g.held, g.goal);
+	g.is_stalled = true;
+	g.is_owed = false;
+	g.goal = 0;
+	run(&g, 10);
+	assert_int_equal(g.held, 0);
+	assert_int_equal(g.policy.state, OB_BALLOON_EMPTY);
+}
+
+/* One that says so half of the time has its memory more and more of the time. */
+static void one_that_stalls_now_and_then(void **state)
+{
+	struct guest g = make_guest(2 * OB_GIB, 400 * OB_MIB);
+
+	g.goal = OB_GIB;
+	for (unsigned i = 0; i < 360; i++) {
+		g.is_stalled = g.is_owed = g.held >= OB_GIB / 2;
+		run(&g, 10);
+	}
+	assert_in_range(g.reversals, 2, 40);
 }
 
 static void never_below_the_floor(void **state)
@@ -579,7 +650,8 @@ static void goal_follows_the_cost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(willing_guest), cmocka_unit_test(tells_late), cmocka_unit_test(nothing_to_spare), cmocka_unit_test(never_below_the_floor),
+		cmocka_unit_test(willing_guest), cmocka_unit_test(tells_late), cmocka_unit_test(nothing_to_spare),
+		cmocka_unit_test(stalling_guest), cmocka_unit_test(one_that_stalls_now_and_then), cmocka_unit_test(never_below_the_floor),
 		cmocka_unit_test(caches_alone), cmocka_unit_test(swapping_guest), cmocka_unit_test(refusing_guest),
 		cmocka_unit_test(lying_guest), cmocka_unit_test(mad_guest), cmocka_unit_test(deflates_by_itself),
 		cmocka_unit_test(without_driver), cmocka_unit_test(silent_guest), cmocka_unit_test(takes_up), cmocka_unit_test(takes_up_all),

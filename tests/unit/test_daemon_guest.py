@@ -11,7 +11,7 @@ import time
 sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
-from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STOPPED, Agent, Daemon, ceiling, main, message, test, text, with_daemon
+from daemon_harness import BALLOON, BALLOON_SET, FIELDS, GUEST, MIB, STOPPED, Agent, Daemon, ceiling, main, message, rewrite, test, text, with_daemon, with_settings
 from guest_frames import APP, FINAL, FRAME, GONE, HELLO, MEMORY, TARGET, WELCOME, app_payload, frame, parse
 
 OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
@@ -47,6 +47,7 @@ class Machine(Agent):
         self.use, self.caches, self.apps, self.session, self.mode = use, caches, list(apps), session, mode
         self.target, self.held, self.size, self.updates, self.relayed, self.heard, self.raw = 0, 0.0, 0, 0, False, [], b""
         self.at, self.said, self.mute, self.calls = time.monotonic(), 0.0, False, 0
+        self.waits, self.waited = 0.06, 0.0  # for memory: so much of the time, and in all
         self.churn, self.faults = 0, 0.0  # pages that come back a second, and in all
         self.late, self.past = 0.0, []  # its balloon tells what was available so many seconds ago
         self.reports, self.touched = True, 0  # what becomes free the host has at once
@@ -101,7 +102,7 @@ class Machine(Agent):
         available = max(0, self.ram - int(self.held) - self.used())
         for flags in [1, 3] if self.toggles else [3 if self.gathers else 1]:
             self.say(frame(MEMORY, struct.pack("<II8Q", flags, len(self.apps), self.ram, max(0, available - self.caches), available, self.caches,
-                                               0, 0, int(time.monotonic() * 1e5), 0), self.session))
+                                               0, 0, int(self.waited * 1e6), 0), self.session))
         for number, app in enumerate(self.apps, 1):
             if not app.lost:
                 self.say(app.frame(number, self.session))
@@ -109,6 +110,7 @@ class Machine(Agent):
     def report(self):
         now = time.monotonic()
         elapsed, self.at = now - self.at, now
+        self.waited += self.waits * elapsed
         for app in self.apps:
             app.live(elapsed)
         way = GIB * elapsed
@@ -189,6 +191,52 @@ def applications_give_before_caches_do_and_get_it_back(daemon):
     daemon.until(lambda: machine.held == 0 and cache.given == 0 and state(daemon, "cache") == "resting", 30)
     # Host memory first.
     assert cache.told[-1] == 0
+
+
+class Stuck(Agent):
+    """Does not come down."""
+
+    def report(self):
+        self.cost = max(self.cost, min(self.limit or self.ram, self.ram))
+        self.say_statistics(self.statistics())
+
+
+@with_settings("BUDGET=4G\n")
+def one_that_stalls_is_asked_for_no_more_and_gets_some_back(daemon, config):
+    cache = App("cache", 300 * MIB, 100 * MIB)
+    machine = Machine(daemon, use=100 * MIB, caches=600 * MIB, apps=[cache])
+    stuck = Stuck(daemon, "stuck", ram=GIB)
+    daemon.until(lambda: len(apps(daemon)) == 1 and stuck.cost == GIB)
+    shrink(daemon, 640 * MIB)
+    daemon.until(lambda: machine.held == 384 * MIB, 40)
+    assert not guest(daemon)["stalls"]
+
+    def balloon():
+        return daemon.call("balloon", name="web")["balloon"]
+    # While memory is low, what is in the balloon stays there; and more of it was wanted.
+    rewrite(config, "BUDGET=512M\n")
+    daemon.reload()
+    daemon.until(lambda: daemon.call("ps")["memory"]["state"] == "low")
+    machine.waits = 1.0
+    daemon.until(lambda: guest(daemon)["stalls"] and balloon()["state"] == "easing")
+    shrink(daemon, 340 * MIB)
+    daemon.serve_for(5)
+    assert machine.held == 384 * MIB and balloon()["eased"] == 0 and not cache.told, (machine.held, balloon(), cache.told)
+    rewrite(config, "BUDGET=4G\n")
+    daemon.reload()
+    targets = [machine.target]
+
+    def is_back():
+        if machine.target != targets[-1]:
+            targets.append(machine.target)
+        return len(targets) == 4
+    daemon.until(is_back, 40)
+    assert targets == [384 * MIB, 320 * MIB, 256 * MIB, 192 * MIB], targets
+    assert daemon.call("ps")["memory"]["state"] not in ("hard", "low") and not cache.told, cache.told
+    # It tells no more.
+    machine.mute = True
+    daemon.until(lambda: not guest(daemon)["stalls"], 15)
+    assert guest(daemon) and not cache.told, guest(daemon)
 
 
 @with_daemon()

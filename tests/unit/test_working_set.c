@@ -73,6 +73,34 @@ static void it_rises_at_once_and_falls_after_a_rest(void **state)
 	assert_int_equal(set.believed_bytes, before);
 }
 
+/* Its guest waits for memory: who waits uses little. */
+static void it_falls_a_rest_after_it_was_kept(void **state)
+{
+	uint64_t before, wanted;
+
+	stats.active_bytes = OB_GIB;
+	seconds(1);
+	before = set.believed_bytes;
+	wanted = set.wanted_bytes;
+	stats.active_bytes = OB_GIB / 4;
+	stats.cost_bytes = OB_GIB;
+	stats.absent_bytes = 3 * OB_GIB;
+	for (unsigned i = 0; i < 30; i++) {
+		ob_working_set_keep(&set, now_ns);
+		seconds(1);
+		assert_int_equal(set.believed_bytes, before);
+		assert_int_equal(set.wanted_bytes, wanted);
+	}
+	stats.active_bytes = 0;
+	seconds(8);
+	assert_int_equal(set.believed_bytes, before);
+	assert_int_equal(set.wanted_bytes, wanted);
+	/* To the most of that time, which is none of the time before. */
+	seconds(2);
+	assert_in_range(set.wanted_bytes, OB_GIB, wanted - 1);
+	assert_true(set.believed_bytes < before);
+}
+
 /* A guest whose use goes up and down faster than it rests keeps what it needs at the most. */
 static void what_swings_is_believed_at_its_height(void **state)
 {
@@ -446,6 +474,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(it_is_not_known_before_there_are_samples, set_up),
 		cmocka_unit_test_setup(it_rises_at_once_and_falls_after_a_rest, set_up),
+		cmocka_unit_test_setup(it_falls_a_rest_after_it_was_kept, set_up),
 		cmocka_unit_test_setup(what_swings_is_believed_at_its_height, set_up),
 		cmocka_unit_test_setup(small_changes_move_nothing, set_up),
 		cmocka_unit_test_setup(what_comes_back_counts_at_once, set_up),
