@@ -14,9 +14,10 @@
 #define RISE_NS      (8 * OB_NS_PER_SEC)   /* what was long ago is no rise */
 #define SLACK_SHARE  256                   /* of the budget: so much above it is a matter of rounding, and of stores that grow in advance */
 #define SLACK_LEAST  (4 * OB_MIB)
-#define SOME_HARD    200 /* permille of the time */
-#define FULL_HARD    50
-#define FULL_LOW     300 /* systemd-oomd, as it comes, kills what has waited for twice as much for half a minute */
+#define WHOLE        1000000u /* all of the time: finer than what is shown, or averages would come to rest before they are there */
+#define SOME_HARD    (WHOLE / 5)
+#define FULL_HARD    (WHOLE / 20)
+#define FULL_LOW     (WHOLE / 10 * 3) /* systemd-oomd, as it comes, kills what has waited for twice as much for half a minute */
 
 __extension__ typedef unsigned __int128 wide;
 
@@ -45,20 +46,20 @@ static uint64_t a_second(uint64_t bytes, uint64_t elapsed_ns)
 	return rate > UINT64_MAX ? UINT64_MAX : (uint64_t)rate;
 }
 
-/* The part of the time that it was, in permille; a sum that goes back is another kernel's. */
+/* The part of the time that it was; a sum that goes back is another kernel's. */
 static unsigned waited(uint64_t now_us, uint64_t before_us, uint64_t elapsed_ns)
 {
-	return now_us > before_us ? (unsigned)OB_MIN((wide)(now_us - before_us) * 1000 * OB_NS_PER_US / elapsed_ns, (wide)1000) : 0;
+	return now_us > before_us ? (unsigned)OB_MIN((wide)(now_us - before_us) * WHOLE * OB_NS_PER_US / elapsed_ns, (wide)WHOLE) : 0;
 }
 
 static void follow_pressure(struct ob_ladder *ladder, const struct ob_ladder_input *input)
 {
 	if (!input->has_pressure || !ladder->has_pressure) {
-		ladder->some_permille = ladder->full_permille = 0;
+		ladder->some_share = ladder->full_share = 0;
 	} else if (input->elapsed_ns) {
-		ladder->some_permille = (unsigned)ob_approach(ladder->some_permille, waited(input->some_us, ladder->some_us, input->elapsed_ns),
+		ladder->some_share = (unsigned)ob_approach(ladder->some_share, waited(input->some_us, ladder->some_us, input->elapsed_ns),
 							   input->elapsed_ns, PRESSURE_NS);
-		ladder->full_permille = (unsigned)ob_approach(ladder->full_permille, waited(input->full_us, ladder->full_us, input->elapsed_ns),
+		ladder->full_share = (unsigned)ob_approach(ladder->full_share, waited(input->full_us, ladder->full_us, input->elapsed_ns),
 							   input->elapsed_ns, PRESSURE_NS);
 	}
 	ladder->has_pressure = input->has_pressure;
@@ -99,9 +100,9 @@ static enum ob_ladder_state judge(const struct ob_ladder *ladder, const struct o
 	if ((wide)input->over_bytes * times > slack)
 		return OB_LADDER_LOW;
 	*ret_reason = OB_LADDER_BY_PRESSURE;
-	if (is_scarce && ladder->full_permille * times > FULL_LOW)
+	if (is_scarce && ladder->full_share * times > FULL_LOW)
 		return OB_LADDER_LOW;
-	if (is_scarce && (ladder->full_permille * times > FULL_HARD || ladder->some_permille * times > SOME_HARD))
+	if (is_scarce && (ladder->full_share * times > FULL_HARD || ladder->some_share * times > SOME_HARD))
 		return OB_LADDER_HARD;
 	*ret_reason = OB_LADDER_BY_RATE;
 	if (is_outrun(ladder, times))

@@ -88,7 +88,7 @@ struct ob_ladder {
 	uint64_t over_bytes, waiting_bytes, room_bytes;
 	bool has_pressure;         /* the next four count */
 	uint64_t some_us, full_us;
-	unsigned some_permille, full_permille; /* of the time, on average of the last seconds */
+	unsigned some_share, full_share; /* of the time, in millionths, on average of the last seconds */
 	uint64_t changes;
 	bool is_started;
 };

@@ -118,6 +118,6 @@ json_t *ob_shortage_render(const struct ob_daemon *daemon)
 			 (json_int_t)sane(ladder->over_bytes), "waiting_bytes", (json_int_t)sane(ladder->waiting_bytes), "room_bytes",
 			 (json_int_t)sane(ladder->room_bytes), "outrun_bytes", (json_int_t)sane(ladder->use), "gentle_bytes",
 			 (json_int_t)sane(ladder->speed), "pressure_some_permille",
-			 ladder->has_pressure ? json_integer(ladder->some_permille) : json_null(), "pressure_full_permille",
-			 ladder->has_pressure ? json_integer(ladder->full_permille) : json_null(), "changes", (json_int_t)ladder->changes);
+			 ladder->has_pressure ? json_integer(ladder->some_share / 1000) : json_null(), "pressure_full_permille",
+			 ladder->has_pressure ? json_integer(ladder->full_share / 1000) : json_null(), "changes", (json_int_t)ladder->changes);
 }

@@ -50,7 +50,7 @@ static enum ob_ladder_state step(struct watched *w, uint64_t elapsed_ns)
 	assert_true(!w->input.budget_bytes || w->ladder.state >= (w->input.upper < OB_LADDER_SOFT ? w->input.upper : OB_LADDER_SOFT));
 	assert_true(w->ladder.grip == OB_LADDER_HIGH || w->ladder.grip == OB_LADDER_HARD || w->ladder.grip == OB_LADDER_LOW);
 	assert_int_equal(ob_ladder_reason_text(w->ladder.reason) == NULL, w->ladder.state <= OB_LADDER_SOFT);
-	assert_true(w->ladder.some_permille <= 1000 && w->ladder.full_permille <= 1000);
+	assert_true(w->ladder.some_share <= 1000000 && w->ladder.full_share <= 1000000);
 	if (w->ladder.grip < grip && w->input.budget_bytes) {
 		/* A state at a time, and not soon. */
 		assert_true(w->ladder.grip == OB_LADDER_HARD || grip == OB_LADDER_HARD);
@@ -135,9 +135,9 @@ static void pressure_counts_where_there_is_nothing_available(void **state)
 	/* What it has waited before is not of late. */
 	w.input.some_us = w.input.full_us = 1ull << 50;
 	press(&w, 0, 0, 1);
-	assert_int_equal(w.ladder.some_permille, 0);
+	assert_int_equal(w.ladder.some_share, 0);
 	press(&w, 1000, 1000, 30);
-	assert_true(w.ladder.state == OB_LADDER_SOFT && w.ladder.full_permille > 900);
+	assert_true(w.ladder.state == OB_LADDER_SOFT && w.ladder.full_share > 900000);
 	/* Somebody waits in a small place of his own; nothing is known of the host. */
 	w.input.available_bytes = 0;
 	press(&w, 1000, 1000, 30);
@@ -146,7 +146,7 @@ static void pressure_counts_where_there_is_nothing_available(void **state)
 	press(&w, 1000, 1000, 1);
 	assert_true(w.ladder.state == OB_LADDER_LOW && w.ladder.reason == OB_LADDER_BY_PRESSURE);
 	press(&w, 0, 0, 60);
-	assert_true(w.ladder.state == OB_LADDER_SOFT && w.ladder.full_permille < 10);
+	assert_true(w.ladder.state == OB_LADDER_SOFT && w.ladder.full_share < 1000);
 	/* A moment is nothing. */
 	press(&w, 300, 80, 1);
 	assert_int_equal(w.ladder.state, OB_LADDER_SOFT);
@@ -158,13 +158,18 @@ static void pressure_counts_where_there_is_nothing_available(void **state)
 	press(&w, 0, 0, 60);
 	press(&w, 150, 40, 100);
 	assert_int_equal(w.ladder.state, OB_LADDER_SOFT);
+	/* A little more than it takes, for long; and a little less than would keep it there. */
+	press(&w, 0, 52, 60);
+	assert_int_equal(w.ladder.state, OB_LADDER_HARD);
+	press(&w, 0, 23, 60);
+	assert_int_equal(w.ladder.state, OB_LADDER_SOFT);
 	/* Another kernel's sum, or none. */
 	w.input.some_us = w.input.full_us = 0;
 	press(&w, 0, 0, 1);
-	assert_true(w.ladder.some_permille < 150);
+	assert_true(w.ladder.some_share < 150000);
 	w.input.has_pressure = false;
 	press(&w, 1000, 1000, 30);
-	assert_true(w.ladder.state == OB_LADDER_SOFT && !w.ladder.some_permille && !w.ladder.full_permille);
+	assert_true(w.ladder.state == OB_LADDER_SOFT && !w.ladder.some_share && !w.ladder.full_share);
 }
 
 /*
