@@ -5,6 +5,7 @@
 
 #define MARKS_MIN   OB_MIB
 #define MARKS_MAX   (48 * OB_MIB)
+#define NEARER      (384 * OB_KIB)
 #define LEAST_SHARE 32u /* of what a machine could cost: its tables, and what is read at a time, grow with its RAM */
 
 __extension__ typedef unsigned __int128 wide;
@@ -40,7 +41,7 @@ uint64_t ob_budget_floor(const struct ob_budget_machine *machine)
 
 uint64_t ob_budget_marks(uint64_t limit_bytes)
 {
-	return OB_MIN(OB_MAX(limit_bytes / 24, MARKS_MIN), MARKS_MAX);
+	return OB_MIN(OB_MAX(limit_bytes / 24, MARKS_MIN), MARKS_MAX) - NEARER;
 }
 
 uint64_t ob_budget_charge(const struct ob_budget_machine *machine)

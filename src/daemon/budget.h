@@ -115,7 +115,7 @@ uint64_t ob_budget_least(const struct ob_budget_machine *machine);
 /* What is guaranteed to a machine: its reservation within its own bounds, and never less than its least. */
 uint64_t ob_budget_floor(const struct ob_budget_machine *machine);
 
-/* What an engine may leave free below a limit, between its marks: two margins of 1/48 of it, each 0.5 to 24 MiB (engine/cost.c). */
+/* What an engine may leave free below a limit, between its marks: two margins of 1/48 of it, each 0.5 to 24 MiB, less 384 KiB (engine/cost.c). */
 uint64_t ob_budget_marks(uint64_t limit_bytes);
 
 /* What a newcomer must have to start: its target, but no more than OB_BUDGET_URGENT or a quarter of the target. */

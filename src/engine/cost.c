@@ -8,8 +8,9 @@
  * can be reclaimed at all (stuck): then the limit gives way, visibly, and the guest goes on. The ceiling is below the limit
  * by what reclaim itself may need for a moment (evict.c).
  *
- * What lies between the marks is free for good, and of a machine that has 20 MiB two margins of 1 MiB would be a tenth. So margins are smaller there,
- * and so is what reclaim does at a time.
+ * What lies below the limit is free for good, and of a machine that has 20 MiB two margins of 1 MiB would be a tenth. So margins are smaller there,
+ * and so is what reclaim does at a time; and the marks are nearer to each other than to the limit, since what lies between them is only for reclaim
+ * not to begin too often.
  *
  * A limit that was lowered below the cost would make everybody who needs a page wait until all that is above it has been reclaimed: a second
  * for each GiB, and much longer on slow storage. So, while the cost is above the limit, a quarter of what a round of reclaim has freed may be taken
@@ -17,8 +18,9 @@
  */
 #include "engine/internal.h"
 
-#define MARGIN_MIN (512ull << 10)
-#define MARGIN_MAX (24ull << 20)
+#define MARGIN_MIN  (512ull << 10)
+#define MARGIN_MAX  (24ull << 20)
+#define NEARER      (384ull << 10) /* are the marks to each other than to the limit; less than a margin */
 #define GUESTS_PART 4 /* of what is freed above the limit, for those who wait */
 
 static int64_t margin(const struct ob_engine *engine)
@@ -41,7 +43,7 @@ int64_t ob_cost_high(const struct ob_engine *engine)
 
 int64_t ob_cost_low(const struct ob_engine *engine)
 {
-	return (int64_t)ob_load(&engine->limit_bytes) - 2 * margin(engine);
+	return ob_cost_high(engine) - (margin(engine) - (int64_t)NEARER);
 }
 
 static int try_below(struct ob_engine *engine, uint64_t pages, int64_t ceiling)

@@ -428,7 +428,7 @@ static void agents_may_say_anything(void **state)
 
 #define SMALL (180 * OB_MIB)
 
-/* A guest of 176 MiB that uses few of them: with a MiB for the marks, to half a MiB. Less by two steps is told, by one is not. */
+/* A guest of 176 MiB that uses few of them: with what lies below its marks, to half a MiB. Less by two steps is told, by one is not. */
 static void little_use_is_told_in_small_steps(void **state)
 {
 	uint64_t before;
@@ -436,7 +436,7 @@ static void little_use_is_told_in_small_steps(void **state)
 	stats = (struct ob_stats){ .ram_bytes = 176 * OB_MIB, .absent_bytes = 16 * OB_MIB, .cost_bytes = 160 * OB_MIB, .active_samples = 1u << 16,
 				   .tables_bytes = OB_MIB };
 	for (uint64_t used = 2 * OB_MIB; used <= 100 * OB_MIB; used += OB_MIB / 4 + 12345) {
-		uint64_t exact = used + OB_MAX(used / 8, OB_MIB) + OB_MIB, step = OB_MAX(exact / 16, OB_MIB / 2);
+		uint64_t exact = used + OB_MAX(used / 8, ob_budget_marks(used)) + OB_MIB, step = OB_MAX(exact / 16, OB_MIB / 2);
 
 		ob_working_set_forget(&set);
 		stats.active_bytes = used;
