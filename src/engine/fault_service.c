@@ -457,7 +457,14 @@ static int serve_away(struct ob_worker *worker, struct ob_place *place, struct o
 	int is_swapped = state == OB_PAGE_SWAPPED;
 	unsigned window = ob_fault_window(engine, place, 1);
 	uint64_t fetched_ns = locked_ns;
-	int r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
+	int r;
+
+	if (state == OB_PAGE_SHARED && !fault->is_write && ob_mapped_read(engine, place)) {
+		ob_count(engine, faults_shared, 1);
+		ob_fault_served(engine, OB_HIST_shared, fault, locked_ns, locked_ns);
+		return 0;
+	}
+	r = is_swapped ? ob_read_start(engine, place, window, fault, locked_ns) : 1;
 
 	if (r == 1) {
 		if (is_swapped)

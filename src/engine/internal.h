@@ -743,6 +743,8 @@ void ob_mapped_close(struct ob_engine *engine);
 /* The thread without which no mapping moves: it starts before the others, and ends after them. */
 int ob_mapped_start(struct ob_engine *engine);
 void ob_mapped_stop(struct ob_engine *engine);
+/* Chunk locked. A read fault wants this cold page: maps it with its run, if that is worth it. Returns whether it did, and who waited reads. */
+int ob_mapped_read(struct ob_engine *engine, struct ob_place *place);
 /* Chunk locked. A read fault brought shared pages back. */
 void ob_mapped_note_read(struct ob_chunk *chunk);
 /* Chunk locked. Maps what is worth it. */

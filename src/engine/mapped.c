@@ -9,7 +9,7 @@
  * share again, a copy goes in as for every other (fault_service.c), and the write goes on in that. There are two transitions
  * and no others:
  *
- *     shared  -- MAP -->  mapped      the scanner, for whole runs (below)
+ *     shared  -- MAP -->  mapped      a read, or the scanner, for whole runs (below)
  *     mapped  -- UNMAP --> shared     a write; and, first of all, whatever else is to happen to the page: discard, release,
  *                                     unsharing, its region's going, a move to a slot of another overbookd
  *
@@ -43,11 +43,12 @@
  * that is used up, pages stay cold. When a page is taken out of the middle, and one of the parts left would be too short, or
  * one run too many, that part is taken out too.
  *
- * Who is mapped. The scanner maps a chunk's runs when it comes by, if read faults have brought shared pages of the chunk
- * back often enough: READS faults at first. A page that was only read is found equal again and becomes shared again; one
- * that was written does not, and will not be mapped. A write to a mapped page means that this was wrong: the chunk begins to
- * count anew, up to twice as far as before (READS << BREAKS_MAX at most), and the pages behind the written one, RUN_PAGES at
- * least, are taken out with it, so that who writes one page after the other does not wait in the guard for each.
+ * Who is mapped. A read fault on a cold page maps its whole run in the place of a copy, while there still is a run: a copy that is in use
+ * stays, and what is left around it is too short. In a chunk of which a mapped page was written, that takes as many read faults before as
+ * a copy does for the scanner, which maps a chunk's runs when it comes by: READS at first. A page that was only read is found equal again and
+ * becomes shared again; one that was written does not, and will not be mapped. A write to a mapped page means that this was wrong: the
+ * chunk begins to count anew, up to twice as far as before (READS << BREAKS_MAX at most), and the pages behind the written one, RUN_PAGES
+ * at least, are taken out with it, so that who writes one page after the other does not wait in the guard for each.
  *
  * Holds. A slot of which a page has ever been mapped is told as such when it is let go of (ob_share_drop.was_mapped), and
  * must never be written again: while it was mapped, a device or a socket may have taken a reference (direct I/O from guest
@@ -521,11 +522,28 @@ void ob_mapped_note_read(struct ob_chunk *chunk)
 		chunk->map_reads++;
 }
 
+static int is_read_enough(const struct ob_chunk *chunk)
+{
+	return chunk->map_reads >= READS << chunk->map_breaks;
+}
+
+int ob_mapped_read(struct ob_engine *engine, struct ob_place *place)
+{
+	uint64_t first, end;
+
+	if (engine->mapped.guard < 0 || (place->chunk->map_breaks && !is_read_enough(place->chunk)))
+		return 0;
+	first = run_start(place, place->page);
+	end = run_end(place, place->page);
+	return end - first >= engine->mapped.run_min && ob_share_is_mappable(engine, ob_page_slot(*ob_place_word(place, first))) &&
+	       map_one(engine, place, first, (unsigned)(end - first)) == 0;
+}
+
 void ob_mapped_consider(struct ob_engine *engine, struct ob_place *place)
 {
 	const struct ob_chunk *chunk = place->chunk;
 
-	if (engine->mapped.guard < 0 || chunk->open || chunk->map_reads < READS << chunk->map_breaks ||
+	if (engine->mapped.guard < 0 || chunk->open || !is_read_enough(chunk) ||
 	    chunk->count[OB_PAGE_SHARED] < engine->mapped.run_min)
 		return;
 	map_runs(engine, place, place->chunk_first, ob_place_end(place));

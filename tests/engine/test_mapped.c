@@ -482,6 +482,30 @@ static int is_shared_again(void *context)
 	return bed_stats(bed).shared_bytes / OB_PAGE_SIZE >= RAM_PAGES;
 }
 
+/* The first reading maps runs in the place of copies: a fault a run, and none afterwards. */
+static void what_is_read_is_mapped(void **state)
+{
+	struct ob_stats before, read;
+
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(is_shared_again, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	before = bed_stats(bed);
+	assert_int_equal(before.mapped_bytes, 0);
+	share_check_all();
+	read = bed_stats(bed);
+	print_message("# %llu of %llu shared pages mapped by %llu faults, %llu runs\n", (unsigned long long)read.mapped_bytes / OB_PAGE_SIZE,
+		      (unsigned long long)before.shared_bytes / OB_PAGE_SIZE, (unsigned long long)(read.faults_shared - before.faults_shared),
+		      (unsigned long long)read.mapped_runs);
+	assert_true(read.mapped_bytes >= before.shared_bytes / 8 * 7);
+	assert_true(read.cost_bytes <= before.cost_bytes + before.shared_bytes / 8);
+	share_check_all();
+	assert_int_equal(bed_stats(bed).faults_shared, read.faults_shared);
+	share_write_all(PATTERN_ANY);
+	share_check_all();
+	share_assert_holds();
+}
+
 /* Pages that are read, found equal again and read again are mapped; from then on reads are no faults. */
 static void what_is_read_again_is_mapped(void **state)
 {
@@ -601,6 +625,7 @@ static int set_up_players(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		TEST(what_is_read_is_mapped, set_up_scanner),
 		TEST(mapped_pages_are_read_without_faults, set_up),
 		TEST(writes_take_pages_out_and_mappings_heal, set_up),
 		TEST(one_byte_is_enough, set_up),
