@@ -35,7 +35,7 @@ void ob_run_options_print_help(void)
 	       "  --domain NAME       the sharing domain (default: it shares with itself alone)\n"
 	       "  --swap DIR          where evicted pages are written (default: see overbook-run(1))\n"
 	       "  --no-swap           keep evicted pages in compressed memory alone\n"
-	       "  --share-mapped      map shared pages that are read again and again (try it first)\n"
+	       "  --share-mapped      map shared pages that are read (try it first)\n"
 	       "  --keep-affinity     never keep a thread of QEMU's on one processor while its faults are many\n"
 	       "  --balloon auto|off  whether its balloon takes what it costs above its limit (default: overbookd's setting)\n"
 	       "  --force             be admitted even if what is reserved for all does not fit into the budget\n"

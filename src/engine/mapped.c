@@ -38,7 +38,8 @@
  * Runs. A run is pages of one chunk that follow each other, in slots of one extent that follow each other, and it is one
  * mapping to the kernel. It costs up to four mappings: itself, the other part of what it splits, and the same aside. A run
  * has at least RUN_PAGES pages: what a mapping saves then, 16 faults of some 50 us each time that they are read, is worth
- * more than what it costs, about 1 KiB of the kernel's memory and one of vm.max_map_count. All runs together may be so many
+ * more than what it costs, about 1 KiB of the kernel's memory and one of vm.max_map_count. Under a limit one page is enough: a copy
+ * would take the place of another page, which comes back by a fault, and again. All runs together may be so many
  * that they cost 1/8 of vm.max_map_count at most; open chunks may take 1/4 (chunk.c), and QEMU needs a few hundred. When
  * that is used up, pages stay cold. When a page is taken out of the middle, and one of the parts left would be too short, or
  * one run too many, that part is taken out too.
@@ -47,8 +48,8 @@
  * stays, and what is left around it is too short. In a chunk of which a mapped page was written, that takes as many read faults before as
  * a copy does for the scanner, which maps a chunk's runs when it comes by: READS at first. A page that was only read is found equal again and
  * becomes shared again; one that was written does not, and will not be mapped. A write to a mapped page means that this was wrong: the
- * chunk begins to count anew, up to twice as far as before (READS << BREAKS_MAX at most), and the pages behind the written one, RUN_PAGES
- * at least, are taken out with it, so that who writes one page after the other does not wait in the guard for each.
+ * chunk begins to count anew, up to twice as far as before (READS << BREAKS_MAX at most), and the pages behind the written one, as many as the shortest
+ * run has at least, are taken out with it, so that who writes one page after the other does not wait in the guard for each.
  *
  * Holds. A slot of which a page has ever been mapped is told as such when it is let go of (ob_share_drop.was_mapped), and
  * must never be written again: while it was mapped, a device or a socket may have taken a reference (direct I/O from guest
@@ -160,7 +161,6 @@ int ob_mapped_open(struct ob_engine *engine, uint64_t *ret_features)
 		ob_fd_close(&mapped->event);
 		return r;
 	}
-	mapped->run_min = engine->config.map_run_pages ? engine->config.map_run_pages : RUN_PAGES;
 	mapped->runs_max = (mappings ? mappings : ob_kern_max_map_count() / MAPPINGS_FRACTION) / RUN_COST;
 	return r;
 }
@@ -204,6 +204,14 @@ static int continues(const struct ob_place *place, uint64_t page)
 
 	return ob_page_state(word) == ob_page_state(below) && ob_page_slot(word) == ob_page_slot(below) + 1 &&
 	       ob_page_slot(word) % OB_EXTENT_PAGES;
+}
+
+/* Pages of the shortest run. */
+static unsigned run_min(const struct ob_engine *engine)
+{
+	if (engine->config.map_run_pages)
+		return engine->config.map_run_pages;
+	return ob_load(&engine->limit_bytes) ? 1 : RUN_PAGES;
 }
 
 /* The first page of the run in which a page lies, and one past its last; both within the chunk. */
@@ -390,15 +398,15 @@ struct cut {
 };
 
 /* What of the run around a page is taken out, [first, end) being wanted: no part is left that is too short, or too many. */
-static struct cut cut_of(const struct ob_mapped *mapped, const struct ob_place *place, uint64_t page, uint64_t first,
-			 uint64_t end)
+static struct cut cut_of(const struct ob_engine *engine, const struct ob_place *place, uint64_t page, uint64_t first, uint64_t end)
 {
+	const struct ob_mapped *mapped = &engine->mapped;
 	uint64_t start = run_start(place, page), stop = run_end(place, page);
 	struct cut cut = { OB_MAX(start, first), OB_MIN(stop, end) };
 
-	if (cut.first - start < mapped->run_min)
+	if (cut.first - start < run_min(engine))
 		cut.first = start;
-	if (stop - cut.end < mapped->run_min)
+	if (stop - cut.end < run_min(engine))
 		cut.end = stop;
 	if (cut.first > start && cut.end < stop && mapped->runs >= mapped->runs_max) {
 		if (cut.first - start < stop - cut.end)
@@ -423,7 +431,7 @@ static int take_out(struct ob_engine *engine, struct ob_place *place, uint64_t f
 		struct cut cut = { page, page + 1 };
 
 		if (is_mapped(place, page)) {
-			cut = cut_of(mapped, place, page, first, end);
+			cut = cut_of(engine, place, page, first, end);
 			r = unmap_run(engine, place, cut.first, (unsigned)(cut.end - cut.first));
 		}
 		page = cut.end;
@@ -453,7 +461,7 @@ int ob_mapped_take_out(struct ob_engine *engine, struct ob_place *place, uint64_
 int ob_mapped_break(struct ob_engine *engine, struct ob_place *place, unsigned window)
 {
 	struct ob_chunk *chunk = place->chunk;
-	uint64_t end = OB_MIN(place->page + OB_MAX(window, RUN_PAGES), ob_place_end(place));
+	uint64_t end = OB_MIN(place->page + OB_MAX(window, run_min(engine)), ob_place_end(place));
 	int r = take_out(engine, place, place->page, end);
 
 	if (r < 0 && is_mapped(place, place->page))
@@ -505,7 +513,7 @@ static unsigned map_runs(struct ob_engine *engine, struct ob_place *place, uint6
 
 		if (ob_page_state(word) == OB_PAGE_SHARED) {
 			stop = OB_MIN(run_end(place, page), end);
-			if (stop - page >= engine->mapped.run_min && ob_share_is_mappable(engine, ob_page_slot(word))) {
+			if (stop - page >= run_min(engine) && ob_share_is_mappable(engine, ob_page_slot(word))) {
 				if (map_one(engine, place, page, (unsigned)(stop - page)) < 0)
 					break;
 				pages += (unsigned)(stop - page);
@@ -535,7 +543,7 @@ int ob_mapped_read(struct ob_engine *engine, struct ob_place *place)
 		return 0;
 	first = run_start(place, place->page);
 	end = run_end(place, place->page);
-	return end - first >= engine->mapped.run_min && ob_share_is_mappable(engine, ob_page_slot(*ob_place_word(place, first))) &&
+	return end - first >= run_min(engine) && ob_share_is_mappable(engine, ob_page_slot(*ob_place_word(place, first))) &&
 	       map_one(engine, place, first, (unsigned)(end - first)) == 0;
 }
 
@@ -544,7 +552,7 @@ void ob_mapped_consider(struct ob_engine *engine, struct ob_place *place)
 	const struct ob_chunk *chunk = place->chunk;
 
 	if (engine->mapped.guard < 0 || chunk->open || !is_read_enough(chunk) ||
-	    chunk->count[OB_PAGE_SHARED] < engine->mapped.run_min)
+	    chunk->count[OB_PAGE_SHARED] < run_min(engine))
 		return;
 	map_runs(engine, place, place->chunk_first, ob_place_end(place));
 }

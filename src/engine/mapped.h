@@ -15,7 +15,6 @@ struct ob_mapped {
 	pthread_mutex_t lock; /* all moves, and this: */
 	uint64_t runs;        /* atomic for reading */
 	uint64_t runs_max;
-	unsigned run_min;     /* pages */
 };
 
 #endif

@@ -23,7 +23,7 @@
 #include "player.h"
 #include "share_bed.h"
 
-#define RUN   16u  /* pages: the shortest run, if it is not set */
+#define RUN   16u  /* pages: the shortest run, as without a limit */
 #define ALL   (RAMS * RAM_PAGES)
 
 static unsigned mappings_before;
@@ -57,6 +57,7 @@ static uint64_t mapped_pages(void)
 
 static int make(void)
 {
+	bed_map_run_pages = RUN;
 	share_make(16 * OB_MIB, 0, 0);
 	share_write_all(PATTERN_COMPRESSIBLE);
 	bed_assert_ok(bed, bed_wait_limit_kept(bed, 10000));
