@@ -72,15 +72,16 @@ class Caller(threading.Thread):
         self.start()
 
     def run(self):
+        answered = None
         for due in self.times:
-            time.sleep(max(0.0, self.begin + due - time.monotonic()))
+            time.sleep(max(0.0, max(self.begin + due, answered or 0) - time.monotonic()))
             answered = None if self.trouble or time.monotonic() > self.end else self.ask()
             if answered is None:
                 self.unanswered += 1
             self.answers.append((due, (answered or time.monotonic()) - self.begin - due))
 
     def ask(self):
-        """When it was answered, or None."""
+        """When it was answered, or will have been, or None."""
         machine = self.machine
         after = len(machine.lines)
         try:
@@ -88,7 +89,7 @@ class Caller(threading.Thread):
             line = machine.wait_line("answered", after, self.end - time.monotonic())[1]
             if line.values["wrong"] != "0":
                 raise Failure(f"{machine.name}: {line.values['wrong']} pages of a request were wrong")
-            return line.when
+            return line.when + machine.besides_s()
         except (Failure, Unfit, OSError) as reason:
             # That it is late is a figure; all else is trouble.
             if time.monotonic() < self.end:

@@ -38,6 +38,7 @@ import threading
 import time
 
 from density_load import MEMORY_MIB, Load, kind_of, parameters_of, percentile
+from density_replay import FIRMWARE_MIB, Replaying, Stepper
 from guests import BALLOON, PATIENCE, Machine, Place, overlay_drive, process_cpu_ns, process_pss_bytes
 from lib import Failure, Unfit, read_text
 from peers import OVER, Cgroup, SwapFile, Unequal, meminfo_bytes
@@ -77,25 +78,34 @@ class Guest(Machine):
         return super().agent_cpu_ns()
 
 
+class ReplayingGuest(Replaying):
+    def agents_cpu_ns(self):
+        return self.agent_cpu_ns()
+
+
 class Fleet:
     """Machines of a side, all of whose memory is there, and no limit yet."""
 
-    def __init__(self, place, group, side, count, image):
+    def __init__(self, place, group, side, count, ground):
         self.place, self.group, self.side, self.count = place, group, side, count
-        self.follower = None
+        self.follower = self.stepper = None
         self.machines = []
         for first in range(0, count, AT_ONCE):
-            batch = [self.start(i, image) for i in range(first, min(first + AT_ONCE, count))]
+            batch = [self.start(i, ground) for i in range(first, min(first + AT_ONCE, count))]
             for machine in batch:
                 machine.wait_line("ready")
             self.machines += batch
+        if ground.recording:
+            self.stepper = Stepper(self.machines)
         self.read([machine for i, machine in enumerate(self.machines) if kind_of(i).name == "reading"])
 
-    def start(self, i, image):
+    def start(self, i, ground):
         name = f"m{i}"
-        drive = overlay_drive(self.place, name, image, "threads") if kind_of(i).name == "reading" else None
         ours = OURS.get(self.side)
         more = {"options": ours.options, "environment": ours.environment, "domain": "bench"} if ours else {"arguments": BALLOON}
+        if ground.recording:
+            return ReplayingGuest(self.place, ground.recording, i, bool(ours), group=self.group, **more)
+        drive = overlay_drive(self.place, name, ground.image, "threads") if kind_of(i).name == "reading" else None
         return Guest(self.place, name, bool(ours), MEMORY_MIB, parameters_of(i), group=self.group, drive=drive, **more)
 
     @staticmethod
@@ -241,10 +251,10 @@ def figures(took, unanswered):
 
 
 class Ground:
-    """What runs share: the image, and what is to be put back of the kernel's settings."""
+    """What runs share: the image, or what guests replay, and what is to be put back of the kernel's settings."""
 
-    def __init__(self, directory, image, zswap, ksm, unfit):
-        self.directory, self.image, self.zswap, self.ksm, self.unfit = directory, image, zswap, ksm, unfit
+    def __init__(self, directory, image, recording, zswap, ksm, unfit):
+        self.directory, self.image, self.recording, self.zswap, self.ksm, self.unfit = directory, image, recording, zswap, ksm, unfit
 
     def switch_zswap_on(self):
         try:
@@ -262,11 +272,13 @@ def measure(bench, ground, side, count, own_bytes, plan):
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(Cgroup())
         if kernel:
-            stack.enter_context(SwapFile(ground.directory, 2 * count * MEMORY_MIB * MIB))
+            stack.enter_context(SwapFile(ground.directory, 2 * count * (MEMORY_MIB + FIRMWARE_MIB) * MIB))
             stack.callback(ground.zswap.switch, None)
             stack.callback(ground.ksm.stop)
         place = stack.enter_context(Place(bench, config=settings_text(side)))
-        fleet = Fleet(place, group, side.removesuffix(" again"), count, ground.image)
+        fleet = Fleet(place, group, side.removesuffix(" again"), count, ground)
+        if fleet.stepper:
+            stack.callback(fleet.stepper.stop)
         try:
             impose(fleet, stack, ground, plan.budget_bytes, own_bytes)
             load = Load(fleet.machines, warm_s + measured_s)

@@ -197,11 +197,15 @@ class Machine:
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
-    def command(self, parameters):
-        argv = ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{self.memory_mib}M", "-smp", "1", "-nodefaults",
+    def words(self, parameters):
+        """QEMU's command line, but for disks and more arguments."""
+        return ["qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=64", "-m", f"{self.memory_mib}M", "-smp", "1", "-nodefaults",
                 "-no-user-config", "-display", "none", "-no-reboot", "-chardev", "stdio,id=console,signal=off", "-serial",
                 "chardev:console", "-kernel", os.path.join(self.place.guest, "vmlinuz"), "-initrd",
-                os.path.join(self.place.guest, "initrd.gz"), "-append", f"{KERNEL_WORDS} witness={parameters}", *self.arguments]
+                os.path.join(self.place.guest, "initrd.gz"), "-append", f"{KERNEL_WORDS} witness={parameters}"]
+
+    def command(self, parameters):
+        argv = self.words(parameters) + self.arguments
         if self.disk:
             argv += ["-drive", f"file={self.disk},format=raw,if=virtio,cache=none,aio=threads"]
         if self.drive:
@@ -290,6 +294,10 @@ class Machine:
         pages = int(last.values["pages_checked"]) - int(first.values["pages_checked"])
         return pages / (last.when - first.when), pages / (last.cpu_ns - first.cpu_ns) * 1e9
 
+    def besides_s(self):
+        """What a request to it takes besides what it does itself."""
+        return 0.0
+
     def cpu_ns(self):
         return process_cpu_ns(self.process.pid)
 
@@ -308,11 +316,14 @@ class Machine:
         return pss
 
     def guest_pages_bytes(self, field="Rss"):
-        """What is there of a plain machine's RAM: its largest mapping. By "Pss" pages that KSM has merged count once in all machines."""
+        """What is there of a plain machine's RAM: its largest mapping of no file. By "Pss" pages that KSM has merged count once in all machines."""
         size, largest, resident = 0, 0, 0
         for line in read_text(f"/proc/{self.process.pid}/smaps").splitlines():
-            if line.startswith("Size:"):
-                size = int(line.split()[1])
+            words = line.split()
+            if "-" in words[0]:
+                is_file = words[4] != "0"
+            elif line.startswith("Size:"):
+                size = 0 if is_file else int(words[1])
             elif line.startswith(field + ":") and size > largest:
                 largest, resident = size, int(line.split()[1])
         if largest < self.memory_mib * 1024:
