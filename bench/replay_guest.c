@@ -14,7 +14,7 @@
  *
  * RECORDINGS ARE FEW, MACHINES ARE MANY. A page that was as one of another recorded machine is filled with what was recorded; one that
  * was not must be as no other machine's: its bytes are exchanged for others by a permutation that follows from the machine's number, with
- * 0 for 0. So what repeats within the page, or within the machine, does so here, and compressors find as much. Machines of one
+ * 0 for 0 (a page of one value alone is so as another machine's in one of 255 cases). So what repeats within the page, or within the machine, does so here, and compressors find as much. Machines of one
  * recording begin at different places of it.
  *
  * Recorded RAM is at 4 MiB; below that is what is ours: the sums (4 bytes a page), and what replay_boot.S says.
