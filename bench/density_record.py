@@ -21,6 +21,7 @@ import hashlib
 import json
 import mmap
 import os
+import random
 import re
 import shutil
 import struct
@@ -126,10 +127,13 @@ def classes_of(paths):
 
 
 def words_of(events):
-    words = array.array("I")
+    """The order of an event's touches is not known: they come in any."""
+    words, draw = array.array("I"), random.Random(0)
     for event in events:
-        words.append(len(event))
-        words.extend(page * 2 + is_written for page, is_written in sorted(event.items()))
+        touches = [page * 2 + is_written for page, is_written in event.items()]
+        draw.shuffle(touches)
+        words.append(len(touches))
+        words.extend(touches)
     return words
 
 
