@@ -30,7 +30,7 @@ import threading
 import time
 
 from density_load import KINDS, MEMORY_MIB, REQUEST_PAGES, Load, due_times, kind_of, parameters_of
-from guests import Machine, Place, overlay_drive, run_or_fail
+from guests import Machine, Place, overlay_drive
 from lib import Failure
 
 RECORDED = 2 * len(KINDS)
@@ -112,6 +112,17 @@ def present_pages(path):
             yield from range(first // PAGE, -(-at // PAGE))
 
 
+def copy_present(path, to, head=b""):
+    """A copy behind a head, in which what was never written is a hole too."""
+    with open(path, "rb") as f, open(to, "wb") as copy:
+        copy.write(head)
+        copy.truncate(len(head) + os.path.getsize(path))
+        for page in present_pages(path):
+            f.seek(page * PAGE)
+            copy.seek(len(head) + page * PAGE)
+            copy.write(f.read(PAGE))
+
+
 def classes_of(paths):
     """For each file: a byte for each page."""
     holders, hashes = collections.defaultdict(set), []
@@ -146,13 +157,8 @@ def write_replay(path, ram_path, classes, requests, steps):
     head = padded(struct.pack("<8s4I", MAGIC, len(classes), len(words) // 4, len(first), 0)) + padded(classes) + padded(words)
     if len(head) + len(classes) * PAGE > FILE_BYTES:
         raise Failure(f"{len(head) >> 20} MiB of touches are too many for a recording")
-    with open(path, "wb") as f, open(ram_path, "rb") as ram:
-        f.write(head)
-        for page in present_pages(ram_path):
-            ram.seek(page * PAGE)
-            f.seek(len(head) + page * PAGE)
-            f.write(ram.read(PAGE))
-        f.truncate(FILE_BYTES)
+    copy_present(ram_path, path, head)
+    os.truncate(path, FILE_BYTES)
 
 
 def drives(place, image):
@@ -202,7 +208,7 @@ def record(bench, out, image, seconds):
             copies = []
             for machine in machines:
                 copies.append(machine.ram + ".begin")
-                run_or_fail(["cp", "--sparse=auto", machine.ram, copies[-1]])  # holes are pages that were never touched
+                copy_present(machine.ram, copies[-1])
             threads = [threading.Thread(target=machine.record_or_fail, args=(seconds,), daemon=True) for machine in machines]
             for thread in threads:
                 thread.start()
