@@ -8,7 +8,8 @@ The guests are those of density_load.py, plain, and get its requests, twice:
     then for as long as a point lasts, with density_touches.c in their TCG: RAM as it was when the requests began; which pages were read and
     which written between each request and its answer; and which in each STEP_S besides
 
-Watched guests are slower, but what is recorded is the order of touches, and requests are asked when they are due, or as soon as it can be.
+Watched guests are slower, so that bursts of requests last longer; which pages belong to which request is the same. A page is noted once an event: in
+which order an event's pages came, and how often, is not known, nor what devices touched, nor the processor on its way through page tables.
 
 Pages of equal bytes in several of the eight are common; so kernel, programs, the witness's same=50 and the image. All others are a machine's
 own. That is looked up in RAM as it was: what is written later becomes the machine's own in a replay, as it does in the witness.

@@ -4,6 +4,8 @@
 import os
 import sys
 import tempfile
+import time
+import types
 import xml.dom.minidom
 
 sys.dont_write_bytecode = True
@@ -11,6 +13,7 @@ sys.path[:0] = [sys.argv[1], os.path.join(os.path.dirname(os.path.abspath(__file
 
 import cases  # noqa: E402
 import density_load  # noqa: E402
+import density_record  # noqa: E402
 import density_report  # noqa: E402
 
 NONE = {"read": 0, "written": 0, "decompressed": 0, "compressed": 0}
@@ -31,6 +34,52 @@ def times_are_drawn_the_same():
         assert abs(len(times) / 2000 / rate - 1) < 0.1, (kind, len(times))
         assert times != density_load.due_times(i + 4, 2000)
     assert density_load.requests_a_second(8) == 2 * density_load.requests_a_second(4)
+
+
+class Answering:
+    """A guest that answers at once, and whose requests take a while besides."""
+    name, lines = "m0", []
+
+    def tell(self, text):
+        pass
+
+    def wait_line(self, word, after, patience_s):
+        return 0, types.SimpleNamespace(when=time.monotonic(), values={"wrong": "0"})
+
+    def besides_s(self):
+        return 0.05
+
+
+def what_a_request_takes_besides_counts():
+    """What a request takes besides its guest's part counts as its time, and the next one waits for it"""
+    begin = time.monotonic()
+    caller = density_load.Caller(Answering(), [0.0, 0.01, 0.3], begin, begin + 60)
+    caller.join()
+    took = [seconds for _, seconds in caller.answers]
+    assert caller.unanswered == 0 and caller.trouble is None and took[0] >= 0.05 and took[1] >= 0.09 and took[2] >= 0.05, took
+
+
+def events_are_kept():
+    """A recording has the touches that were given, requests first, in any order within each"""
+    requests, steps = [{5: True, 6: False}, {}], [{9: False}]
+    words = [list(density_record.words_of(events)) for events in (requests, steps)]
+    assert words[0][0] == 2 and sorted(words[0][1:3]) == [11, 12] and words[0][3:] == [0] and words[1] == [1, 18], words
+
+
+def contents_are_compared():
+    """Common is what several have, and zeros; what was never written is absent"""
+    with tempfile.TemporaryDirectory() as directory:
+        paths = [os.path.join(directory, name) for name in "ab"]
+        for path, own in zip(paths, b"xy"):
+            with open(path, "wb") as file:
+                file.truncate(8 * 4096)
+                for page, byte in ((0, own), (2, ord("c")), (4 + own % 2, ord("d")), (7, 0)):
+                    file.seek(page * 4096)
+                    file.write(bytes([byte]) * 4096)
+        classes = density_record.classes_of(paths)
+    absent, common, own = density_record.ABSENT, density_record.COMMON, density_record.OWN
+    assert list(classes[0]) == [own, absent, common, absent, common, absent, absent, common], list(classes[0])
+    assert list(classes[1]) == [own, absent, common, absent, absent, common, absent, common], list(classes[1])
 
 
 def percentiles():
@@ -71,4 +120,4 @@ def the_picture():
 
 
 if __name__ == "__main__":
-    sys.exit(cases.main(times_are_drawn_the_same, percentiles, slowdown_is_of_the_same_round, so_many_fit, the_picture))
+    sys.exit(cases.main(times_are_drawn_the_same, what_a_request_takes_besides_counts, events_are_kept, contents_are_compared, percentiles, slowdown_is_of_the_same_round, so_many_fit, the_picture))
