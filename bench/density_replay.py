@@ -3,11 +3,13 @@
 
 Real guests are at half of two processors with 40 machines, since TCG computes for them. One that replays touches the same pages in the same
 order, and computes nothing: what a request took besides is waited for, here, as long as one of a real guest took in its turn. So a request takes
-what memory made it wait, and what it takes a real one at rest; the guest is asked for the next one after both.
+what memory made it wait, and what it takes a real one at rest; the guest is asked for the next one after both. Many real ones also wait for
+processors: those that replay are faster without a budget, and the same wait for memory counts for more.
 
 Machine m plays recording m modulo their number (so it is of the same kind as the real machine m), with contents of its own where the
 recorded one had such; replay_guest.c says how. What they have not: a balloon and free pages to report; a disk, so that what a page has
-in common with an image is found by its bytes alone; device's touches, and those of page tables. The other way, 4 MiB of the firmware's are theirs.
+in common with an image is found by its bytes alone; touches of devices, and of page tables. What they have besides: the firmware's 4 MiB, of which
+they use the sums of pages, 4 bytes each, as often as the pages. Each page that is touched is read to its end.
 """
 import itertools
 import json

@@ -17,7 +17,8 @@
  * 0 for 0 (a page of one value alone is so as another machine's in one of 255 cases). So what repeats within the page, or within the machine, does so here, and compressors find as much. Machines of one
  * recording begin at different places of it.
  *
- * Recorded RAM is at 4 MiB; below that is what is ours: the sums (4 bytes a page), and what replay_boot.S says.
+ * Recorded RAM is at 4 MiB; below that is what is ours: the sums (4 bytes a page), and what replay_boot.S says. Nothing here fails: what cannot
+ * be played is answered by X, and a guest that goes astray stops answering.
  */
 #include "replay.h"
 
