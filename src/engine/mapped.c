@@ -38,9 +38,9 @@
  * Runs. A run is pages of one chunk that follow each other, in slots of one extent that follow each other, and it is one
  * mapping to the kernel. It costs up to four mappings: itself, the other part of what it splits, and the same aside. A run
  * has at least RUN_PAGES pages: what a mapping saves then, 16 faults of some 50 us each time that they are read, is worth
- * more than what it costs, about 1 KiB of the kernel's memory and one of vm.max_map_count. Under a limit one page is enough: a copy
+ * more than what it costs, about 1 KiB of the kernel's memory, which is charged, and one of vm.max_map_count. Under a limit one page is enough: a copy
  * would take the place of another page, which comes back by a fault, and again. All runs together may be so many
- * that they cost 1/8 of vm.max_map_count at most; open chunks may take 1/4 (chunk.c), and QEMU needs a few hundred. When
+ * that they cost half of vm.max_map_count at most; open chunks may take 1/4 (chunk.c), and QEMU needs a few hundred. When
  * that is used up, pages stay cold. When a page is taken out of the middle, and one of the parts left would be too short, or
  * one run too many, that part is taken out too.
  *
@@ -85,7 +85,8 @@
 
 #define RUN_PAGES         16u
 #define RUN_COST          4u /* mappings */
-#define MAPPINGS_FRACTION 8u /* of vm.max_map_count */
+#define RUN_BYTES         1024 /* of the kernel's memory, for its mappings */
+#define MAPPINGS_FRACTION 2u /* of vm.max_map_count */
 #define READS             4u
 #define BREAKS_MAX        5u
 #define TRIES             1000u /* to close a gap in guest RAM */
@@ -249,9 +250,13 @@ static unsigned count_runs(const struct ob_place *place)
 }
 
 /* mapped.lock is held. */
-static void recount(struct ob_mapped *mapped, const struct ob_place *place, unsigned before)
+static void recount(struct ob_engine *engine, const struct ob_place *place, unsigned before)
 {
-	ob_store(&mapped->runs, mapped->runs + count_runs(place) - before);
+	struct ob_mapped *mapped = &engine->mapped;
+	unsigned now = count_runs(place);
+
+	ob_store(&mapped->runs, mapped->runs + now - before);
+	ob_cost_tables(engine, ((int64_t)now - before) * RUN_BYTES);
 }
 
 /* --- moving mappings; mapped.lock is held --- */
@@ -436,7 +441,7 @@ static int take_out(struct ob_engine *engine, struct ob_place *place, uint64_t f
 		}
 		page = cut.end;
 	}
-	recount(mapped, place, before);
+	recount(engine, place, before);
 	pthread_mutex_unlock(&mapped->lock);
 	return r;
 }
@@ -497,7 +502,7 @@ static int map_one(struct ob_engine *engine, struct ob_place *place, uint64_t pa
 	r = mapped->runs < mapped->runs_max ? reserve_aside(place->region) : -ENOSPC;
 	if (r == 0)
 		r = map_run(engine, place, page, n);
-	recount(mapped, place, before);
+	recount(engine, place, before);
 	pthread_mutex_unlock(&mapped->lock);
 	ob_count(engine, map_refused_runs, r < 0);
 	return r;
@@ -539,7 +544,7 @@ int ob_mapped_read(struct ob_engine *engine, struct ob_place *place)
 {
 	uint64_t first, end;
 
-	if (engine->mapped.guard < 0 || (place->chunk->map_breaks && !is_read_enough(place->chunk)))
+	if (engine->mapped.guard < 0 || ob_load(&engine->releasing) || (place->chunk->map_breaks && !is_read_enough(place->chunk)))
 		return 0;
 	first = run_start(place, place->page);
 	end = run_end(place, place->page);
