@@ -501,7 +501,8 @@ static void what_is_read_is_mapped(void **state)
 	assert_true(read.mapped_bytes >= before.shared_bytes / 8 * 7);
 	assert_true(read.cost_bytes <= before.cost_bytes + before.shared_bytes / 8);
 	share_check_all();
-	assert_int_equal(bed_stats(bed).faults_shared, read.faults_shared);
+	/* The last fault may be counted after who waited has read on. */
+	assert_true(bed_stats(bed).faults_shared - before.faults_shared <= read.mapped_runs);
 	share_write_all(PATTERN_ANY);
 	share_check_all();
 	share_assert_holds();
