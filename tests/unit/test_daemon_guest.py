@@ -393,7 +393,8 @@ def what_a_migrated_balloon_holds_is_seen_before_anybody_is_told_anything(daemon
     daemon.serve_for(9)
     assert not cache.told, cache.told
     machine.unseen = False
-    daemon.serve_for(6)
+    # Two looks, one at least of which finds all of it.
+    daemon.serve_for(21)
     assert not cache.told and state(daemon, "cache") == "given" and cache.given == 300 * MIB, cache.told
     machine.target = 250 * MIB
     daemon.until(lambda: cache.told and cache.told[-1] <= 250 * MIB, 30)
