@@ -6,9 +6,9 @@ budget is imposed, and holds before the load begins.
 
     unconstrained   QEMU as it is, and no budget. Like those of the kernel's sides it has the balloon that `overbook run` would
                     add, which reports free pages, so that what guests free is given back here as well
-    overbook        one sharing domain, and all means: OVERBOOK; memory that a machine does not use is taxed higher than by default, as somebody
+    overbook        one sharing domain, and all means: OVERBOOK, and --share-mapped; memory that a machine does not use is taxed higher than by default, as somebody
                     would set it who has more machines than memory
-    no-...          the same with one of them switched off; "mapped" with one more (--share-mapped). no-compression: the pool is
+    no-...          the same with one of them switched off. no-mapping: without --share-mapped; no-compression: the pool is
                     always full, and pages are compressed in vain; no-large-pages: they are as the kernel makes them, and broken
                     by eviction alone
     static          a limit of its own for each machine, an equal part of the budget; compressing, swapping, large pages; nothing that
@@ -54,15 +54,16 @@ FOLLOW_S = 2
 
 OVERBOOK = {"SHARE": "on", "BALLOON": "auto", "LARGE_PAGES": "proactive", "IDLE_TAX": "95%"}
 Ours = collections.namedtuple("Ours", "settings options environment words", defaults=({}, (), {}, ""))
+MAPPED = ("--share-mapped",)
 OURS = {
-    "overbook": Ours(OVERBOOK),
+    "overbook": Ours(OVERBOOK, MAPPED),
     STATIC: Ours({"SHARE": "off", "BALLOON": "off", "LARGE_PAGES": "proactive"}),
     "no-share": Ours({**OVERBOOK, "SHARE": "off"}, words="without sharing"),
-    "no-compression": Ours(OVERBOOK, environment={"OVERBOOK_FAULT": "pool_alloc:1+:ENOMEM"}, words="without compression"),
-    "no-large-pages": Ours({**OVERBOOK, "LARGE_PAGES": "never"}, words="without a policy of large pages"),
-    "no-balloon": Ours({**OVERBOOK, "BALLOON": "off"}, words="without balloons"),
-    "no-idle-tax": Ours({**OVERBOOK, "IDLE_TAX": "0%"}, words="without the idle tax"),
-    "mapped": Ours(OVERBOOK, options=("--share-mapped",), words="with shared pages mapped"),
+    "no-mapping": Ours(OVERBOOK, words="with shared pages copied when they are read"),
+    "no-compression": Ours(OVERBOOK, MAPPED, {"OVERBOOK_FAULT": "pool_alloc:1+:ENOMEM"}, "without compression"),
+    "no-large-pages": Ours({**OVERBOOK, "LARGE_PAGES": "never"}, MAPPED, words="without a policy of large pages"),
+    "no-balloon": Ours({**OVERBOOK, "BALLOON": "off"}, MAPPED, words="without balloons"),
+    "no-idle-tax": Ours({**OVERBOOK, "IDLE_TAX": "0%"}, MAPPED, words="without the idle tax"),
 }
 SIDES = ("overbook", *KERNELS, STATIC)
 ABLATION = tuple(side for side, ours in OURS.items() if ours.words)
