@@ -123,6 +123,7 @@ int ob_link_send(uint16_t type) OB_MUST_CHECK;
 int ob_share_start(void);
 /* Is readable when the engine has something; then ob_share_woken(). -1: it is not to be looked at before ob_share_due_ns(); UINT64_MAX: nothing is due. */
 int ob_share_event(void);
+int ob_share_urgent_event(void); /* to be looked at always */
 uint64_t ob_share_due_ns(void);
 void ob_share_woken(void);
 /* A connection to the process peer is there, or gone. */

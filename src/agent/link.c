@@ -375,13 +375,14 @@ static void *link_thread(void *unused)
 			{ .fd = self.fd, .events = POLLIN | (ob_share_wants_to_send() ? POLLOUT : 0) },
 			{ .fd = ob_balloon_fd(), .events = POLLIN },
 			{ .fd = ob_guest_fd(), .events = ob_guest_events() },
+			{ .fd = ob_share_urgent_event(), .events = POLLIN },
 		};
 
 		if (poll(fds, OB_ARRAY_LEN(fds), wait_ms()) < 0 && errno != EINTR)
 			return NULL;
 		if (fds[0].revents)
 			report_stopped();
-		if (fds[1].revents)
+		if (fds[1].revents || fds[5].revents)
 			ob_share_woken();
 		if (self.fd >= 0 && (fds[2].revents & ~POLLOUT))
 			receive();

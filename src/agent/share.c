@@ -11,7 +11,8 @@
  *
  * Nothing is sent unasked unless the socket has room, and then a few messages a turn of the loop, so that limits and polls
  * come through whatever the engine finds. What has to wait stays in the engine, which bounds it. Nor is every drop a message of its own, for which
- * two processes have to be woken: after few have been sent the engine is not listened to for REST_NS.
+ * two processes have to be woken: after few have been sent the engine is not listened to for REST_NS, unless OFFERS_MANY wait: the engine keeps
+ * but some thousands of offers, and a page that is offered is only so long where it can be taken from.
  *
  * Whose an extent is. Slots that are dropped are told to the overbookd whose they are, exactly once: one too many would free
  * what somebody holds, one too few would keep a slot for ever. So each extent is marked as ours, sent by the overbookd that
@@ -59,6 +60,7 @@
 #endif
 #define MESSAGES_A_TURN 4
 #define REST_NS         (200 * OB_NS_PER_MS)
+#define OFFERS_MANY     64u
 #define FILES_MAX       256u /* 4 GiB of the store; a process may have 1024 descriptors, as a rule, and QEMU needs its own */
 #define OWED_MAX        (2 * OB_WIRE_SHARES_MAX) /* a message of drops, and what one HELD leaves */
 
@@ -79,6 +81,7 @@ struct owed {
 
 static struct {
 	int event;     /* the engine has something */
+	int urgent;    /* it has much */
 	int pending;   /* it may have more */
 	int is_busy;   /* it had as many as a message takes */
 	uint64_t rest_ns; /* until when it is not listened to; 0: it is */
@@ -105,21 +108,28 @@ static struct {
 	struct ob_share_offer offers[OB_WIRE_SHARES_MAX];
 	struct ob_share_drop drops[OB_WIRE_SHARES_MAX];
 	struct ob_share_adoption adoptions[OB_WIRE_SHARES_MAX];
-} share = { .event = -1 };
+} share = { .event = -1, .urgent = -1 };
 
 /* The engine's: from any of its threads. */
 static void wake(void *context)
 {
+	int is_urgent = ob_engine_share_waiting(ob_agent_engine()) >= OFFERS_MANY;
 	uint64_t one = 1;
 
-	if (write(share.event, &one, sizeof(one)) < 0)
+	if (write(is_urgent ? share.urgent : share.event, &one, sizeof(one)) < 0)
 		return; /* the counter is full: the link has been told */
 }
 
 int ob_share_start(void)
 {
 	share.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return share.event < 0 ? -errno : 0;
+	share.urgent = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return share.event < 0 || share.urgent < 0 ? -errno : 0;
+}
+
+int ob_share_urgent_event(void)
+{
+	return share.urgent;
 }
 
 int ob_share_event(void)
@@ -204,8 +214,9 @@ void ob_share_disconnected(void)
 void ob_share_woken(void)
 {
 	uint64_t drained;
+	int was_told = read(share.event, &drained, sizeof(drained)) > 0;
 
-	if (read(share.event, &drained, sizeof(drained)) < 0)
+	if (read(share.urgent, &drained, sizeof(drained)) < 0 && !was_told)
 		return;
 	share.pending = 1;
 	/* Nobody is there to take offers. */

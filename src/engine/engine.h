@@ -135,6 +135,8 @@ struct ob_share_held {
  */
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
 		       void *context) OB_MUST_CHECK;
+/* How many offers wait to be taken; takes no lock, so that ready() may ask. */
+unsigned ob_engine_share_waiting(const struct ob_engine *engine);
 /*
  * Changes how much may go into looking for pages, as above, while offering is on: nothing is offered anew for that. 0, or -EINVAL while it is off,
  * or another -errno.

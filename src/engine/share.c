@@ -171,6 +171,13 @@ int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
 	return 0;
 }
 
+unsigned ob_engine_share_waiting(const struct ob_engine *engine)
+{
+	const struct ob_share *share = share_of(engine);
+
+	return share ? ob_load(&share->offer_count) : 0;
+}
+
 void ob_engine_share_off(struct ob_engine *engine)
 {
 	struct ob_share *share = share_of(engine);

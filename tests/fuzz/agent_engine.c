@@ -79,6 +79,11 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	return 0;
 }
 
+unsigned ob_engine_share_waiting(const struct ob_engine *engine)
+{
+	return played.offers;
+}
+
 int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
 {
 	if (!played.on)
