@@ -121,9 +121,12 @@ int ob_link_send(uint16_t type) OB_MUST_CHECK;
 
 /* Once, before the thread runs. Returns 0 or -errno. */
 int ob_share_start(void);
-/* Is readable when the engine has something; then ob_share_woken(). -1: it is not to be looked at before ob_share_due_ns(); UINT64_MAX: nothing is due. */
+/*
+ * Are readable when the engine has something, and when it has much; then ob_share_woken(). The first is -1 where it is not to be looked at before
+ * ob_share_due_ns() (UINT64_MAX: nothing is due).
+ */
 int ob_share_event(void);
-int ob_share_urgent_event(void); /* to be looked at always */
+int ob_share_urgent_event(void);
 uint64_t ob_share_due_ns(void);
 void ob_share_woken(void);
 /* A connection to the process peer is there, or gone. */

@@ -363,5 +363,6 @@ json_t *ob_guest_render(const struct ob_machine *machine)
 			 (json_int_t)memory->available_bytes, "caches_bytes", (json_int_t)memory->caches_bytes, "swap_bytes",
 			 (json_int_t)memory->swap_bytes, "swap_free_bytes", (json_int_t)memory->swap_free_bytes, "pressure_some_permille",
 			 render_pressure(guest, memory->some_us, guest->before.some_us), "pressure_full_permille",
-			 render_pressure(guest, memory->full_us, guest->before.full_us), "stalls", ob_stall_is(&guest->stall, ob_now_ns()), "refused", (json_int_t)guest->refused, "applications", list);
+			 render_pressure(guest, memory->full_us, guest->before.full_us), "stalls", ob_stall_is(&guest->stall, ob_now_ns()),
+			 "refused", (json_int_t)guest->refused, "applications", list);
 }

@@ -128,10 +128,10 @@ struct ob_share_held {
 };
 
 /*
- * Switches offering on, with a key of 192 bytes for the hashes, for somebody who has not heard of any page yet; cpu_permille of one core may go into looking for pages (0:
- * only what is evicted anyhow is offered). With another key than before, known extents are orphans until they are announced again. ready is
- * called from the engine's threads, with locks held, when there begin to be offers or drops to take: it must do no more than
- * write to an eventfd. Returns 0 or -errno.
+ * Switches offering on, with a key of 192 bytes for the hashes, for somebody who has not heard of any page yet; cpu_permille of one core
+ * may go into looking for pages (0: only what is evicted anyhow is offered). With another key than before, known extents are orphans until
+ * they are announced again. ready is called from the engine's threads, with locks held, when there begin to be offers or drops to take: it
+ * must do no more than ask for ob_engine_share_waiting() and write to an eventfd. Returns 0 or -errno.
  */
 int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cpu_permille, void (*ready)(void *context),
 		       void *context) OB_MUST_CHECK;
