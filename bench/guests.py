@@ -338,7 +338,9 @@ class Machine:
             self.process.kill()
         self.process.wait()
         self.reader.join()
-        self.process.stdin.close()
+        # What was written to it and never read is lost; the others are to end all the same.
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
         self.process.stdout.close()
         if self.disk:
             os.unlink(self.disk)
