@@ -292,7 +292,7 @@ def measure(bench, ground, side, count, own_bytes, plan):
             load.wait(warm_s + measured_s)
             used = usage.finish()
             result = {**figures(*load.finish(warm_s)), **used}
-        except Unfit as reason:
+        except (Unfit, OSError) as reason:
             if group.kills():
                 raise Unfit(f"the kernel killed {group.kills()} machines for want of memory") from None
             raise reason

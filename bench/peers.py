@@ -171,7 +171,17 @@ class Cgroup:
         write_text(self.file("memory.limit_in_bytes", "memory.max"), str(bytes_))
 
     def lower(self, bytes_, patience):
-        """Brings the limit down in small steps, each as often as the kernel says that it cannot do it yet."""
+        """Brings the limit down in small steps, each as often as the kernel says that it cannot do it yet. With version 1 who wants memory
+        waits meanwhile: what is killed for the haste with which a limit comes down says nothing about the limit."""
+        if self.version == 1:
+            write_text(self.file("memory.oom_control", None), "1")
+        try:
+            self.lower_by_steps(bytes_, patience)
+        finally:
+            if self.version == 1:
+                write_text(self.file("memory.oom_control", None), "0")
+
+    def lower_by_steps(self, bytes_, patience):
         deadline = time.monotonic() + patience
         step = max(self.usage_bytes(), bytes_)
         while True:

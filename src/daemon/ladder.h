@@ -12,8 +12,8 @@
  *     state   when                                            what is done
  *     high    plenty is free                                  large pages are made and kept. Who costs more than he is entitled to is asked
  *                                                             first, applications and then the balloon; his limit follows his cost down
- *     clear   less than the boundary is free                  no large pages are made, some are broken; they, and what could become one, are
- *                                                             looked at anew, and the scanner may have more in hand. Else as in high
+ *     clear   less than the boundary is free                  no large pages are made, some are broken: all are looked at anew, and the scanner
+ *                                                             may have more in hand. Else as in high
  *     soft    less than min_free is free: memory goes         they are broken wherever it helps, and looked at anew once more. Else as in high
  *             from one machine to another
  *     hard    gentle means are outrun, or the host waits      large pages by what is free. Who costs more than he is entitled to is cut at

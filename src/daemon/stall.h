@@ -9,8 +9,8 @@
  *
  *     share      of the time, on average of the last 10 s, as the kernel has it in avg10; but by the host's clock
  *     stalls     from a share of 10% on until it is below 5%. What counts as suffering elsewhere (balloon_policy.h), 200 major faults a second, is
- *                as much at half a millisecond each. The work of the balloon itself, and of the guest's kernel for it, is in the account too:
- *                at its full speed, out of caches, 2% of the time of a guest under TCG
+ *                as much at half a millisecond each. The work of the balloon itself, and of the guest's kernel for it, is in the account too, and is
+ *                far less even at its full speed
  *     goes on    it stalls, and by the last report alone its share is not below 5%: what was given back helps at once, and shows in the average late
  *
  * While it stalls nothing more is asked of it, neither of its balloon nor of its applications; while that goes on it gets back what is in its

@@ -38,6 +38,7 @@ struct ob_hash share_hash(unsigned which, uint32_t page);
 int share_fetch(unsigned which, uint32_t page, uint8_t bytes[PATTERN_PAGE]);
 /* Shares whatever page is away in both regions, in slots that follow each other. Returns how many words are SHARED. */
 uint64_t share_equals(void);
+uint64_t share_every(unsigned step); /* of every so many pages */
 
 /* Waits until faults that have been answered have been counted too. */
 void share_settle(void);

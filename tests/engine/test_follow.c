@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -414,30 +415,57 @@ static void where_the_kernel_refuses_there_is_none(void **state)
 	end(&storm);
 }
 
-/* What was set of a thread that asks for short turns: how nice it is, and its class. */
+/* For how long the calling thread has its turn, by the kernel; 0 where threads have no turns of their own. */
+static uint64_t turn_ns(void)
+{
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} own = { 0 };
+
+	return syscall(SYS_sched_getattr, 0, &own, sizeof(own), 0) < 0 ? 0 : own.runtime;
+}
+
+struct turns {
+	int r[4], nice[2], class;
+	uint64_t before, after;
+};
+
+/* A thread that has set something else of how it is scheduled before. */
 static void *short_turns_main(void *context)
 {
-	int *nice = context;
+	struct turns *turns = context;
+	id_t self = (id_t)gettid();
 
-	assert_int_equal(setpriority(PRIO_PROCESS, (id_t)gettid(), 7), 0);
-	assert_int_equal(ob_cpu_short_turns(), 0);
-	nice[0] = getpriority(PRIO_PROCESS, (id_t)gettid());
-	assert_int_equal(sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 }), 0);
-	assert_int_equal(ob_cpu_short_turns(), 0);
-	nice[1] = getpriority(PRIO_PROCESS, (id_t)gettid());
-	assert_int_equal(sched_getscheduler(0), SCHED_BATCH);
+	turns->r[0] = setpriority(PRIO_PROCESS, self, 7);
+	turns->before = turn_ns();
+	turns->r[1] = ob_cpu_short_turns();
+	turns->after = turn_ns();
+	turns->nice[0] = getpriority(PRIO_PROCESS, self);
+	turns->r[2] = sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){ 0 });
+	turns->r[3] = ob_cpu_short_turns();
+	turns->nice[1] = getpriority(PRIO_PROCESS, self);
+	turns->class = sched_getscheduler(0);
 	return NULL;
 }
 
 static void short_turns_change_nothing_else(void **state)
 {
-	int nice[2] = { -1, -1 };
+	struct turns turns = { .r = { -1, -1, -1, -1 } };
 	pthread_t thread;
 
-	assert_int_equal(pthread_create(&thread, NULL, short_turns_main, nice), 0);
+	assert_int_equal(pthread_create(&thread, NULL, short_turns_main, &turns), 0);
 	pthread_join(thread, NULL);
-	assert_int_equal(nice[0], 7);
-	assert_int_equal(nice[1], 7);
+	print_message("# turns of %llu us, %llu before\n", (unsigned long long)turns.after / 1000, (unsigned long long)turns.before / 1000);
+	for (unsigned i = 0; i < OB_ARRAY_LEN(turns.r); i++)
+		assert_int_equal(turns.r[i], 0);
+	assert_int_equal(turns.after, turns.before ? OB_CPU_SHORT_NS : 0);
+	assert_int_equal(turns.nice[0], 7);
+	assert_int_equal(turns.nice[1], 7);
+	assert_int_equal(turns.class, SCHED_BATCH);
 }
 
 #define with_bed(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)

@@ -2,6 +2,7 @@
 #include "agent_share.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "fuzz.h"
 
 #define SENT_MAX 64u
+#define MANY     64u /* offers: OFFERS_MANY of agent/share.c */
 #define STAGING  (OB_WIRE_STAGING_MAX * OB_PAGE_SIZE)
 
 /* An extent that was sent, and what its slots count as held. */
@@ -359,6 +361,15 @@ static void step_share(char *const *words, int n)
 	FUZZ_CHECK(!peer.on || played.begun == begun + !goes_on, "everything is offered anew %u times", played.begun - begun);
 }
 
+/* Many are told of at once, however lately the last ones were; few may wait for more. */
+static void step_offer(unsigned n)
+{
+	struct pollfd urgent = { .fd = ob_share_urgent_event(), .events = POLLIN };
+
+	played_offer(n);
+	FUZZ_CHECK(!played.begun || (poll(&urgent, 1, 0) == 1) == (played.offers >= MANY), "%u offers wait", played.offers);
+}
+
 static void step_kept(char *const *words, int n)
 {
 	struct ob_wire_msg msg = { .type = OB_WIRE_KEPT, .kept = { .n = 1 } };
@@ -548,7 +559,7 @@ int peer_step(char letter, char *const *words, int n)
 		step_may_map();
 		break;
 	case 'o':
-		played_offer((unsigned)OB_MIN(fuzz_number(words, n, 1), 5000ull));
+		step_offer((unsigned)OB_MIN(fuzz_number(words, n, 1), 5000ull));
 		break;
 	case 'n':
 		peer.deaf = 1;

@@ -212,6 +212,14 @@ class Agent:
         self.daemon.agents.remove(self)
 
 
+class Stuck(Agent):
+    """Does not come down."""
+
+    def report(self):
+        self.cost = max(self.cost, min(self.limit or self.ram, self.ram))
+        self.say_statistics(self.statistics())
+
+
 class Client:
     def __init__(self, daemon):
         self.sock = socket.socket(socket.AF_UNIX)

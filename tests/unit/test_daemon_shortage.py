@@ -12,7 +12,7 @@ sys.dont_write_bytecode = True  # the source tree stays clean
 
 import daemon_harness
 from balloon_harness import AUTO, GIB, OFF, Machine
-from daemon_harness import MIB, Agent, Client, main, rewrite, with_daemon, with_settings
+from daemon_harness import MIB, Agent, Client, Stuck, main, rewrite, with_daemon, with_settings
 
 daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
@@ -91,14 +91,6 @@ def what_is_used_up_fast_is_not(daemon):
     cost = giver.cost
     answer = daemon.call("limit", name="giver", maximum_bytes=300 * MIB)
     assert answer["ok"] and answer["limit_bytes"] >= cost, (answer, cost)
-
-
-class Stuck(Agent):
-    """Does not come down."""
-
-    def report(self):
-        self.cost = max(self.cost, min(self.limit or self.ram, self.ram))
-        self.say_statistics(self.statistics())
 
 
 @with_settings("BUDGET=1G\n")
