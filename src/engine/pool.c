@@ -17,7 +17,9 @@
 #define CLASSES     ((OB_COMPRESSED_MAX + HEADER + UNIT - 1) / UNIT + 1) /* class c holds objects of c * UNIT bytes */
 #define ARENA_MAX   (16ull << 30)
 #define NO_SPAN     UINT32_MAX
-#define KEPT_MIN    4u  /* empty spans kept: a 64th of what the pool may take, but not fewer, nor more than 2 MiB */
+#define SMALL_BYTES (8ull << 20) /* a pool that may take less has the coarse classes alone */
+#define COARSE      4u  /* classes to one of those */
+#define KEPT_FEW    4u  /* empty spans kept: a 64th of what the pool may take, but so many, and of a small one at least a 32nd; 2 MiB at most */
 #define KEPT_MAX    64u
 
 _Static_assert(SPAN_BYTES / MIN_OBJECT <= OB_POOL_SPAN_OBJECTS, "a span's bitmap covers its smallest objects");
@@ -230,10 +232,26 @@ struct __attribute__((packed)) header {
 
 _Static_assert(sizeof(struct header) == HEADER, "an object's header is as long as the size classes say");
 
+static unsigned class_of(unsigned length, uint64_t max_bytes)
+{
+	unsigned class = OB_MAX((length + HEADER + UNIT - 1) / UNIT, MIN_OBJECT / UNIT);
+
+	if (max_bytes >= SMALL_BYTES || class >= CLASSES)
+		return class;
+	return OB_MIN((class + COARSE - 1) / COARSE * COARSE, CLASSES - 1);
+}
+
+static uint32_t kept_limit(uint64_t max_bytes)
+{
+	uint64_t spans = max_bytes / SPAN_BYTES, few = OB_MAX(OB_MIN(spans / 32, KEPT_FEW), 1u);
+
+	return (uint32_t)OB_MIN(OB_MAX(spans / 64, few), KEPT_MAX);
+}
+
 int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigned length, uint64_t max_bytes,
 		  uint32_t *ret_handle)
 {
-	unsigned class = OB_MAX((length + HEADER + UNIT - 1) / UNIT, MIN_OBJECT / UNIT);
+	unsigned class = class_of(length, max_bytes);
 	struct header header = { .page_and_length = page << 16 | length };
 	struct span *span;
 	uint64_t offset;
@@ -242,7 +260,7 @@ int ob_pool_store(struct ob_pool *pool, uint64_t page, const void *data, unsigne
 
 	if (ob_fault(OB_FP_pool_alloc) < 0 || class >= CLASSES)
 		return -ENOSPC;
-	__atomic_store_n(&pool->kept_limit, (uint32_t)OB_MIN(OB_MAX(max_bytes / SPAN_BYTES / 64, KEPT_MIN), KEPT_MAX), __ATOMIC_RELAXED);
+	__atomic_store_n(&pool->kept_limit, kept_limit(max_bytes), __ATOMIC_RELAXED);
 	pthread_mutex_lock(&pool->classes[class].lock);
 	i = pool->classes[class].room_head;
 	if (i == NO_SPAN)
@@ -393,7 +411,7 @@ int ob_pool_create(uint64_t arena_bytes, int self, void (*cost)(void *context, i
 	pool->arena_bytes = OB_MAX(OB_MIN(arena_bytes, ARENA_MAX), SPAN_BYTES) & ~(uint64_t)(SPAN_BYTES - 1);
 	pool->span_count = (uint32_t)(pool->arena_bytes / SPAN_BYTES);
 	pool->spans_bytes = (pool->span_count * sizeof(struct span) + 4095) & ~4095ull;
-	pool->kept_limit = KEPT_MIN;
+	pool->kept_limit = KEPT_FEW;
 	pool->free_head = pool->kept_head = pool->oldest = pool->newest = NO_SPAN;
 	pool->self = self;
 	for (unsigned i = 0; i < CLASSES; i++) {

@@ -9,6 +9,9 @@
  * else here). The pool costs what its spans cost, the kept ones too. All live spans also hang in a queue in the order of their making: the
  * oldest holds what has been cold for longest, and is what is written back when the pool has become too large.
  *
+ * Each class in use has a span that is half empty on average: of 47 classes 3/4 of a MiB, which is more than the pool of a small machine
+ * holds. While a pool may take less than 8 MiB objects go to every fourth class alone, and are 1/16 larger on average.
+ *
  * An object starts with a header of 12 bytes: the number of its page, its length, and how many objects had been stored before it. A handle is the
  * object's place in the arena in units of 64 bytes: 28 bits, so a pool is at most 16 GiB.
  *

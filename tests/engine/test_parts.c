@@ -245,6 +245,26 @@ static void a_pool_stays_below_what_it_may_take(void **state)
 	ob_pool_destroy(pool);
 }
 
+static void a_small_pool_wastes_little(void **state)
+{
+	static char bytes[OB_COMPRESSED_MAX];
+	uint64_t random = 1, held = 0;
+	struct ob_pool *pool = NULL;
+	uint32_t handle;
+
+	(void)state;
+	assert_int_equal(ob_pool_create(64 * OB_MIB, -1, count_pool, NULL, &pool), 0);
+	for (unsigned n = 0;; n++) {
+		unsigned length = 400 + (random = random * 6364136223846793005u + 1442695040888963407u, random >> 33) % (OB_COMPRESSED_MAX - 400);
+
+		if (ob_pool_store(pool, n, bytes, length, OB_MIB, &handle) < 0)
+			break;
+		held += length;
+	}
+	assert_true(held >= OB_MIB * 2 / 3);
+	ob_pool_destroy(pool);
+}
+
 /* The kernel takes no span back: they are kept, counted, and used again before any other. */
 static void spans_that_stay_are_used_again(void **state)
 {
@@ -400,6 +420,7 @@ int main(void)
 		cmocka_unit_test(requests_fail_as_they_are_told_to),
 		cmocka_unit_test(objects_keep_their_bytes_and_spans_come_back),
 		cmocka_unit_test(a_pool_stays_below_what_it_may_take),
+		cmocka_unit_test(a_small_pool_wastes_little),
 		cmocka_unit_test(spans_that_stay_are_used_again),
 		cmocka_unit_test(what_comes_back_soon_or_from_the_oldest_spans_is_counted),
 		cmocka_unit_test(the_pool_is_as_large_as_it_is_worth),
