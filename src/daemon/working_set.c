@@ -13,8 +13,8 @@
 #define PRIOR        2u /* samples that are taken to be active before there are any */
 #define GRAIN_MIN    (2 * OB_MIB)
 #define GRAIN_SHARE  64u
-#define STEP_MIN     (512 * OB_KIB)
-#define STEP_SHARE   16u
+#define STEP_MIN     (256 * OB_KIB)
+#define STEP_SHARE   32u
 #define BENCH_SHARE  8u
 #define HEADROOM_MIN   (64 * OB_MIB)
 #define HEADROOM_SHARE 16u /* of what it has, and HEADROOM_MIN is no more than this share of what it could have */
@@ -199,10 +199,11 @@ static uint64_t find_share(uint64_t seen, uint64_t samples, bool is_most)
 /* What it needs for what it uses, if it uses so much by the sample. */
 static uint64_t needs(const struct ob_working_set *set, const struct ob_stats *stats, uint64_t most_bytes, uint64_t used_bytes)
 {
-	uint64_t came = set->demand.bytes + set->shared.bytes;
-	uint64_t bytes = OB_MIN(used_bytes, in_place(stats) + OB_MAX(came, set->all.bytes)) + came;
+	uint64_t came = set->demand.bytes + set->shared.bytes, bound = in_place(stats) + OB_MAX(came, set->all.bytes);
+	uint64_t used = used_bytes + OB_MAX(used_bytes / BENCH_SHARE, ob_budget_marks(used_bytes)), marks = ob_budget_marks(bound);
+	uint64_t pool = OB_MIN(OB_MIN(stats->pool_bytes, BYTES_SANE), ob_less(bound / BENCH_SHARE, marks));
+	uint64_t bytes = OB_MIN(used, bound + marks + pool) + came + OB_MIN(stats->tables_bytes, BYTES_SANE);
 
-	bytes += OB_MAX(bytes / BENCH_SHARE, ob_budget_marks(bytes)) + OB_MIN(stats->tables_bytes, BYTES_SANE);
 	return in_steps(bytes, most_bytes, step_of(bytes, most_bytes));
 }
 

@@ -13,9 +13,10 @@
  *                 nothing for a while
  *     shared      the same of shared pages: they cost memory when they are back
  *     bound       what is in place, and all that has come back and gone again, be it as a neighbour of what was touched: what was touched over LATELY is among that, so
- *                 no more can be in use, whatever a few samples say
+ *                 no more can be in use, whatever a few samples say. To that come its tables, what the engine leaves free below a limit, and its pool, as far as an
+ *                 eighth has room for both
  *     believed    the lesser of estimate and bound, and besides demand and shared: who lacks what he uses comes before who has it. In steps of GRAIN (1/64 of
- *                 what it could use, at least 2 MiB), or finer: a sixteenth to a 32nd of what is believed, 512 KiB at least, so that how little it is
+ *                 what it could use, at least 2 MiB), or finer: a 32nd to a 64th of what is believed, 256 KiB at least, so that how little it is
  *                 is told of machines that use little. It rises at once. It falls when it would have been lower by two steps for REST, to the most that it
  *                 would have been in that time: limits move seldom, and a machine that only pauses keeps what it has. Nor does it, or wanted, fall while the
  *                 guest waits for memory of its own and for REST after that, which may be believed for so long only (stall.h)

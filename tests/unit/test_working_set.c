@@ -191,7 +191,7 @@ static void what_comes_back_and_stays_is_in_place(void **state)
 		seconds(1);
 	}
 	assert_int_equal(set.demand.bytes + set.shared.bytes + set.all.bytes, 0);
-	assert_in_range(set.believed_bytes, 600 * OB_MIB * 9 / 8, 600 * OB_MIB * 9 / 8 + GRAIN);
+	assert_in_range(set.believed_bytes, 600 * OB_MIB + ob_budget_marks(600 * OB_MIB), 600 * OB_MIB + ob_budget_marks(600 * OB_MIB) + GRAIN);
 	/* Now half of what comes has to go again: of two pages that were asked for one is lacking. */
 	stats.faults_swapped += 40 * OB_MIB / 4096;
 	stats.swap_in_pages += 40 * OB_MIB / 4096;
@@ -244,7 +244,7 @@ static void what_comes_along_may_be_in_use(void **state)
 		seconds(1);
 	}
 	/* 40 MiB a second over 16 seconds. */
-	assert_in_range(set.believed_bytes, (600 + 600) * OB_MIB * 9 / 8, (600 + 700) * OB_MIB * 9 / 8 + GRAIN);
+	assert_in_range(set.believed_bytes, (600 + 600) * OB_MIB + ob_budget_marks(1200 * OB_MIB), (600 + 700) * OB_MIB * 9 / 8 + GRAIN);
 }
 
 /* What is lost in the time in which demand decays is all of it, however much there was. */
@@ -335,6 +335,8 @@ static uint64_t width(unsigned samples, uint64_t active_bytes)
 
 static void it_is_told_how_sure_that_is(void **state)
 {
+	const uint64_t full = 2 * OB_GIB + ob_budget_marks(2 * OB_GIB);
+
 	stats.active_samples = 15;
 	seconds(1);
 	assert_true(set.low_bytes == OB_BUDGET_NONE && set.high_bytes == OB_BUDGET_NONE);
@@ -346,7 +348,8 @@ static void it_is_told_how_sure_that_is(void **state)
 	assert_int_equal(width(64, OB_GIB), width(100000, OB_GIB));
 	/* None of 16, and all: up to 19%, and from 81% on. */
 	assert_in_range(width(16, 0), 2 * OB_GIB / 100 * 19 * 9 / 8 - GRAIN, 2 * OB_GIB / 100 * 20 * 9 / 8 + GRAIN);
-	assert_in_range(width(16, 2 * OB_GIB), 2 * OB_GIB / 100 * 19 * 9 / 8 - GRAIN, 2 * OB_GIB / 100 * 20 * 9 / 8 + GRAIN);
+	/* ... but no more than it costs, and what is left free below a limit. */
+	assert_in_range(width(16, 2 * OB_GIB), full - 2 * OB_GIB / 100 * 81 * 9 / 8 - GRAIN, full - 2 * OB_GIB / 100 * 80 * 9 / 8 + GRAIN);
 	/* What is in place and comes back bounds the most of it, too. */
 	stats.cost_bytes = 600 * OB_MIB;
 	assert_in_range(width(16, OB_GIB), 0, GRAIN);
@@ -392,8 +395,10 @@ static void so_sure_it_is(void **state)
 	for (size_t i = 0; i < OB_ARRAY_LEN(shares) * OB_ARRAY_LEN(counts); i++) {
 		double share = shares[i % OB_ARRAY_LEN(shares)];
 		uint64_t used = (uint64_t)(share * 2.0 * OB_GIB), exact = used + OB_MAX(used / 8, ob_budget_marks(used));
+		uint64_t most = 2 * OB_GIB + ob_budget_marks(2 * OB_GIB);
 		unsigned within = 0;
 
+		exact = OB_MIN(exact, most);
 		for (unsigned round = 0; round < 1000; round++) {
 			ob_working_set_forget(&set);
 			sample(share, counts[i / OB_ARRAY_LEN(shares)]);
@@ -436,7 +441,7 @@ static void little_use_is_told_in_small_steps(void **state)
 	stats = (struct ob_stats){ .ram_bytes = 176 * OB_MIB, .absent_bytes = 16 * OB_MIB, .cost_bytes = 160 * OB_MIB, .active_samples = 1u << 16,
 				   .tables_bytes = OB_MIB };
 	for (uint64_t used = 2 * OB_MIB; used <= 100 * OB_MIB; used += OB_MIB / 4 + 12345) {
-		uint64_t exact = used + OB_MAX(used / 8, ob_budget_marks(used)) + OB_MIB, step = OB_MAX(exact / 16, OB_MIB / 2);
+		uint64_t exact = used + OB_MAX(used / 8, ob_budget_marks(used)) + OB_MIB, step = OB_MAX(exact / 32, OB_MIB / 4);
 
 		ob_working_set_forget(&set);
 		stats.active_bytes = used;
