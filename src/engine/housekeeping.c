@@ -4,8 +4,8 @@
  * accounts time above the limit, reports pages that cannot be read, gives disk space back, counts what is present while
  * there is no limit, samples what of it is used (active.c), and takes all memory into care when a limit is set.
  *
- * The bench's target: when more faults go to the pool or the store than to the bench, pages were taken off too early,
- * and it grows; when the bench is hit far more often than the rest, hot pages are being lifted for nothing, and it
+ * The bench's target: when faults on the pool and the store take more than 4 times as much of the guest's time as those on the bench, pages were taken off
+ * too early, and it grows; when they take less than twice as much, hot pages are being lifted for nothing, and it
  * shrinks. It stays between 1/16 and 1/3 of what is left of the limit beside pool and tables. Faults on what the scanner watches say nothing about that.
  *
  * The pool's part of the limit, where there is a store: pool_size.h says whether it should be another one. It is half at most and at first, and a
@@ -27,28 +27,43 @@
 #define READ_NS        (100 * OB_NS_PER_US)
 #define LOOK_NS        (16 * OB_NS_PER_SEC)
 #define AROUND_SAMPLE 1024u
+#define BENCH_LEAST_NS (2 * OB_NS_PER_MS) /* of a second, that faults have taken: before that the bench is left as it is */
 #define AROUND_NS     (20 * OB_NS_PER_MS)
 #define AROUND_MAX    32u
 
-static uint64_t major_faults(const struct ob_engine *engine)
+/* What faults took, as far as that depends on what is evicted. */
+static uint64_t major_ns(const struct ob_engine *engine)
 {
-	return ob_load(&engine->counters.faults_compressed) + ob_load(&engine->counters.faults_swapped) +
-	       ob_load(&engine->counters.faults_zero) + ob_load(&engine->counters.faults_shared);
+	const struct ob_stats *counters = &engine->counters;
+
+	return ob_load(&counters->fault_compressed_fetch_ns) + ob_load(&counters->fault_compressed_install_ns) +
+	       ob_load(&counters->fault_swapped_fetch_ns) + ob_load(&counters->fault_swapped_install_ns) +
+	       ob_load(&counters->fault_zero_install_ns) + ob_load(&counters->fault_shared_fetch_ns) +
+	       ob_load(&counters->fault_shared_install_ns);
 }
 
+/*
+ * A longer bench tells better what is cold, and so fewer pages come back from far; a shorter one has fewer come back from itself. Both are measured by
+ * what they take of the guest's time: what comes back from far takes 2 to 4 times as much of it where the bench is as long as it should be.
+ */
 static void adapt_bench(struct ob_engine *engine)
 {
 	struct ob_house *house = &engine->house;
-	uint64_t bench = ob_less(ob_load(&engine->counters.faults_bench), ob_scan_faults(engine)), major = major_faults(engine);
-	uint64_t hits = ob_less(bench, house->last_bench), misses = major - house->last_major;
+	uint64_t bench = ob_load(&engine->counters.faults_bench), scanned = ob_scan_faults(engine), far_ns = major_ns(engine);
+	uint64_t near_ns = ob_load(&engine->counters.fault_bench_install_ns);
+	uint64_t came = bench - house->last_bench, near, far = far_ns - house->last_major_ns;
 	uint64_t limit = ob_load(&engine->limit_bytes), other = ob_pool_bytes(engine->pool) + (uint64_t)ob_load(&engine->tables_bytes);
 	uint64_t room = ob_less(limit, other) / OB_PAGE_SIZE, target = ob_load(&engine->bench_target_pages);
 
+	/* What the scanner has lifted was not to make room. */
+	near = came ? (near_ns - house->last_bench_ns) / came * ob_less(came, scanned - house->last_scanned) : 0;
 	house->last_bench = bench;
-	house->last_major = major;
-	if (misses > 100 && misses > 2 * hits)
+	house->last_bench_ns = near_ns;
+	house->last_scanned = scanned;
+	house->last_major_ns = far_ns;
+	if (near + far >= BENCH_LEAST_NS && far > 4 * near)
 		target += target / 8;
-	else if (hits > 500 && hits > 4 * misses)
+	else if (near + far >= BENCH_LEAST_NS && far < 2 * near)
 		target -= target / 8;
 	target = OB_MIN(OB_MAX(target, room / 16), room / 3);
 	ob_store(&engine->bench_target_pages, OB_MAX(target, OB_CHUNK_PAGES / 2));

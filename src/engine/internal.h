@@ -237,7 +237,7 @@ struct ob_pool_counts {
 
 /* The first reclaimer's own, for the housekeeping. */
 struct ob_house {
-	uint64_t last_second_ns, last_bench, last_major, last_lifted, last_back;
+	uint64_t last_second_ns, last_bench, last_bench_ns, last_scanned, last_major_ns, last_lifted, last_back;
 	struct ob_pool_counts pool_before;
 	uint64_t pool_looked_ns, bench_ns, unpack_ns, read_ns; /* the last three: of one page, lately */
 	uint64_t present_scan_ns, last_over_check_ns, last_around_ns;
