@@ -42,7 +42,7 @@ static const struct group {
 	  { "swap_file_bytes", "swap_cached_bytes", "swap_out_pages", "swap_out_saved_pages", "swap_in_pages", "swap_write_ops",
 	    "swap_read_ops", "swap_write_errors", "swap_read_errors" } },
 	{ "Sharing",
-	  { "share_offered_pages", "share_adopted_pages", "share_refused_pages", "share_dropped_pages", "scan_pages",
+	  { "share_offered_pages", "share_adopted_pages", "share_refused_pages", "share_dropped_pages", "share_shed_pages", "scan_pages",
 	    "scan_returned_pages", "scan_unwritten_pages", "scan_cpu_ns", "mapped_bytes", "mapped_runs", "map_pages", "map_breaks",
 	    "map_taken_out_pages", "map_refused_runs" } },
 	{ "Pages looked at first", { "noted_image_pages", "noted_wanted_pages", "noted_scan_pages", "noted_found_pages" } },

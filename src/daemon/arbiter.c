@@ -177,6 +177,7 @@ static uint64_t divide_budget(struct ob_daemon *daemon)
 	uint64_t budget = budget_of_machines(daemon);
 
 	ob_budget_divide(budget, daemon->config.idle_tax_percent, shares_of, n);
+	daemon->lack_bytes = ob_budget_lack(shares_of, n);
 	for (struct ob_machine *machine = daemon->machines; i < n; machine = machine->next, i++) {
 		machine->target_bytes = shares_of[i].target_bytes;
 		if (machine->state == OB_MACHINE_WAITING)
@@ -219,6 +220,7 @@ static void apply(struct ob_machine *machine, uint64_t grant_bytes)
 
 static void run_without_budget(struct ob_daemon *daemon)
 {
+	daemon->lack_bytes = 0;
 	for (struct ob_machine *machine = daemon->machines; machine; machine = machine->next) {
 		machine->target_bytes = machine->maximum_bytes;
 		if (machine->state == OB_MACHINE_WAITING) {

@@ -224,6 +224,16 @@ void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_bud
 	}
 }
 
+uint64_t ob_budget_lack(const struct ob_budget_machine *machines, size_t n)
+{
+	uint64_t lack = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (machines[i].role == OB_BUDGET_ORDERED && machines[i].active_bytes != OB_BUDGET_NONE)
+			lack = add_saturated(lack, ob_less(OB_MIN(machines[i].active_bytes, machine_cap(&machines[i])), machines[i].target_bytes));
+	return lack;
+}
+
 /* What a machine lacks of want, counted from what is set aside for it already. */
 static uint64_t machine_lack(const struct ob_budget_machine *machine, uint64_t charge, uint64_t want)
 {

@@ -74,6 +74,9 @@ void ob_budget_divide(uint64_t budget_bytes, unsigned tax_percent, struct ob_bud
 /* After ob_budget_divide(). Returns what is still free then. */
 uint64_t ob_budget_grant(uint64_t budget_bytes, struct ob_budget_machine *machines, size_t n);
 
+/* After ob_budget_divide(). How much more machines are known to use than they are entitled to: while it is not 0, what is given to anything else is taken from that. */
+uint64_t ob_budget_lack(const struct ob_budget_machine *machines, size_t n);
+
 /*
  * The canonical stores of shared pages are paid for by the same budget. They get ahead of what they need, in steps, so that they can
  * grow by a page at any time without a word to the machines: ob_budget_store_want() says how much is to be set aside for stores

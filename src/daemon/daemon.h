@@ -80,6 +80,7 @@ struct ob_daemon {
 	unsigned expected;                          /* machines that lived when this overbookd started and are not back yet */
 	uint64_t least_bytes;                       /* the arbiter's, of ob_budget_store_advance() */
 	uint64_t stirred_ns;                        /* when something last changed that moves memory */
+	uint64_t lack_bytes;                        /* that machines use and are not entitled to */
 	bool is_short_of_guarantees;                /* as was told, */
 	uint64_t guarantees_ns;                     /* and when */
 };

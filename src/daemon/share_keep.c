@@ -35,6 +35,12 @@
  * offer its pages as they do those of a former overbookd's; the bytes are fetched, and move to an extent that can be filled.
  * Agents that do not know DRAIN keep it. A restored store takes at most twice what it is good for, or what it took before.
  *
+ * What nobody uses is shed. A shared page that is cold costs its machines nothing, and one page together; evicted it costs nothing at all, but each of
+ * them has to write it. So that is for the long run: when for SHED_AFTER_NS machines have been entitled to less than they use by more than all stores take.
+ * Extents are drained then as well, the oldest first, one at a time, however much of them is held; but slots are filled for pages
+ * alone that are mapped by who holds them (share_match.c). Agents evict what they have offered in vain (engine/orphans.c). Where more than half of an
+ * extent's slots got another one the store is in use, and the next waits for SHED_PAUSE_MIN_NS and more.
+ *
  * Extents of machines that have ended meanwhile are held by nobody: KEEP_NS after the start everything goes that nobody has claimed.
  * An agent that comes later still finds its extents not named in KEPT, and tells them in ORPHANS.
  *
@@ -58,6 +64,9 @@
 #include "share/page_hash.h"
 
 #define KEEP_NS        (30 * OB_NS_PER_SEC)
+#define SHED_AFTER_NS     (10 * OB_NS_PER_SEC)
+#define SHED_PAUSE_MIN_NS (60 * OB_NS_PER_SEC)
+#define SHED_PAUSE_MAX_NS (3600 * OB_NS_PER_SEC)
 #define NAME           "extent-"
 #define NAME_SIZE      (sizeof(NAME) + 16)
 #define DOMAIN         "domain:"
@@ -316,6 +325,34 @@ static void expire(struct ob_share *share)
 	ob_arbiter_kick(share->daemon);
 }
 
+/* Whether most of what was shed got another slot: it is in use, and the next extent has to wait for longer. */
+static void end_shedding(struct ob_domain *domain)
+{
+	if (domain->moved > domain->shed_used / 2)
+		domain->shed_pause_ns = OB_MIN(OB_MAX(2 * domain->shed_pause_ns, SHED_PAUSE_MIN_NS), SHED_PAUSE_MAX_NS);
+	else
+		domain->shed_pause_ns = 0;
+	domain->shed_used = 0;
+}
+
+static bool shed(struct ob_domain *domain, uint64_t now)
+{
+	struct ob_daemon *daemon = domain->share->daemon;
+
+	if (daemon->lack_bytes <= ob_share_store_bytes(daemon))
+		domain->enough_ns = now;
+	if (ob_store_drains(domain->store))
+		return false;
+	if (domain->shed_used)
+		end_shedding(domain);
+	if (now - domain->enough_ns < SHED_AFTER_NS || now - domain->shed_ns < domain->shed_pause_ns)
+		return false;
+	domain->shed_used = ob_store_shed(domain->store, forget_slot);
+	domain->shed_ns = now;
+	domain->moved = 0;
+	return domain->shed_used;
+}
+
 void ob_keep_tick(struct ob_share *share)
 {
 	if (share->await_until_ns && ob_now_ns() >= share->await_until_ns)
@@ -325,6 +362,7 @@ void ob_keep_tick(struct ob_share *share)
 
 		while (ob_store_drain(domain->store, forget_slot))
 			drained = true;
+		drained |= shed(domain, ob_now_ns());
 		if (drained)
 			flush_all(domain);
 	}

@@ -26,6 +26,10 @@
  * A hold exists from the moment before ADOPT is sent: what was sent and not answered counts as held. HELD with an error takes it back;
  * so does DROPPED (share_holds.c). Both are checked, and a machine that takes back what it does not hold breaks the rules.
  *
+ * A slot takes memory of the budget, and a page that nobody uses would take none once it has been evicted. So while some machine is entitled
+ * to less than it uses (budget.h) slots are filled for pages alone that go on taking memory, which agents say (USED, ORPHAN); all others
+ * are remembered, and adopt a slot like any other once there is one. share_keep.c gets rid of what was shared before.
+ *
  * Limits, so that no machine can make overbookd work or keep much: 64 FETCHes under way, OB_SHARE_PENDING_MAX ADOPTs, the ring, and the
  * index's quota of twice its RAM, of which ALIKE_MAX may have one hash (they are a chain, and chains are slow). An offer that
  * finds the ring full is forgotten. A FETCH that waits for EXPIRE_NS is given up; the staging page stays taken until its answer comes. A
@@ -329,6 +333,11 @@ static enum start start(struct ob_sharer *sharer, const struct ob_offered *offer
 		remember(sharer, offered);
 		return NOTHING_TO_DO;
 	}
+	if (domain->share->daemon->lack_bytes && !offered->is_used) {
+		if (!is_known)
+			remember(sharer, offered);
+		return NOTHING_TO_DO;
+	}
 	if (!ob_share_has_room(domain)) {
 		sharer->counters.no_room++;
 		ob_share_want_room(domain->share);
@@ -416,6 +425,7 @@ static void arrived(struct ob_sharer *sharer, const struct ob_offered *offered, 
 	else
 		r = fill_slot(domain, offered, bytes, &slot);
 	if (r == 0) {
+		domain->moved += offered->is_orphan;
 		adopt(sharer, offered, slot);
 		adopt_equals(domain, offered, slot);
 		ob_store_unpin(domain->store, slot);
@@ -548,8 +558,10 @@ static bool is_elsewhere(const struct ob_sharer *sharer)
 
 static void take_offer(struct ob_sharer *sharer, const struct ob_wire_offer *item)
 {
+	uint32_t kind = item->class & OB_WIRE_CLASS_KIND;
 	struct ob_offered offered = { item->page, item->lo, item->hi, ob_wire_class_changed(item->class),
-				      is_elsewhere(sharer) && (item->class & OB_WIRE_CLASS_KIND) == OB_WIRE_CLASS_ORPHAN };
+				      is_elsewhere(sharer) && (kind == OB_WIRE_CLASS_ORPHAN || kind == OB_WIRE_CLASS_COLD_ORPHAN), false,
+				      kind == OB_WIRE_CLASS_USED || kind == OB_WIRE_CLASS_ORPHAN };
 	struct equals found = find_equals(sharer, &offered);
 	struct ob_index_entry entry = entry_of(sharer, &offered);
 	struct ob_search_counters *searches = &sharer->domain->searches;

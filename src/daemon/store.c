@@ -141,6 +141,7 @@ static int open_extent(struct ob_store *store)
 	if (r < 0)
 		return r;
 	store->events->opened(store->context, extent->id, extent->fd);
+	extent->opened = store->opened++;
 	store->extents[place] = extent;
 	extent = NULL;
 	store->count++;
@@ -165,7 +166,7 @@ static uint32_t free_slot(const struct ob_store_extent *extent, bool filled_only
 /* Slots that can be filled, filled_only: of those that take memory already. */
 static uint32_t free_slots(const struct ob_store_extent *extent, bool filled_only)
 {
-	if (!extent || extent->closed || extent->restored)
+	if (!extent || extent->closed || extent->restored || extent->drained)
 		return 0;
 	return (filled_only ? extent->filled : OB_STORE_SLOTS) - extent->used - extent->spent;
 }

@@ -140,6 +140,11 @@ bool ob_store_is_awaited(const struct ob_store *store);
  * anew (ob_store_next_unsent()). before is called for each slot that is in use. Returns whether there was one.
  */
 bool ob_store_drain(struct ob_store *store, void (*before)(void *context, uint32_t slot, uint64_t lo, uint64_t hi));
+/*
+ * Drains the extent that was opened first, however much of it is held, but not the one that is being filled. Returns how many of its slots are in use, 0 if
+ * there is none.
+ */
+uint32_t ob_store_shed(struct ob_store *store, void (*before)(void *context, uint32_t slot, uint64_t lo, uint64_t hi));
 bool ob_store_is_drained(const struct ob_store *store, uint32_t slot);
 bool ob_store_drains(const struct ob_store *store); /* any */
 

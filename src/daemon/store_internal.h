@@ -25,6 +25,7 @@ struct ob_store_extent {
 	int fd;
 	uint32_t used, filled, cursor;
 	uint32_t spent; /* slots that are worn and free */
+	uint64_t opened; /* how many had been opened before, or restored */
 	bool closed;
 	bool restored, awaited, drained;
 	ob_store_members told;  /* machines that are to be told when it goes */
@@ -42,7 +43,7 @@ struct ob_store {
 	uint32_t places, count, drained; /* extents: those that there are; that are drained */
 	uint32_t current;        /* the extent that is being filled, or OB_STORE_NO_PLACE */
 	uint32_t found;          /* the place of the extent that was found last by its id: the next is most often the same */
-	uint64_t used, filled, spent;
+	uint64_t used, filled, spent, opened;
 };
 
 static inline void ob_store_add_member(ob_store_members set, unsigned member)

@@ -166,22 +166,48 @@ bool ob_store_is_awaited(const struct ob_store *store)
 	return false;
 }
 
+static void drain(struct ob_store *store, uint32_t place, void (*before)(void *context, uint32_t slot, uint64_t lo, uint64_t hi))
+{
+	struct ob_store_extent *extent = store->extents[place];
+
+	extent->drained = true;
+	store->drained++;
+	memset(extent->sent, 0, sizeof(extent->sent));
+	for (uint32_t i = 0; i < OB_STORE_SLOTS; i++)
+		if (extent->slot[i].refs)
+			before(store->context, place * OB_STORE_SLOTS + i, extent->slot[i].lo, extent->slot[i].hi);
+}
+
+static bool may_drain(const struct ob_store_extent *extent)
+{
+	return extent && !extent->awaited && !extent->drained && !extent->closed;
+}
+
 bool ob_store_drain(struct ob_store *store, void (*before)(void *context, uint32_t slot, uint64_t lo, uint64_t hi))
 {
 	for (uint32_t place = 0; place < store->places; place++) {
-		struct ob_store_extent *extent = store->extents[place];
+		const struct ob_store_extent *extent = store->extents[place];
 
-		if (!extent || !extent->restored || extent->awaited || extent->drained || extent->closed || extent->used >= extent->filled / 2)
+		if (!may_drain(extent) || !extent->restored || extent->used >= extent->filled / 2)
 			continue;
-		extent->drained = true;
-		store->drained++;
-		memset(extent->sent, 0, sizeof(extent->sent));
-		for (uint32_t i = 0; i < OB_STORE_SLOTS; i++)
-			if (extent->slot[i].refs)
-				before(store->context, place * OB_STORE_SLOTS + i, extent->slot[i].lo, extent->slot[i].hi);
+		drain(store, place, before);
 		return true;
 	}
 	return false;
+}
+
+uint32_t ob_store_shed(struct ob_store *store, void (*before)(void *context, uint32_t slot, uint64_t lo, uint64_t hi))
+{
+	uint32_t oldest = OB_STORE_NO_PLACE;
+
+	for (uint32_t place = 0; place < store->places; place++)
+		if (may_drain(store->extents[place]) && place != store->current &&
+		    (oldest == OB_STORE_NO_PLACE || store->extents[place]->opened < store->extents[oldest]->opened))
+			oldest = place;
+	if (oldest == OB_STORE_NO_PLACE)
+		return 0;
+	drain(store, oldest, before);
+	return store->extents[oldest]->used;
 }
 
 bool ob_store_is_drained(const struct ob_store *store, uint32_t slot)

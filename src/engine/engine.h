@@ -112,6 +112,8 @@ int ob_engine_release(struct ob_engine *engine, void (*progress)(void *context, 
 #define OB_SHARE_COLD         0u /* classes of offers, the low byte: found by the scanner; or on its way to the pool */
 #define OB_SHARE_EVICTED      1u
 #define OB_SHARE_ORPHAN       2u /* OB_WIRE_CLASS_ORPHAN: it is a slot of an orphan extent */
+#define OB_SHARE_USED         3u /* OB_WIRE_CLASS_USED: it goes on taking memory, since it is in use, or there is no store to evict it to */
+#define OB_SHARE_COLD_ORPHAN  4u /* OB_WIRE_CLASS_COLD_ORPHAN: as an orphan, but nobody uses it, and it is evicted if it is not adopted */
 #define OB_SHARE_CHANGED_SHIFT 8  /* the next byte: which sub-pages have changed since the page was looked at before */
 struct ob_share_offer {
 	uint64_t page, lo, hi; /* lo, hi: its hash */

@@ -307,6 +307,8 @@ void ob_read_settle(struct ob_engine *engine, struct ob_read_run *run)
 	ob_place_chunk(engine, read->region, read->chunk, &place);
 	ob_chunk_lock(place.chunk);
 	came = settle_pages(engine, run, &place, was_read, &first);
+	if (has_fault && first == 0 && !read->fault.is_write)
+		ob_share_offer_used(engine, &place, place.chunk_first + read->page[0], read->buffer);
 	ob_chunk_unlock(place.chunk);
 	ob_cost_add(engine, (int64_t)came - n);
 	if (came > has_fault)

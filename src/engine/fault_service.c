@@ -203,7 +203,11 @@ static void note_use(struct ob_engine *engine, const struct ob_place *place)
 
 static int serve_benched(struct ob_engine *engine, struct ob_place *place, struct ob_pending *fault, uint64_t locked_ns)
 {
-	int was_whole = ob_chunk_is_whole(place->chunk), n = return_around(engine, place);
+	int was_whole = ob_chunk_is_whole(place->chunk), n;
+
+	if (!fault->is_write && !was_whole)
+		ob_share_offer_used(engine, place, place->page, ob_place_bench(place, place->page));
+	n = return_around(engine, place);
 
 	if (n <= 0)
 		return n < 0 ? n : -EAGAIN;

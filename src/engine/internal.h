@@ -716,8 +716,15 @@ void ob_share_suspend(struct ob_engine *engine, int suspended);
 void ob_share_destroy(struct ob_engine *engine);
 /* Whether nobody will tell overbookd of the slot's extent any more: the page is worth another offer. */
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
+/* Whether it has been that for so many rounds of offers that nobody seems to want it. The hand of orphans has been round. */
+int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot);
+void ob_share_round_over(struct ob_engine *engine);
+/* Chunk locked, the page shared, and there is a limit. Makes it a page of the machine's own, on the bench. Returns 0, -ENOSPC while there is no room, or -errno. */
+int ob_share_shed(struct ob_engine *engine, struct ob_place *place);
 /* Sharing is on, and the page's bytes lie still, its chunk locked: hashes and offers them. kind: OB_SHARE_COLD and so on. */
 void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind);
+/* Chunk locked. A read fault has brought a page with these bytes: offers it as one that is in use, where it would be mapped and few offers wait. Takes about a microsecond. */
+void ob_share_offer_used(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes);
 /* Some may have been offered: wakes who takes them. */
 void ob_share_offered(struct ob_engine *engine);
 /* Whether any orphan is held; whether there is room for a chunk's offers. */
@@ -745,6 +752,8 @@ int ob_mapped_start(struct ob_engine *engine);
 void ob_mapped_stop(struct ob_engine *engine);
 /* Chunk locked. A read fault wants this cold page: maps it with its run, if that is worth it. Returns whether it did, and who waited reads. */
 int ob_mapped_read(struct ob_engine *engine, struct ob_place *place);
+/* Chunk locked. Whether a read fault on a cold page of the chunk would be answered so. */
+int ob_mapped_may_read(const struct ob_engine *engine, const struct ob_chunk *chunk);
 /* Chunk locked. A read fault brought shared pages back. */
 void ob_mapped_note_read(struct ob_chunk *chunk);
 /* Chunk locked. Maps what is worth it. */

@@ -36,9 +36,9 @@
  * nothing.
  *
  * Runs. A run is pages of one chunk that follow each other, in slots of one extent that follow each other, and it is one
- * mapping to the kernel. It costs up to four mappings: itself, the other part of what it splits, and the same aside. A run
+ * mapping to the kernel. It costs up to four mappings: itself, the other part of what it splits, and the same aside; one that follows another costs itself. A run
  * has at least RUN_PAGES pages: what a mapping saves then, 16 faults of some 50 us each time that they are read, is worth
- * more than what it costs, about 1 KiB of the kernel's memory, which is charged, and one of vm.max_map_count. Under a limit one page is enough: a copy
+ * more than what it costs, 256 bytes of the kernel's memory for each mapping, which are charged, and one of vm.max_map_count. Under a limit one page is enough: a copy
  * would take the place of another page, which comes back by a fault, and again. All runs together may be so many
  * that they cost half of vm.max_map_count at most; open chunks may take 1/4 (chunk.c), and QEMU needs a few hundred. When
  * that is used up, pages stay cold. When a page is taken out of the middle, and one of the parts left would be too short, or
@@ -85,7 +85,7 @@
 
 #define RUN_PAGES         16u
 #define RUN_COST          4u /* mappings */
-#define RUN_BYTES         1024 /* of the kernel's memory, for its mappings */
+#define MAPPING_BYTES     256 /* of the kernel's memory: 192, and its part of a tree */
 #define MAPPINGS_FRACTION 2u /* of vm.max_map_count */
 #define READS             4u
 #define BREAKS_MAX        5u
@@ -236,27 +236,39 @@ static int is_mapped(const struct ob_place *place, uint64_t page)
 	return ob_page_state(*ob_place_word(place, page)) == OB_PAGE_MAPPED;
 }
 
-static unsigned count_runs(const struct ob_place *place)
+struct runs {
+	unsigned count, apart; /* apart: those that do not follow another one at once */
+};
+
+static struct runs count_runs(const struct ob_place *place)
 {
-	unsigned n = 0;
+	struct runs runs = { 0 };
+	int follows = 0;
 
 	for (uint64_t page = place->chunk_first; page < ob_place_end(place);) {
-		uint64_t end = is_mapped(place, page) ? run_end(place, page) : page + 1;
+		int is_run = is_mapped(place, page);
 
-		n += is_mapped(place, page);
-		page = end;
+		runs.count += is_run;
+		runs.apart += is_run && !follows;
+		follows = is_run;
+		page = is_run ? run_end(place, page) : page + 1;
 	}
-	return n;
+	return runs;
+}
+
+static int64_t mappings_bytes(struct runs runs)
+{
+	return (int64_t)(runs.count + (RUN_COST - 1) * runs.apart) * MAPPING_BYTES;
 }
 
 /* mapped.lock is held. */
-static void recount(struct ob_engine *engine, const struct ob_place *place, unsigned before)
+static void recount(struct ob_engine *engine, const struct ob_place *place, struct runs before)
 {
 	struct ob_mapped *mapped = &engine->mapped;
-	unsigned now = count_runs(place);
+	struct runs now = count_runs(place);
 
-	ob_store(&mapped->runs, mapped->runs + now - before);
-	ob_cost_tables(engine, ((int64_t)now - before) * RUN_BYTES);
+	ob_store(&mapped->runs, mapped->runs + now.count - before.count);
+	ob_cost_tables(engine, mappings_bytes(now) - mappings_bytes(before));
 }
 
 /* --- moving mappings; mapped.lock is held --- */
@@ -425,7 +437,7 @@ static struct cut cut_of(const struct ob_engine *engine, const struct ob_place *
 static int take_out(struct ob_engine *engine, struct ob_place *place, uint64_t first, uint64_t end)
 {
 	struct ob_mapped *mapped = &engine->mapped;
-	unsigned before;
+	struct runs before;
 	int r = 0;
 
 	if (!place->chunk->count[OB_PAGE_MAPPED])
@@ -494,7 +506,7 @@ static int reserve_aside(struct ob_region *region)
 static int map_one(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned n)
 {
 	struct ob_mapped *mapped = &engine->mapped;
-	unsigned before;
+	struct runs before;
 	int r;
 
 	pthread_mutex_lock(&mapped->lock);
@@ -540,11 +552,16 @@ static int is_read_enough(const struct ob_chunk *chunk)
 	return chunk->map_reads >= READS << chunk->map_breaks;
 }
 
+int ob_mapped_may_read(const struct ob_engine *engine, const struct ob_chunk *chunk)
+{
+	return engine->mapped.guard >= 0 && !ob_load(&engine->releasing) && (!chunk->map_breaks || is_read_enough(chunk));
+}
+
 int ob_mapped_read(struct ob_engine *engine, struct ob_place *place)
 {
 	uint64_t first, end;
 
-	if (engine->mapped.guard < 0 || ob_load(&engine->releasing) || (place->chunk->map_breaks && !is_read_enough(place->chunk)))
+	if (!ob_mapped_may_read(engine, place->chunk))
 		return 0;
 	first = run_start(place, place->page);
 	end = run_end(place, place->page);

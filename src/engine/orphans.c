@@ -7,31 +7,65 @@
  * shared pages, whatever the scanner's own hand thinks of it. It lifts nothing, since the bytes lie in the extent, and so waits for nothing but its
  * processor time and for the offers to be taken. A page that is mapped (mapped.c) is taken out first. The hand rests as long as it took to go round.
  *
- * A page leaves its old slot when overbookd asks it to adopt one of its own (share.c); nothing here changes what a page is otherwise.
+ * A page leaves its old slot when overbookd asks it to adopt one of its own (share.c). Or it is shed: what was offered in OB_ORPHAN_ROUNDS rounds and
+ * not adopted has no place in the store, and where there is a limit and storage it becomes a page of the machine's own on the bench, cold, to be evicted like
+ * any other. So an extent goes in the end, and overbookd gets rid of what nobody uses by draining an extent and not asking for it. In a second as
+ * much is shed as a SHED_PARTth of the limit, lest all that is in use had to make room for it.
  *
  * Locking: as the scanner's (scan.c), in whose thread it runs: regions_lock (read) for a chunk, and the chunk's lock, in the background, for
  * STEP_PAGES pages at a time.
  */
+#include "base/clock.h"
 #include "engine/scan.h"
 
 #define STEP_PAGES 16u
+#define SHED_PART  64u
+#define SHORT_NS   (100 * OB_NS_PER_MS) /* in which reclaim makes room */
+#define SHED_NS    (10 * OB_NS_PER_SEC) /* no more is made up for of the time in which nothing was shed */
 #define SKIPS_MAX  4096u /* chunks passed over before a pause */
+
+static int may_evict(const struct ob_engine *engine)
+{
+	return ob_load(&engine->limit_bytes) && ob_evict_swap_usable(engine);
+}
+
+/* Of a page of an orphan extent that is not mapped: sheds it, if nobody has wanted it, or offers it. Its chunk is locked. */
+static void offer_or_shed(struct ob_engine *engine, struct ob_place *place, uint64_t page, unsigned kind)
+{
+	struct ob_scan_hand *hand = &engine->scan.orphans;
+	uint32_t slot = ob_page_slot(*ob_place_word(place, page));
+
+	if (kind == OB_SHARE_COLD_ORPHAN && ob_share_is_forlorn(engine, slot)) {
+		place->page = page;
+		if (!hand->shed_left || hand->is_short || place->chunk->evicting)
+			return;
+		hand->is_short = ob_share_shed(engine, place) < 0;
+		hand->shed_left -= !hand->is_short;
+		return;
+	}
+	ob_share_offer(engine, place, page, ob_share_bytes(engine, slot), kind);
+}
 
 /* Offers the pages of a chunk again whose slots are those of orphan extents; regions_lock is held. */
 static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
 {
+	unsigned cold = may_evict(engine) ? OB_SHARE_COLD_ORPHAN : OB_SHARE_ORPHAN;
+
 	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
 		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
 
 		ob_chunk_lock_background(place->chunk);
 		for (uint64_t page = first; page < end; page++) {
 			uint64_t word = *ob_place_word(place, page);
+			unsigned kind = cold;
 
 			if (ob_page_state(word) == OB_PAGE_MAPPED && ob_share_is_orphan(engine, ob_page_slot(word)) &&
-			    ob_mapped_take_out(engine, place, page, end) == 0)
+			    ob_mapped_take_out(engine, place, page, end) == 0) {
 				word = *ob_place_word(place, page);
+				kind = OB_SHARE_ORPHAN;
+			}
 			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
-				ob_share_offer(engine, place, page, ob_share_bytes(engine, ob_page_slot(word)), OB_SHARE_ORPHAN);
+				offer_or_shed(engine, place, page, kind);
 		}
 		ob_chunk_unlock(place->chunk);
 	}
@@ -56,6 +90,19 @@ static int next_shared(struct ob_engine *engine, struct ob_scan_hand *hand, stru
 	return 0;
 }
 
+/* How many may be shed in so long. */
+static uint64_t shed_pages(const struct ob_engine *engine, uint64_t ns)
+{
+	return ob_load(&engine->limit_bytes) / OB_PAGE_SIZE / SHED_PART * OB_MIN(ns, SHED_NS) / OB_NS_PER_SEC;
+}
+
+static void begin_round(const struct ob_engine *engine, struct ob_scan_hand *hand, uint64_t now)
+{
+	uint64_t left = OB_MIN(hand->shed_left + shed_pages(engine, now - hand->start_ns), shed_pages(engine, SHED_NS));
+
+	*hand = (struct ob_scan_hand){ .start_ns = now, .shed_left = left };
+}
+
 int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns)
 {
 	struct ob_scan_hand *hand = &engine->scan.orphans;
@@ -68,7 +115,7 @@ int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns)
 		hand->due_ns = now + rest_ns;
 		if (!ob_share_has_orphans(engine))
 			return 0;
-		*hand = (struct ob_scan_hand){ .start_ns = now };
+		begin_round(engine, hand, now);
 	}
 	pthread_rwlock_rdlock(&engine->regions_lock);
 	if (ob_scan_may_look(engine)) {
@@ -77,7 +124,9 @@ int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns)
 			offer_orphans(engine, &place);
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
-	if (hand->region == OB_REGIONS_MAX)
-		hand->due_ns = now + OB_MAX(now - hand->start_ns, rest_ns);
+	if (hand->region == OB_REGIONS_MAX) {
+		ob_share_round_over(engine);
+		hand->due_ns = now + OB_MAX(now - hand->start_ns, hand->is_short ? SHORT_NS : rest_ns);
+	}
 	return found;
 }

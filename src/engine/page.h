@@ -86,6 +86,7 @@ enum ob_page_state {
 	/* sharing */                                                                                       \
 	X(SHARE, BENCHED, SHARED)                /* its bytes are those of a canonical page */              \
 	X(SHARE_COMPRESSED, COMPRESSED, SHARED)                                                             \
+	X(SHED, SHARED, BENCHED)                 /* its extent is to go, and it gets no other slot: it is evicted like any other */ \
 	X(MAP, SHARED, MAPPED)                   /* the canonical page is mapped: mapped.c */               \
 	X(UNMAP, MAPPED, SHARED)                 /* the guest wrote it, or anything else is to happen to it */ \
 	/* discards */                                                                                      \

@@ -48,8 +48,11 @@
 #include "engine/scan.h"
 #include "engine/warmth.h"
 #include "kern/memory.h"
+#include "kern/uffd.h"
 
 #define ADOPT_STEP   64u /* pages with their chunk's lock held */
+#define USED_WAIT    48u /* offers; of pages that are in use none is added to so many: fewer than the agent calls many */
+#define OFFERS_PER_PAGE (OB_PAGE_SIZE / sizeof(struct ob_share_offer))
 #define COUNTS_BYTES (sizeof(uint32_t) * OB_EXTENT_PAGES)
 #define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
 #define TABLES_BYTES (STATE_BYTES + 2 * OB_EXTENTS_MAX * COUNTS_BYTES)
@@ -57,6 +60,16 @@
 static struct ob_share *share_of(const struct ob_engine *engine)
 {
 	return __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+}
+
+/* The lock is held. */
+static void set_orphan(struct ob_extent *extent, int is_orphan)
+{
+	if (!is_orphan != !extent->is_orphan) {
+		ob_store(&extent->rounds, 0u);
+		ob_store(&extent->orphan_ns, ob_now_ns());
+	}
+	ob_store(&extent->is_orphan, is_orphan);
 }
 
 /* Makes the tables, if nobody has yet. */
@@ -76,7 +89,7 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 		pthread_mutex_init(&share->lock, NULL);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
 		share->counted = share->ended + OB_EXTENTS_MAX;
-		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent)));
+		ob_cost_tables(engine, (int64_t)(STATE_BYTES - sizeof(share->extent) - sizeof(share->offer)));
 		__atomic_store_n(&engine->share, share, __ATOMIC_RELEASE);
 	}
 	pthread_mutex_unlock(&engine->limit_lock);
@@ -147,7 +160,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 	if (another)
 		ob_store(&share->offer_count, 0); /* hashes by another key */
 	for (unsigned i = 0; another && i < share->extent_count; i++)
-		ob_store(&share->extent[i].is_orphan, 1);
+		set_orphan(&share->extent[i], 1);
 	if ((share->to_tell || share->offer_count) && ready)
 		ready(context);
 	pthread_mutex_unlock(&share->lock);
@@ -242,7 +255,7 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 	pthread_mutex_lock(&share->lock);
 	extent = find_extent(share, id);
 	if (extent) {
-		ob_store(&extent->is_orphan, 0);
+		set_orphan(extent, 0);
 		r = -EEXIST;
 	} else if (!(extent = free_extent(engine, share))) {
 		r = -ENOSPC;
@@ -252,7 +265,7 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 		extent->pages = pages;
 		ob_store(&extent->file, -1);
 		memset(extent->mapped, 0, sizeof(extent->mapped));
-		ob_store(&extent->is_orphan, 0);
+		set_orphan(extent, 0);
 	}
 	pthread_mutex_unlock(&share->lock);
 	if (r < 0)
@@ -273,7 +286,7 @@ void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan
 	pthread_mutex_lock(&share->lock);
 	extent = find_extent(share, id);
 	if (extent)
-		ob_store(&extent->is_orphan, is_orphan);
+		set_orphan(extent, is_orphan);
 	pthread_mutex_unlock(&share->lock);
 	if (is_orphan)
 		ob_scan_kick(engine);
@@ -381,6 +394,25 @@ const char *ob_share_bytes(const struct ob_engine *engine, uint32_t slot)
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot)
 {
 	return ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].is_orphan) != 0;
+}
+
+int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot)
+{
+	const struct ob_extent *extent = &share_of(engine)->extent[slot / OB_EXTENT_PAGES];
+
+	return ob_load(&extent->rounds) >= OB_ORPHAN_ROUNDS &&
+	       ob_now_ns() - ob_load(&extent->orphan_ns) >= OB_ORPHAN_ROUNDS * ob_scan_cold_ns(engine);
+}
+
+void ob_share_round_over(struct ob_engine *engine)
+{
+	struct ob_share *share = share_of(engine);
+
+	pthread_mutex_lock(&share->lock);
+	for (unsigned i = 0; i < share->extent_count; i++)
+		if (share->extent[i].is_orphan && share->extent[i].rounds < OB_ORPHAN_ROUNDS)
+			ob_store(&share->extent[i].rounds, share->extent[i].rounds + 1);
+	pthread_mutex_unlock(&share->lock);
 }
 
 int ob_share_has_orphans(const struct ob_engine *engine)
@@ -513,8 +545,8 @@ void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint
 {
 	struct ob_share *share = share_of(engine);
 	struct ob_hash hash = ob_content_hash(&share->key, bytes);
-	unsigned class = kind | ob_subpage_changed(engine, place, page, bytes) << OB_SHARE_CHANGED_SHIFT;
-	unsigned count;
+	unsigned class = (kind == OB_SHARE_ORPHAN || engine->swap ? kind : OB_SHARE_USED) | ob_subpage_changed(engine, place, page, bytes) << OB_SHARE_CHANGED_SHIFT;
+	unsigned count, at;
 
 	pthread_mutex_lock(&share->lock);
 	count = share->offer_count;
@@ -522,12 +554,22 @@ void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint
 		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
 		count--;
 	}
-	share->offer[(share->offer_first + count) % OB_OFFERS] = (struct ob_share_offer){
+	at = (share->offer_first + count) % OB_OFFERS;
+	ob_buffer_touch(engine, &share->offers_touched, (unsigned)(at / OFFERS_PER_PAGE + 1));
+	share->offer[at] = (struct ob_share_offer){
 		.page = (uint64_t)place->region_index << OB_SHARE_REGION_SHIFT | page, .lo = hash.low, .hi = hash.high, .class = class,
 	};
 	ob_store(&share->offer_count, count + 1);
 	pthread_mutex_unlock(&share->lock);
 	ob_count(engine, share_offered_pages, 1);
+}
+
+void ob_share_offer_used(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes)
+{
+	if (!ob_share_is_on(engine) || !ob_mapped_may_read(engine, place->chunk) || place->chunk->is_large ||
+	    ob_load(&share_of(engine)->offer_count) >= USED_WAIT || ob_content_is_zero(bytes))
+		return;
+	ob_share_offer(engine, place, page, bytes, OB_SHARE_USED);
 }
 
 void ob_share_offered(struct ob_engine *engine)
@@ -579,8 +621,28 @@ int ob_share_find_page(struct ob_engine *engine, uint64_t name, struct ob_place 
 	return 0;
 }
 
-/* Where the bytes of a page lie that may be shared: in place, or decompressed into the buffer. NULL when it may not; its chunk is locked. */
-static const char *bytes_of(struct ob_engine *engine, const struct ob_place *place, char *buffer)
+/*
+ * A page that is in place has an equal. Where it would be mapped when it is read next it is taken at once, however hot: the reader waits for one fault, and
+ * then has it for nothing. One that is copied back is left to the scanner. Returns whether it is benched now; its chunk is locked.
+ */
+static int take_used(struct ob_engine *engine, struct ob_place *place)
+{
+	uint64_t only[OB_CHUNK_PAGES / 64] = { 0 }, in = place->page - place->chunk_first;
+	struct ob_chunk *chunk = place->chunk;
+
+	if (!ob_mapped_may_read(engine, chunk) || chunk->is_large || chunk->evicting ||
+	    ob_warmth_is_warm(*ob_place_word(place, place->page), ob_now_ns(), ob_scan_cold_ns(engine)))
+		return 0;
+	only[in / 64] = 1ull << (in % 64);
+	if (!ob_lift_only(engine, place, only))
+		return 0;
+	if (ob_load(&engine->limit_bytes))
+		ob_clock_push(engine, place);
+	return ob_page_state(*ob_place_word(place, place->page)) == OB_PAGE_BENCHED;
+}
+
+/* Where the bytes of a page lie that may be shared: on the bench, or decompressed into the buffer. NULL when it may not; its chunk is locked. */
+static const char *bytes_of(struct ob_engine *engine, struct ob_place *place, char *buffer)
 {
 	uint64_t word = *ob_place_word(place, place->page);
 	unsigned length;
@@ -591,6 +653,8 @@ static const char *bytes_of(struct ob_engine *engine, const struct ob_place *pla
 	switch (ob_page_state(word)) {
 	case OB_PAGE_BENCHED:
 		return ob_large_may_take(engine, place, place->page) ? ob_place_bench(place, place->page) : NULL;
+	case OB_PAGE_RESIDENT:
+		return take_used(engine, place) ? ob_place_bench(place, place->page) : NULL;
 	case OB_PAGE_SHARED:
 		return ob_share_bytes(engine, ob_page_slot(word));
 	case OB_PAGE_COMPRESSED:
@@ -648,6 +712,26 @@ static void away_is_shared(struct ob_engine *engine, struct ob_place *place, uin
 		ob_page_set_bits(engine, word, ob_page_with_slot(slot) | ob_page_with_handle(ob_page_handle(before)));
 		ob_share_let_go(engine, ob_page_slot(before));
 	}
+}
+
+int ob_share_shed(struct ob_engine *engine, struct ob_place *place)
+{
+	uint64_t *word = ob_place_word(place, place->page), done = 0;
+	uint32_t slot = ob_page_slot(*word);
+	int r;
+
+	if (!ob_cost_try(engine, 1))
+		return -ENOSPC;
+	r = ob_uffd_copy(engine->uffd, (uint64_t)(uintptr_t)ob_place_bench(place, place->page), ob_share_bytes(engine, slot), OB_PAGE_SIZE, &done);
+	if (!done) {
+		ob_cost_add(engine, -1);
+		return r < 0 ? r : -EAGAIN;
+	}
+	ob_page_move(engine, place->chunk, word, OB_T_SHED, 0);
+	ob_share_let_go(engine, slot);
+	ob_clock_push(engine, place);
+	ob_count(engine, share_shed_pages, 1);
+	return 0;
 }
 
 static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32_t slot)

@@ -16,6 +16,7 @@
 #define OB_EXTENTS_MAX  4096u
 #define OB_EXTENT_PAGES 4096u
 #define OB_OFFERS       4096u
+#define OB_ORPHAN_ROUNDS 2u /* of the orphans' hand: what has been offered in so many, each as long at least as pages are watched for, and was not adopted nobody wants */
 
 struct ob_extent {
 	uint64_t id;          /* 0: unused */
@@ -23,7 +24,9 @@ struct ob_extent {
 	uint32_t pages;
 	uint32_t held;        /* words that name its slots, and adoptions under way */
 	uint32_t to_tell;     /* holds that ended and that nobody has taken yet */
-	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one */
+	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one. Or it is to go */
+	uint32_t rounds;      /* of the orphans' hand since then; atomic, and so is the next: */
+	uint64_t orphan_ns;   /* since when */
 	int file;             /* a descriptor, if pages of it may be mapped; -1; atomic */
 	uint64_t told[OB_EXTENT_PAGES / 64]; /* bits: slots of which there is something to tell */
 	uint64_t mapped[OB_EXTENT_PAGES / 64]; /* bits: slots that have been mapped, whether they are still or not */
@@ -64,6 +67,8 @@ struct ob_notes {
 struct ob_scan_hand {
 	uint32_t region, chunk;
 	uint64_t start_ns, due_ns;
+	uint64_t shed_left; /* pages that may be shed in this round */
+	int is_short;       /* there was no room for one */
 };
 
 /* A chunk that is to be made a large page, and how many pages of it came back by faults. */
@@ -113,6 +118,7 @@ struct ob_share {
 	void *context;
 	struct ob_share_offer offer[OB_OFFERS];
 	unsigned offer_first, offer_count; /* the second atomic, for a look without the lock */
+	unsigned offers_touched;           /* pages of the ring, which are charged */
 
 	unsigned extent_count;  /* numbers that have been used: all others never were */
 	unsigned last_extent;   /* that was found by its id: the next is most often the same */

@@ -126,7 +126,8 @@
 	X(active_bytes, gauge, "memory that the guest uses, wherever it is, by a sample of late; counts only with active_samples") \
 	X(active_samples, gauge, "how many sampled pages that stands for; 0: it is not known")                    \
 	X(active_sampled_pages, counter, "pages that were watched for whether the guest uses them")               \
-	X(active_touched_pages, counter, "of those: pages that it touched")
+	X(active_touched_pages, counter, "of those: pages that it touched")                                       \
+	X(share_shed_pages, counter, "shared pages that nobody used, made the machine's own to be evicted")
 
 struct ob_stats {
 #define X(name, kind, help) uint64_t name;

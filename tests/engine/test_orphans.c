@@ -199,12 +199,74 @@ static void orphans_are_offered_while_their_chunk_is_passed_over(void **state)
 	share_finish_successor();
 }
 
+static int set_up_with_store(void **state)
+{
+	bed_scan_cold_ms = SHARE_COLD_MS;
+	share_make(28 * OB_MIB, 1, 1000);
+	bed_scan_cold_ms = 0;
+	return 0;
+}
+
+static int much_is_shared(void *context)
+{
+	return bed_stats(bed).shared_bytes >= 4 * OB_MIB;
+}
+
+struct shed {
+	uint32_t page;
+	unsigned cold; /* offers of pages that would be evicted */
+};
+
+/* Takes offers and does nothing about them, while a page here and there is checked, and written. */
+static int nothing_is_held(void *context)
+{
+	struct ob_share_offer offers[256];
+	struct shed *shed = context;
+	unsigned n;
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++)
+			shed->cold += offers[i].class == OB_SHARE_COLD_ORPHAN;
+	shed->page = (shed->page + 997) % RAM_PAGES;
+	bed_assert_ok(bed, ram_check(ram[shed->page & 1], shed->page));
+	bed_assert_ok(bed, ram_patch(ram[~shed->page & 1], shed->page));
+	return share_held() == 0;
+}
+
+/* There is a limit, and storage: what is to leave its extent and is not adopted by any other is evicted, with its bytes. */
+static void what_nobody_wants_is_shed(void **state)
+{
+	struct shed shed = { 0 };
+	struct ob_stats stats;
+
+	share_write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(much_is_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	for (unsigned i = 0; i < KEEPER_EXTENTS; i++)
+		if (keeper.extent[i].id)
+			ob_engine_share_orphan(bed->engine, keeper.extent[i].id, 1);
+	bed_assert_ok(bed, account_wait(nothing_is_held, &shed, HANG_MS));
+	stats = bed_stats(bed);
+	print_message("# %llu pages shed, after %u offers\n", (unsigned long long)stats.share_shed_pages, shed.cold);
+	assert_true(stats.share_shed_pages > 512 && shed.cold >= stats.share_shed_pages);
+	assert_int_equal(stats.shared_bytes, 0);
+	bed_assert_ok(bed, bed_wait_limit_kept(bed, HANG_MS));
+	share_check_all();
+	share_settle();
+	while (keeper_take_drops(&keeper))
+		;
+	assert_int_equal(keeper_held(&keeper), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(orphans_find_a_new_home, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_nobody_wants_is_shed, set_up_with_store, share_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -260,6 +260,17 @@ static int step_unshare(struct stage *stage)
 	return r ? r : last == UINT64_MAX ? -ERANGE : 0;
 }
 
+/* All that there is of the store is to go, while pages go on adopting slots of it. */
+static int step_drain(struct stage *stage)
+{
+	struct ob_share_held held[KEEPER_EXTENTS];
+	unsigned n = ob_engine_share_held(stage->bed->engine, held, KEEPER_EXTENTS);
+
+	for (unsigned i = 0; i < n && i < KEEPER_EXTENTS; i++)
+		ob_engine_share_orphan(stage->bed->engine, held[i].extent, 1);
+	return 0;
+}
+
 /* Beside what the scanner maps by its own rule. */
 static int step_map(struct stage *stage)
 {
@@ -273,10 +284,10 @@ static int pin_errno;
 
 #define STEPS(X)                                                                                                         \
 	X(limit_75) X(pin) X(limit_50) X(add_spare) X(limit_25) X(check_stats) X(check_spare) X(fork) X(unpin)           \
-	X(limit_50) X(share_again) X(limit_25) X(map) X(remove_spare) X(reap) X(map) X(check_stats) X(pin) X(map) X(release)            \
+	X(limit_50) X(share_again) X(limit_25) X(map) X(drain) X(remove_spare) X(reap) X(map) X(check_stats) X(pin) X(map) X(release)            \
 	X(discard_parts)                                                                                                 \
 	X(check_stats) X(limit_50) X(discard_pinned) X(limit_25) X(unpin) X(limit_75) X(no_limit) X(discard_chunks)      \
-	X(map) X(unshare) X(check_stats) X(share_again) X(limit_75) X(map) X(share_off) X(limit_50) X(map) X(unshare)    \
+	X(map) X(unshare) X(check_stats) X(share_again) X(limit_75) X(map) X(drain) X(check_stats) X(share_off) X(limit_50) X(map) X(unshare)    \
 	X(share_again)                                                                                                   \
 	X(add_spare) X(limit_25) X(check_spare) X(pin) X(limit_50) X(map) X(limit_25) X(discard_pinned) X(remove_spare)  \
 	X(check_stats) X(unpin) X(release) X(discard_chunks) X(limit_25)

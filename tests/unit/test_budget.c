@@ -371,6 +371,28 @@ static void what_is_not_wanted_is_others(void **state)
 	assert_int_equal(m[1].target_bytes, 300 * OB_MIB);
 }
 
+/* What is used and cannot be had, but not what a machine's own maximum keeps from it, or what is not known. */
+static void what_machines_lack_is_told(void **state)
+{
+	struct ob_budget_machine m[3] = { machine(2048, 16, 0), machine(2048, 16, 0), machine(2048, 16, 0) };
+
+	ob_budget_divide(900 * OB_MIB, TAX, m, 3);
+	assert_int_equal(ob_budget_lack(m, 3), 0);
+	m[0].active_bytes = 400 * OB_MIB;
+	m[1].active_bytes = 500 * OB_MIB;
+	m[2].active_bytes = 100 * OB_MIB;
+	for (size_t i = 0; i < 3; i++)
+		m[i].wanted_bytes = m[i].active_bytes;
+	ob_budget_divide(1000 * OB_MIB, TAX, m, 3);
+	assert_int_equal(ob_budget_lack(m, 3), 0);
+	ob_budget_divide(700 * OB_MIB, TAX, m, 3);
+	assert_int_equal(m[2].target_bytes, 100 * OB_MIB);
+	assert_in_range(ob_budget_lack(m, 3), 300 * OB_MIB, 301 * OB_MIB);
+	m[1].maximum_bytes = 200 * OB_MIB;
+	ob_budget_divide(700 * OB_MIB, TAX, m, 3);
+	assert_int_equal(ob_budget_lack(m, 3), 0);
+}
+
 /* Who has more shares, or uses more, never gets less for it. */
 static void more_shares_and_more_use_never_give_less(void **state)
 {
@@ -567,6 +589,7 @@ int main(void)
 		cmocka_unit_test(the_rest_follows_shares_and_flows_over),
 		cmocka_unit_test(idle_memory_is_dearer),
 		cmocka_unit_test(what_is_not_wanted_is_others),
+		cmocka_unit_test(what_machines_lack_is_told),
 		cmocka_unit_test(more_shares_and_more_use_never_give_less),
 		cmocka_unit_test(the_least_is_less_of_small_machines),
 		cmocka_unit_test(guarantees_that_do_not_fit_shrink_alike),

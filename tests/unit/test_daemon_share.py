@@ -22,6 +22,7 @@ OVERBOOKD = daemon_harness.OVERBOOKD = os.path.abspath(sys.argv[1])
 OVERBOOK = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else None
 
 EXTENT_BYTES = 4096 * PAGE
+ORPHAN, USED, COLD_ORPHAN = 2, 3, 4  # kinds of offers
 
 
 @with_daemon()
@@ -582,6 +583,80 @@ def the_store_is_paid_for_by_the_budget(daemon):
         for page in list(agent.held):
             agent.set(page, content(50000 + page))
     daemon.until(lambda: one.limit + two.limit == 256 * MIB, 40)
+
+
+class Needy(Sharer):
+    """While it is short, all that it has comes back once in 16 seconds, and goes again."""
+    is_short, back = False, 0
+
+    def statistics(self):
+        self.back += self.is_short * 2048
+        self.numbers = {"active_bytes": self.is_short * 512 * MIB, "active_samples": 1000, "swapped_bytes": 512 * MIB,
+                        "faults_swapped": self.back, "swap_in_pages": self.back}
+        return super().statistics()
+
+
+def uses_more(machine):
+    return (machine["working_set_bytes"] or 0) > machine["target_bytes"]
+
+
+@with_daemon("--budget", "256M")
+def while_memory_lacks_what_nobody_uses_gets_no_slot(daemon):
+    one, two = agents = [Needy(daemon, name, domain="d", ram=1024 * MIB, limit=64 * MIB) for name in "ab"]
+    ready(daemon, *agents)
+    for agent in agents:
+        agent.pages = {page: content(page + 1) for page in range(40)}
+        agent.offer(*range(10))
+    daemon.until(lambda: len(one.held) == len(two.held) == 10)
+    one.is_short = two.is_short = True
+    # What has a slot is adopted as ever; what has none waits, until somebody uses it.
+    daemon.until(lambda: all(uses_more(daemon.machine(name)) for name in "ab"))
+    one.offer(*range(10, 20))
+    two.offer(*range(10, 20))
+    for agent in agents:
+        agent.pages[40] = content(1)
+        agent.offer(40)
+    daemon.until(lambda: 40 in one.held and 40 in two.held)
+    assert len(one.held) == len(two.held) == 11
+    two.offer(15, kind=USED)
+    daemon.until(lambda: len(one.held) == len(two.held) == 12)
+    assert one.held[15] == two.held[15]
+    # The others are remembered: when nobody lacks anything one more offer is enough.
+    one.is_short = two.is_short = False
+    daemon.until(lambda: not any(uses_more(daemon.machine(name)) for name in "ab"), 60)
+    two.offer(*range(10, 20))
+    daemon.until(lambda: len(one.held) == len(two.held) == 21)
+    check(one, two)
+
+
+@with_daemon("--budget", "256M")
+def what_nobody_uses_is_shed(daemon):
+    one, two = agents = [Needy(daemon, name, domain="d", ram=1024 * MIB, limit=64 * MIB) for name in "ab"]
+    ready(daemon, *agents)
+    for agent in agents:
+        agent.pages = {page: content(page + 1) for page in range(4200)}
+        agent.offer()
+    daemon.until(lambda: len(one.held) == len(two.held) == 4200, 60)
+    one.is_short = two.is_short = True
+    daemon.until(lambda: one.drained and one.drained == two.drained, 60)
+    [old] = one.drained
+    there = [page for page in range(4200) if one.held[page][0] == old]
+    assert len(there) == 4096 and share(daemon)["store_bytes"] == 4200 * PAGE
+    # What is mapped gets another slot, in an extent that stays; what is cold does not, and is let go of.
+    for agent in agents:
+        agent.offer(*there[:50], kind=ORPHAN)
+        agent.offer(*there[50:], kind=COLD_ORPHAN)
+    daemon.until(lambda: all(agent.held[page][0] != old for agent in agents for page in there[:50]))
+    for _ in range(20):
+        daemon.serve()
+    assert all(agent.held[page][0] == old for agent in agents for page in there[50:])
+    for agent in agents:
+        slots = [agent.held.pop(page) for page in there[50:]]
+        for start in range(0, len(slots), 512):
+            agent.tell_dropped(slots[start:start + 512])
+    daemon.until(lambda: old in one.dropped_extents and old in two.dropped_extents)
+    assert share(daemon)["store_bytes"] == (4200 - 4096 + 50) * PAGE
+    check(one, two)
 
 
 @with_daemon("--budget", "64M")

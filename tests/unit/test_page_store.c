@@ -392,6 +392,43 @@ static void an_extent_of_little_use_is_drained(void **state)
 	ob_store_free(store);
 }
 
+/* However much of it is held: the one that was opened first, but never the one that is being filled. */
+static void the_oldest_extent_is_shed(void **state)
+{
+	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
+	struct ob_holder a = { 0 };
+	uint32_t slot, first = UINT32_MAX;
+	uint64_t id;
+
+	assert_int_equal(ob_store_shed(store, on_drained), 0);
+	for (unsigned i = 0; i < OB_STORE_SLOTS + 10; i++) {
+		assert_int_equal(ob_store_fill(store, page, i, i + 1ull, true, true, &slot), 0);
+		assert_int_equal(ob_store_hold(store, &a, slot, 1), 0);
+		ob_store_unpin(store, slot);
+		first = i ? first : slot;
+	}
+	id = ob_store_id(store, first);
+	assert_int_equal(ob_store_extents(store), 2);
+	drained_slots = 0;
+	assert_int_equal(ob_store_shed(store, on_drained), OB_STORE_SLOTS);
+	assert_int_equal(drained_slots, OB_STORE_SLOTS);
+	assert_true(ob_store_drains(store) && ob_store_is_drained(store, first) && !ob_store_is_drained(store, slot));
+	assert_int_equal(ob_store_shed(store, on_drained), 0);
+	/* What is free in it is not filled again. */
+	assert_int_equal(ob_store_let_go(store, &a, first, 1), 0);
+	assert_int_equal(ob_store_spare_pages(store), 0);
+	assert_int_equal(ob_store_fill(store, page, 9000, 9001, true, true, &slot), 0);
+	assert_true(ob_store_id(store, slot) != id);
+	ob_store_unpin(store, slot);
+	gone_count = 0;
+	for (uint32_t i = 1; i < OB_STORE_SLOTS; i++)
+		assert_int_equal(ob_store_let_go(store, &a, first + i, 1), 0);
+	assert_int_equal(gone_count, 1);
+	assert_true(gone_id == id && !ob_store_drains(store) && ob_store_memory_pages(store) == 11);
+	ob_holder_clear(&a);
+	ob_store_free(store);
+}
+
 static void expect_no_extent(int fd, const char *why)
 {
 	struct ob_store *store = ob_store_new("domain:d", &events, NULL);
@@ -532,6 +569,7 @@ int main(void)
 		cmocka_unit_test(an_extent_is_taken_up_as_it_was_left),
 		cmocka_unit_test(what_was_told_to_be_here_is_not_gone),
 		cmocka_unit_test(an_extent_of_little_use_is_drained),
+		cmocka_unit_test(the_oldest_extent_is_shed),
 		cmocka_unit_test(what_is_no_extent_is_not_taken_up),
 	};
 
