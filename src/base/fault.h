@@ -34,6 +34,7 @@
 	X(uffd_zeropage)   \
 	X(uffd_wake)       \
 	X(uffd_protect)    \
+	X(lift_io)         \
 	X(pagemap_scan)    \
 	X(madvise)         \
 	X(mmap)            \

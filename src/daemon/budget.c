@@ -230,7 +230,8 @@ uint64_t ob_budget_lack(const struct ob_budget_machine *machines, size_t n)
 
 	for (size_t i = 0; i < n; i++)
 		if (machines[i].role == OB_BUDGET_ORDERED && machines[i].active_bytes != OB_BUDGET_NONE)
-			lack = add_saturated(lack, ob_less(OB_MIN(machines[i].active_bytes, machine_cap(&machines[i])), machines[i].target_bytes));
+			lack = add_saturated(lack, ob_less(OB_MIN(OB_MIN(machines[i].active_bytes, machines[i].wanted_bytes), machine_cap(&machines[i])),
+							   machines[i].target_bytes));
 	return lack;
 }
 

@@ -168,7 +168,7 @@ static void wake_next(struct ob_domain *domain, const struct ob_offered *page)
 	struct ob_index_entry entry;
 
 	while (ob_index_find(domain->index, page->lo, page->hi, page->class, &cursor, &entry)) {
-		struct ob_offered offered = { entry.where, page->lo, page->hi, page->class };
+		struct ob_offered offered = { .page = entry.where, .lo = page->lo, .hi = page->hi, .class = page->class, .is_used = page->is_used };
 
 		if (entry.owner != OB_INDEX_STORE && is_usable(domain->sharers[entry.owner]) &&
 		    todo_push(domain->sharers[entry.owner], &offered, false))

@@ -96,7 +96,7 @@ static void note_back(struct ob_working_set_back *back, uint64_t came, const str
 static uint64_t pages_back(const struct ob_stats *stats)
 {
 	return ob_less(stats->compressed_pages, stats->pool_writeback_pages + stats->compressed_bytes / PAGE_BYTES) + stats->swap_in_pages +
-	       stats->share_dropped_pages;
+	       ob_less(stats->share_dropped_pages, stats->share_shed_pages);
 }
 
 /* Whether it stayed or not: it is in use. */

@@ -164,7 +164,8 @@ unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *r
  */
 unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, struct ob_share_drop *ret, unsigned max);
 
-/* Copies a page of OB_PAGE_SIZE bytes out. Returns 0, -ESTALE (it has another hash now; `to` is overwritten), or -ENOENT (it is in use, or there is none). */
+/* Copies a page of OB_PAGE_SIZE bytes out. Returns 0, -ESTALE (it has another hash now; `to` is overwritten), or -ENOENT (it is in use and would not be
+ * mapped, or there is none). One that is in use and would be is lifted. */
 int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to) OB_MUST_CHECK;
 
 /*
@@ -177,7 +178,8 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
  * the engine's. Returns 0, -ENOENT, -EEXIST, or -ENOTSUP (the engine maps none).
  */
 int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd) OB_MUST_CHECK;
-/* Whether its pages are to be offered anew, for other slots (the class of these offers is OB_SHARE_ORPHAN). */
+/* Whether its pages are to be offered anew, for other slots (the class of these offers is OB_SHARE_ORPHAN, or OB_SHARE_COLD_ORPHAN; of the latter
+ * what is not adopted is shed: orphans.c). */
 void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan);
 /* Unmaps it. Returns 0, -EBUSY (something is held, or a drop has not been taken yet), or -ENOENT. */
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);

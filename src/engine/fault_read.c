@@ -295,7 +295,7 @@ void ob_read_settle(struct ob_engine *engine, struct ob_read_run *run)
 	struct ob_read *read = run->read;
 	unsigned n = run->request.pages, came, has_fault = run->from == 0;
 	uint64_t fetched_ns = ob_now_ns();
-	int was_read = run->request.result, first = was_read;
+	int was_read = run->request.result, first = was_read, may_offer;
 	struct ob_region *region = &engine->region[read->region];
 	struct ob_place place;
 
@@ -305,11 +305,15 @@ void ob_read_settle(struct ob_engine *engine, struct ob_read_run *run)
 		was_read = -EAGAIN; /* the neighbours were not asked for in the end */
 	}
 	ob_place_chunk(engine, read->region, read->chunk, &place);
+	/* An offer needs regions_lock, which who settles has or has not: it is not waited for, since somebody who has it may settle for a waiting writer. */
+	may_offer = has_fault && !read->fault.is_write && pthread_rwlock_tryrdlock(&engine->regions_lock) == 0;
 	ob_chunk_lock(place.chunk);
 	came = settle_pages(engine, run, &place, was_read, &first);
-	if (has_fault && first == 0 && !read->fault.is_write)
+	if (may_offer && first == 0)
 		ob_share_offer_used(engine, &place, place.chunk_first + read->page[0], read->buffer);
 	ob_chunk_unlock(place.chunk);
+	if (may_offer)
+		pthread_rwlock_unlock(&engine->regions_lock);
 	ob_cost_add(engine, (int64_t)came - n);
 	if (came > has_fault)
 		ob_count(engine, prefetched_pages, came - has_fault);

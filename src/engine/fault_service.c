@@ -14,7 +14,7 @@
  *
  *     absent, ballooned, zero   room for one page and its window is charged, and the range filled with the zero page; or,
  *                               where the whole chunk is empty and there is plenty of room, the chunk is opened
- *     benched                   moved back, with its neighbours; costs nothing, so it never waits
+ *     benched                   moved back, with its neighbours; costs nothing, so it never waits. If it was read it may be offered for sharing before
  *     compressed                room is charged, the bytes are decompressed, and copied in
  *     shared                    room is charged, and the bytes are copied in from the canonical page
  *     swapped                   room is charged, and a read is started; the bytes are checked and copied in by whoever finds

@@ -716,9 +716,9 @@ void ob_share_suspend(struct ob_engine *engine, int suspended);
 void ob_share_destroy(struct ob_engine *engine);
 /* Whether nobody will tell overbookd of the slot's extent any more: the page is worth another offer. */
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
-/* Whether it has been that for so many rounds of offers that nobody seems to want it. The hand of orphans has been round. */
+/* Whether overbookd wants the extent to go, and has not wanted the page in so many rounds of offers that it will not. The hand of orphans has been round since start_ns. */
 int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot);
-void ob_share_round_over(struct ob_engine *engine);
+void ob_share_round_over(struct ob_engine *engine, uint64_t start_ns);
 /* Chunk locked, the page shared, and there is a limit. Makes it a page of the machine's own, on the bench. Returns 0, -ENOSPC while there is no room, or -errno. */
 int ob_share_shed(struct ob_engine *engine, struct ob_place *place);
 /* Sharing is on, and the page's bytes lie still, its chunk locked: hashes and offers them. kind: OB_SHARE_COLD and so on. */

@@ -247,7 +247,7 @@ unsigned ob_lift_chunk_but(struct ob_engine *engine, struct ob_place *place, con
 	if (is_off && count)
 		ob_large_forget(engine, place->chunk);
 	/* I/O began while the chunk was being lifted. */
-	if (count && ob_lift_io_inflight(place->chunk)) {
+	if (count && (ob_lift_io_inflight(place->chunk) || ob_fault(OB_FP_lift_io) < 0)) {
 		ob_lift_return_all(engine, place);
 		count = 0;
 	}

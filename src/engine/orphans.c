@@ -5,16 +5,18 @@
  * Theory of operation. An old extent goes only when its last page has moved, and an offer may be lost (a full ring, a full socket, no room in
  * the store). So while there are any a hand of the scanner goes round for them alone, again and again, and passes over no chunk that has
  * shared pages, whatever the scanner's own hand thinks of it. It lifts nothing, since the bytes lie in the extent, and so waits for nothing but its
- * processor time and for the offers to be taken. A page that is mapped (mapped.c) is taken out first. The hand rests as long as it took to go round.
+ * processor time, for the offers to be taken, and, where it sheds, for room. A page that is mapped (mapped.c) is taken out first. The hand rests as long as it took to go round.
  *
- * A page leaves its old slot when overbookd asks it to adopt one of its own (share.c). Or it is shed: what was offered in OB_ORPHAN_ROUNDS rounds and
- * not adopted has no place in the store, and where there is a limit and storage it becomes a page of the machine's own on the bench, cold, to be evicted like
+ * A page leaves its old slot when overbookd asks it to adopt one of its own (share.c). Or it is shed: what of an extent that overbookd
+ * wants to go (DRAIN) was offered in OB_ORPHAN_ROUNDS rounds and not adopted has no place in the store, and where there is a limit and storage it becomes a page of the machine's own on the bench, cold, to be evicted like
  * any other. So an extent goes in the end, and overbookd gets rid of what nobody uses by draining an extent and not asking for it. In a second as
  * much is shed as a SHED_PARTth of the limit, lest all that is in use had to make room for it.
  *
  * Locking: as the scanner's (scan.c), in whose thread it runs: regions_lock (read) for a chunk, and the chunk's lock, in the background, for
  * STEP_PAGES pages at a time.
  */
+#include <errno.h>
+
 #include "base/clock.h"
 #include "engine/scan.h"
 
@@ -26,7 +28,7 @@
 
 static int may_evict(const struct ob_engine *engine)
 {
-	return ob_load(&engine->limit_bytes) && ob_evict_swap_usable(engine);
+	return ob_load(&engine->limit_bytes) && ob_evict_swap_usable(engine) && !ob_load(&engine->stuck);
 }
 
 /* Of a page of an orphan extent that is not mapped: sheds it, if nobody has wanted it, or offers it. Its chunk is locked. */
@@ -34,13 +36,15 @@ static void offer_or_shed(struct ob_engine *engine, struct ob_place *place, uint
 {
 	struct ob_scan_hand *hand = &engine->scan.orphans;
 	uint32_t slot = ob_page_slot(*ob_place_word(place, page));
+	int r;
 
 	if (kind == OB_SHARE_COLD_ORPHAN && ob_share_is_forlorn(engine, slot)) {
 		place->page = page;
 		if (!hand->shed_left || hand->is_short || place->chunk->evicting)
 			return;
-		hand->is_short = ob_share_shed(engine, place) < 0;
-		hand->shed_left -= !hand->is_short;
+		r = ob_share_shed(engine, place);
+		hand->is_short = r == -ENOSPC;
+		hand->shed_left -= r == 0;
 		return;
 	}
 	ob_share_offer(engine, place, page, ob_share_bytes(engine, slot), kind);
@@ -54,18 +58,20 @@ static void offer_orphans(struct ob_engine *engine, struct ob_place *place)
 	for (uint64_t first = place->chunk_first; first < ob_place_end(place); first += STEP_PAGES) {
 		uint64_t end = OB_MIN(first + STEP_PAGES, ob_place_end(place));
 
+		uint32_t mapped = 0;
+
 		ob_chunk_lock_background(place->chunk);
+		/* With the first page of a run all that follow it are taken out. */
+		for (uint64_t page = first; page < end; page++)
+			mapped |= (uint32_t)(ob_page_state(*ob_place_word(place, page)) == OB_PAGE_MAPPED) << (page - first);
 		for (uint64_t page = first; page < end; page++) {
 			uint64_t word = *ob_place_word(place, page);
-			unsigned kind = cold;
 
 			if (ob_page_state(word) == OB_PAGE_MAPPED && ob_share_is_orphan(engine, ob_page_slot(word)) &&
-			    ob_mapped_take_out(engine, place, page, end) == 0) {
+			    ob_mapped_take_out(engine, place, page, end) == 0)
 				word = *ob_place_word(place, page);
-				kind = OB_SHARE_ORPHAN;
-			}
 			if (ob_page_state(word) == OB_PAGE_SHARED && ob_share_is_orphan(engine, ob_page_slot(word)))
-				offer_or_shed(engine, place, page, kind);
+				offer_or_shed(engine, place, page, mapped >> (page - first) & 1 ? OB_SHARE_ORPHAN : cold);
 		}
 		ob_chunk_unlock(place->chunk);
 	}
@@ -125,7 +131,7 @@ int ob_orphans_next(struct ob_engine *engine, uint64_t now, uint64_t rest_ns)
 	}
 	pthread_rwlock_unlock(&engine->regions_lock);
 	if (hand->region == OB_REGIONS_MAX) {
-		ob_share_round_over(engine);
+		ob_share_round_over(engine, hand->start_ns);
 		hand->due_ns = now + OB_MAX(now - hand->start_ns, hand->is_short ? SHORT_NS : rest_ns);
 	}
 	return found;

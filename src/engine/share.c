@@ -2,7 +2,8 @@
 /*
  * Sharing: pages whose only copy is a canonical page, which other pages, of this machine or others, have as their copy too.
  *
- * Theory of operation. Cold pages are offered by their hash (evict.c offers what goes to the pool, scan.c what it finds),
+ * Theory of operation. Cold pages are offered by their hash (evict.c offers what goes to the pool, scan.c what it finds); where
+ * shared pages are mapped, so are those in use that a read has just brought back (ob_share_offer_used()),
  * and who has an index of such offers (overbookd) asks for the bytes of those that look alike, puts one copy into the
  * canonical store, and asks each of them to adopt it. The engine trusts none of that: it compares all bytes itself, under the
  * lock of the page's chunk, and gives its own copy up only if they are the same. From then on the page's word says SHARED
@@ -30,7 +31,7 @@
  * also be made an orphan by who owns it, to get rid of it so; its holds' ends are told as ever.
  *
  * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for
- * each number of an extent that is used first, which is kept for the next extent of that number.
+ * each number of an extent that is used first, which is kept for the next extent of that number; the ring of offers as it is touched.
  *
  * Locking: share.lock is a leaf. The bytes of a slot may be read, without it, by who holds the lock of the chunk whose word
  * names the slot. The key and the switches change with regions_lock held for writing.
@@ -63,9 +64,9 @@ static struct ob_share *share_of(const struct ob_engine *engine)
 }
 
 /* The lock is held. */
-static void set_orphan(struct ob_extent *extent, int is_orphan)
+static void set_orphan(struct ob_extent *extent, uint32_t is_orphan)
 {
-	if (!is_orphan != !extent->is_orphan) {
+	if (is_orphan != extent->is_orphan) {
 		ob_store(&extent->rounds, 0u);
 		ob_store(&extent->orphan_ns, ob_now_ns());
 	}
@@ -286,7 +287,7 @@ void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan
 	pthread_mutex_lock(&share->lock);
 	extent = find_extent(share, id);
 	if (extent)
-		set_orphan(extent, is_orphan);
+		set_orphan(extent, is_orphan ? OB_ORPHAN_DRAINED : 0);
 	pthread_mutex_unlock(&share->lock);
 	if (is_orphan)
 		ob_scan_kick(engine);
@@ -400,17 +401,17 @@ int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot)
 {
 	const struct ob_extent *extent = &share_of(engine)->extent[slot / OB_EXTENT_PAGES];
 
-	return ob_load(&extent->rounds) >= OB_ORPHAN_ROUNDS &&
+	return ob_load(&extent->is_orphan) == OB_ORPHAN_DRAINED && ob_load(&extent->rounds) >= OB_ORPHAN_ROUNDS &&
 	       ob_now_ns() - ob_load(&extent->orphan_ns) >= OB_ORPHAN_ROUNDS * ob_scan_cold_ns(engine);
 }
 
-void ob_share_round_over(struct ob_engine *engine)
+void ob_share_round_over(struct ob_engine *engine, uint64_t start_ns)
 {
 	struct ob_share *share = share_of(engine);
 
 	pthread_mutex_lock(&share->lock);
 	for (unsigned i = 0; i < share->extent_count; i++)
-		if (share->extent[i].is_orphan && share->extent[i].rounds < OB_ORPHAN_ROUNDS)
+		if (share->extent[i].is_orphan && share->extent[i].orphan_ns <= start_ns && share->extent[i].rounds < OB_ORPHAN_ROUNDS)
 			ob_store(&share->extent[i].rounds, share->extent[i].rounds + 1);
 	pthread_mutex_unlock(&share->lock);
 }
@@ -566,10 +567,16 @@ void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint
 
 void ob_share_offer_used(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes)
 {
-	if (!ob_share_is_on(engine) || !ob_mapped_may_read(engine, place->chunk) || place->chunk->is_large ||
-	    ob_load(&share_of(engine)->offer_count) >= USED_WAIT || ob_content_is_zero(bytes))
+	unsigned waiting;
+
+	if (!ob_share_is_on(engine) || !ob_mapped_may_read(engine, place->chunk) || place->chunk->is_large)
+		return;
+	waiting = ob_load(&share_of(engine)->offer_count);
+	if (waiting >= USED_WAIT || ob_content_is_zero(bytes))
 		return;
 	ob_share_offer(engine, place, page, bytes, OB_SHARE_USED);
+	if (!waiting)
+		ob_share_offered(engine);
 }
 
 void ob_share_offered(struct ob_engine *engine)
@@ -630,7 +637,7 @@ static int take_used(struct ob_engine *engine, struct ob_place *place)
 	uint64_t only[OB_CHUNK_PAGES / 64] = { 0 }, in = place->page - place->chunk_first;
 	struct ob_chunk *chunk = place->chunk;
 
-	if (!ob_mapped_may_read(engine, chunk) || chunk->is_large || chunk->evicting ||
+	if (!ob_mapped_may_read(engine, chunk) || chunk->is_large || chunk->evicting || chunk->watched || chunk->sampled ||
 	    ob_warmth_is_warm(*ob_place_word(place, place->page), ob_now_ns(), ob_scan_cold_ns(engine)))
 		return 0;
 	only[in / 64] = 1ull << (in % 64);
@@ -727,6 +734,7 @@ int ob_share_shed(struct ob_engine *engine, struct ob_place *place)
 		ob_cost_add(engine, -1);
 		return r < 0 ? r : -EAGAIN;
 	}
+	place->chunk->whole = 0;
 	ob_page_move(engine, place->chunk, word, OB_T_SHED, 0);
 	ob_share_let_go(engine, slot);
 	ob_clock_push(engine, place);
@@ -761,6 +769,22 @@ static void expect_pair(const struct ob_engine *engine, const struct ob_place *p
 	ob_content_expect(ob_share_bytes(engine, slot));
 }
 
+/* What was lifted for another one (take_used()) may have brought all of the chunk back, for I/O that began: those have not been given up. Returns how many are left. */
+static unsigned still_benched(const struct ob_place *place, struct ob_share_adoption *items, uint16_t *benched, uint16_t *which, unsigned n)
+{
+	unsigned left = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (ob_page_state(*ob_place_word(place, place->chunk_first + benched[i])) != OB_PAGE_BENCHED) {
+			items[which[i]].result = -ESTALE;
+			continue;
+		}
+		benched[left] = benched[i];
+		which[left++] = which[i];
+	}
+	return left;
+}
+
 /* Of one chunk, in ascending order; its lock is held, and the slots of those without an error are. */
 static void adopt_locked(struct ob_engine *engine, struct ob_place *place, struct ob_share_adoption *items, const uint32_t *slots,
 			 unsigned n)
@@ -784,6 +808,7 @@ static void adopt_locked(struct ob_engine *engine, struct ob_place *place, struc
 			away_is_shared(engine, place, slots[i]);
 		}
 	}
+	count = still_benched(place, items, benched, which, count);
 	gone = count ? ob_lift_drop_many(engine, place, benched, count) : 0;
 	for (unsigned i = 0; i < count; i++) {
 		place->page = place->chunk_first + benched[i];

@@ -16,7 +16,8 @@
 #define OB_EXTENTS_MAX  4096u
 #define OB_EXTENT_PAGES 4096u
 #define OB_OFFERS       4096u
-#define OB_ORPHAN_ROUNDS 2u /* of the orphans' hand: what has been offered in so many, each as long at least as pages are watched for, and was not adopted nobody wants */
+#define OB_ORPHAN_DRAINED 2u
+#define OB_ORPHAN_ROUNDS 3u /* of the orphans' hand: what has been offered in so many, each as long at least as pages are watched for, and was not adopted nobody wants */
 
 struct ob_extent {
 	uint64_t id;          /* 0: unused */
@@ -24,7 +25,7 @@ struct ob_extent {
 	uint32_t pages;
 	uint32_t held;        /* words that name its slots, and adoptions under way */
 	uint32_t to_tell;     /* holds that ended and that nobody has taken yet */
-	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one. Or it is to go */
+	uint32_t is_orphan;   /* not announced since the key changed: overbookd is another one; or OB_ORPHAN_DRAINED: overbookd wants it to go; atomic */
 	uint32_t rounds;      /* of the orphans' hand since then; atomic, and so is the next: */
 	uint64_t orphan_ns;   /* since when */
 	int file;             /* a descriptor, if pages of it may be mapped; -1; atomic */

@@ -12,7 +12,7 @@
  *
  * A page that comes back as the neighbour of a touched one stays as warm as it was.
  *
- * Only the scanner asks: what is evicted is offered however warm it is. Nothing here needs to be right, and it is forgotten when a page goes
+ * Only the scanner asks, and who would take a page out of use for sharing (share.c): what is evicted is offered however warm it is. Nothing here needs to be right, and it is forgotten when a page goes
  * elsewhere; the hand of the scanner has its own memory of chunks (scan.c).
  *
  * In the word, in the bits of the handle, which a page in these states has not: three for the warmth, and 23 for the time at which it came back, or

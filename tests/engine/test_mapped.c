@@ -629,6 +629,41 @@ static void what_is_in_use_is_taken_in_place(void **state)
 	share_assert_holds();
 }
 
+/* I/O begins while one page of a list is lifted: all of its chunk goes back, also what was about to be given up. */
+static void what_goes_back_is_not_given_up(void **state)
+{
+	uint32_t first = find_in(LAST, OB_PAGE_RESIDENT, 0), second = first + 16;
+	struct ob_share_adoption items[2] = { { .page = keeper_page(LAST, first) }, { .page = keeper_page(LAST, second) } };
+	uint8_t bytes[PATTERN_PAGE];
+	struct ob_hash hash;
+
+	while (first / OB_CHUNK_PAGES != second / OB_CHUNK_PAGES || find_in(LAST, OB_PAGE_RESIDENT, second) != second) {
+		first = find_in(LAST, OB_PAGE_RESIDENT, first + 1);
+		second = first + 16;
+	}
+	items[0].page = keeper_page(LAST, first);
+	items[1].page = keeper_page(LAST, second);
+	for (unsigned i = 2; i-- > 0;) {
+		hash = share_hash(LAST, i ? second : first);
+		assert_int_equal(ob_engine_share_fetch(bed->engine, items[i].page, hash.low, hash.high, bytes), 0);
+		items[i].extent = keeper.extent[keeper_put(&keeper, bytes, &items[i].index)].id;
+		if (i)
+			bed_assert_ok(bed, ram_check(ram[LAST], second));
+	}
+	assert_int_equal(find_in(LAST, OB_PAGE_BENCHED, first), first);
+	assert_int_equal(find_in(LAST, OB_PAGE_RESIDENT, second), second);
+	assert_int_equal(ob_fault_configure("lift_io:1:EBUSY", NULL), 0);
+	keeper_adopt_all(&keeper, items, 2);
+	assert_int_equal(ob_fault_fired(OB_FP_lift_io), 1);
+	assert_int_equal(ob_fault_configure(NULL, NULL), 0);
+	assert_int_equal(items[0].result, -ESTALE);
+	assert_int_equal(items[1].result, -ESTALE);
+	assert_int_equal(find_in(LAST, OB_PAGE_RESIDENT, first), first);
+	assert_int_equal(bed_stats(bed).shared_bytes, 0);
+	share_check_all();
+	share_assert_holds();
+}
+
 /* Pages that are read, found equal again and read again are mapped; from then on reads are no faults. */
 static void what_is_read_again_is_mapped(void **state)
 {
@@ -752,6 +787,7 @@ int main(void)
 		TEST(under_a_limit_one_page_is_enough, set_up_single),
 		TEST(what_is_read_is_offered_as_used, set_up_with_store),
 		TEST(what_is_in_use_is_taken_in_place, set_up_with_store),
+		TEST(what_goes_back_is_not_given_up, set_up_with_store),
 		TEST(mapped_pages_are_read_without_faults, set_up),
 		TEST(writes_take_pages_out_and_mappings_heal, set_up),
 		TEST(one_byte_is_enough, set_up),
