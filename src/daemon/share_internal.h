@@ -101,7 +101,7 @@ struct ob_domain {
 	struct ob_sharer *sharers[OB_STORE_MEMBERS];
 	unsigned top, count; /* numbers in use lie below top */
 	uint64_t enough_ns;              /* when memory was last not so short that what nobody uses is shed */
-	uint64_t shed_ns, shed_pause_ns; /* when the last extent was begun to be shed, 0: none is; and how long to wait after that */
+	uint64_t shed_ns, shed_pause_ns; /* when the last extent was begun to be shed, 0: none ever; and how long to wait after that */
 	uint32_t shed_used, moved;       /* its slots in use then; pages of drained extents that have got another slot since */
 	unsigned turn;       /* whose list is tried first */
 };

@@ -186,7 +186,7 @@ int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id);
 
 /*
  * Makes a page a hold of a slot, if it has the same bytes: all are compared. Returns 0 (the hold lasts until a drop tells
- * its end), -ESTALE (they differ, or the page is in use), -ENOENT (no such page or slot), or -errno. In case of failure there is no hold.
+ * its end), -ESTALE (they differ, or the page is in use and would not be mapped), -ENOENT (no such page or slot), or -errno. In case of failure there is no hold.
  */
 int ob_engine_share_adopt(struct ob_engine *engine, uint64_t page, uint64_t extent, uint32_t index) OB_MUST_CHECK;
 /* The same for many; what is said there is each one's result. Neighbours that follow each other in the list are given up with one call of the kernel. */

@@ -305,7 +305,7 @@ void ob_read_settle(struct ob_engine *engine, struct ob_read_run *run)
 		was_read = -EAGAIN; /* the neighbours were not asked for in the end */
 	}
 	ob_place_chunk(engine, read->region, read->chunk, &place);
-	/* An offer needs regions_lock, which who settles has or has not: it is not waited for, since somebody who has it may settle for a waiting writer. */
+	/* An offer needs regions_lock. It is not waited for: this thread may hold it already, and a writer be waiting. */
 	may_offer = has_fault && !read->fault.is_write && pthread_rwlock_tryrdlock(&engine->regions_lock) == 0;
 	ob_chunk_lock(place.chunk);
 	came = settle_pages(engine, run, &place, was_read, &first);

@@ -703,7 +703,13 @@ void ob_batch_drop_buffers(struct ob_reclaimer *re);
 /* Bytes that its buffers may cost at once on a small machine. */
 int64_t ob_batch_needs_bytes(const struct ob_engine *engine);
 
-/* --- share.c --- */
+/* --- share.c, offers.c --- */
+
+/* NULL when nothing has ever been shared. */
+static inline struct ob_share *ob_share_of(const struct ob_engine *engine)
+{
+	return __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
+}
 
 /* Whether pages are to be offered; regions_lock is held. */
 int ob_share_is_on(const struct ob_engine *engine);
@@ -716,11 +722,6 @@ void ob_share_suspend(struct ob_engine *engine, int suspended);
 void ob_share_destroy(struct ob_engine *engine);
 /* Whether nobody will tell overbookd of the slot's extent any more: the page is worth another offer. */
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot);
-/* Whether overbookd wants the extent to go, and has not wanted the page in so many rounds of offers that it will not. The hand of orphans has been round since start_ns. */
-int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot);
-void ob_share_round_over(struct ob_engine *engine, uint64_t start_ns);
-/* Chunk locked, the page shared, and there is a limit. Makes it a page of the machine's own, on the bench. Returns 0, -ENOSPC while there is no room, or -errno. */
-int ob_share_shed(struct ob_engine *engine, struct ob_place *place);
 /* Sharing is on, and the page's bytes lie still, its chunk locked: hashes and offers them. kind: OB_SHARE_COLD and so on. */
 void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind);
 /* Chunk locked. A read fault has brought a page with these bytes: offers it as one that is in use, where it would be mapped and few offers wait. Takes about a microsecond. */

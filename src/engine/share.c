@@ -22,7 +22,7 @@
  * have counted, for each slot: one more with each adoption, less what was taken as ended. A hold that ends changes nothing of that
  * until it is taken, so these counts stand still while nobody adopts or takes anything, and can be told piece by piece.
  *
- * Offers are hints, kept in a ring; when it is full the oldest goes. Who takes them is woken for many at a time: whoever has looked through a
+ * Offers are hints, kept in a ring (offers.c). Who takes them is woken for many at a time: whoever has looked through a
  * chunk says so (ob_share_offered()).
  *
  * Orphans. Each overbookd has a key of its own. When sharing is switched on with another key than before, the extents that
@@ -31,7 +31,8 @@
  * also be made an orphan by who owns it, to get rid of it so; its holds' ends are told as ever.
  *
  * Memory: the tables are one mapping. What is touched of it is charged: a part when sharing is used first, and a part for
- * each number of an extent that is used first, which is kept for the next extent of that number; the ring of offers as it is touched.
+ * each number of an extent that is used first, which is kept for the next extent of that number, but for the ring of
+ * offers.
  *
  * Locking: share.lock is a leaf. The bytes of a slot may be read, without it, by who holds the lock of the chunk whose word
  * names the slot. The key and the switches change with regions_lock held for writing.
@@ -49,19 +50,11 @@
 #include "engine/scan.h"
 #include "engine/warmth.h"
 #include "kern/memory.h"
-#include "kern/uffd.h"
 
 #define ADOPT_STEP   64u /* pages with their chunk's lock held */
-#define USED_WAIT    48u /* offers; of pages that are in use none is added to so many: fewer than the agent calls many */
-#define OFFERS_PER_PAGE (OB_PAGE_SIZE / sizeof(struct ob_share_offer))
 #define COUNTS_BYTES (sizeof(uint32_t) * OB_EXTENT_PAGES)
 #define STATE_BYTES  ((sizeof(struct ob_share) + OB_PAGE_SIZE - 1) / OB_PAGE_SIZE * OB_PAGE_SIZE)
 #define TABLES_BYTES (STATE_BYTES + 2 * OB_EXTENTS_MAX * COUNTS_BYTES)
-
-static struct ob_share *share_of(const struct ob_engine *engine)
-{
-	return __atomic_load_n(&engine->share, __ATOMIC_ACQUIRE);
-}
 
 /* The lock is held. */
 static void set_orphan(struct ob_extent *extent, uint32_t is_orphan)
@@ -81,12 +74,12 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 	int r = 0;
 
 	pthread_mutex_lock(&engine->limit_lock);
-	share = share_of(engine);
+	share = ob_share_of(engine);
 	if (!share) {
 		r = ob_memory_reserve(TABLES_BYTES, 0, &memory);
 		share = memory;
 	}
-	if (r == 0 && !share_of(engine)) {
+	if (r == 0 && !ob_share_of(engine)) {
 		pthread_mutex_init(&share->lock, NULL);
 		share->ended = (uint32_t(*)[OB_EXTENT_PAGES])(void *)((char *)memory + STATE_BYTES);
 		share->counted = share->ended + OB_EXTENTS_MAX;
@@ -100,7 +93,7 @@ static int make_tables(struct ob_engine *engine, struct ob_share **ret_share)
 
 void ob_share_destroy(struct ob_engine *engine)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	if (!share)
 		return;
@@ -115,7 +108,7 @@ void ob_share_destroy(struct ob_engine *engine)
 
 int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2])
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	ret_tables[0] = (uint64_t)(uintptr_t)share;
 	ret_tables[1] = ret_tables[0] + TABLES_BYTES;
@@ -126,7 +119,7 @@ int ob_share_ranges(const struct ob_engine *engine, uint64_t ret_tables[2])
 
 int ob_share_is_on(const struct ob_engine *engine)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	return share && ob_load(&share->is_on) && !ob_load(&share->is_suspended);
 }
@@ -172,7 +165,7 @@ int ob_engine_share_on(struct ob_engine *engine, const void *key192, unsigned cp
 
 int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	int r;
 
 	if (!share || !ob_load(&share->is_on))
@@ -187,14 +180,14 @@ int ob_engine_share_pace(struct ob_engine *engine, unsigned cpu_permille)
 
 unsigned ob_engine_share_waiting(const struct ob_engine *engine)
 {
-	const struct ob_share *share = share_of(engine);
+	const struct ob_share *share = ob_share_of(engine);
 
 	return share ? ob_load(&share->offer_count) : 0;
 }
 
 void ob_engine_share_off(struct ob_engine *engine)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	if (!share)
 		return;
@@ -209,7 +202,7 @@ void ob_engine_share_off(struct ob_engine *engine)
 
 void ob_share_suspend(struct ob_engine *engine, int suspended)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	if (share && __atomic_exchange_n(&share->is_suspended, suspended, __ATOMIC_ACQ_REL) != suspended)
 		ob_scan_kick(engine);
@@ -279,7 +272,7 @@ int ob_engine_share_extent(struct ob_engine *engine, uint64_t id, void *base, ui
 
 void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	struct ob_extent *extent;
 
 	if (!share)
@@ -295,7 +288,7 @@ void ob_engine_share_orphan(struct ob_engine *engine, uint64_t id, int is_orphan
 
 int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	struct ob_extent *extent, gone = { 0 };
 	int r = 0;
 
@@ -322,7 +315,7 @@ int ob_engine_share_drop_extent(struct ob_engine *engine, uint64_t id)
 
 int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	struct ob_extent *extent;
 	int r = -ENOENT;
 
@@ -342,7 +335,7 @@ int ob_engine_share_extent_file(struct ob_engine *engine, uint64_t id, int fd)
 
 int ob_share_file(const struct ob_engine *engine, uint32_t slot, uint64_t *ret_offset)
 {
-	int fd = ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].file);
+	int fd = ob_load(&ob_share_of(engine)->extent[slot / OB_EXTENT_PAGES].file);
 
 	*ret_offset = slot % OB_EXTENT_PAGES * OB_PAGE_SIZE;
 	return fd < 0 ? -ENOENT : fd;
@@ -350,14 +343,14 @@ int ob_share_file(const struct ob_engine *engine, uint32_t slot, uint64_t *ret_o
 
 int ob_share_is_mappable(const struct ob_engine *engine, uint32_t slot)
 {
-	const struct ob_extent *extent = &share_of(engine)->extent[slot / OB_EXTENT_PAGES];
+	const struct ob_extent *extent = &ob_share_of(engine)->extent[slot / OB_EXTENT_PAGES];
 
 	return ob_load(&extent->file) >= 0 && !ob_load(&extent->is_orphan);
 }
 
 void ob_share_note_mapped(struct ob_engine *engine, uint32_t slot, unsigned n)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	struct ob_extent *extent = &share->extent[slot / OB_EXTENT_PAGES];
 
 	pthread_mutex_lock(&share->lock);
@@ -368,7 +361,7 @@ void ob_share_note_mapped(struct ob_engine *engine, uint32_t slot, unsigned n)
 
 unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *ret, unsigned max)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	unsigned n = 0;
 
 	if (!share)
@@ -389,36 +382,17 @@ unsigned ob_engine_share_held(struct ob_engine *engine, struct ob_share_held *re
 
 const char *ob_share_bytes(const struct ob_engine *engine, uint32_t slot)
 {
-	return share_of(engine)->extent[slot / OB_EXTENT_PAGES].base + slot % OB_EXTENT_PAGES * OB_PAGE_SIZE;
+	return ob_share_of(engine)->extent[slot / OB_EXTENT_PAGES].base + slot % OB_EXTENT_PAGES * OB_PAGE_SIZE;
 }
 
 int ob_share_is_orphan(const struct ob_engine *engine, uint32_t slot)
 {
-	return ob_load(&share_of(engine)->extent[slot / OB_EXTENT_PAGES].is_orphan) != 0;
-}
-
-int ob_share_is_forlorn(const struct ob_engine *engine, uint32_t slot)
-{
-	const struct ob_extent *extent = &share_of(engine)->extent[slot / OB_EXTENT_PAGES];
-
-	return ob_load(&extent->is_orphan) == OB_ORPHAN_DRAINED && ob_load(&extent->rounds) >= OB_ORPHAN_ROUNDS &&
-	       ob_now_ns() - ob_load(&extent->orphan_ns) >= OB_ORPHAN_ROUNDS * ob_scan_cold_ns(engine);
-}
-
-void ob_share_round_over(struct ob_engine *engine, uint64_t start_ns)
-{
-	struct ob_share *share = share_of(engine);
-
-	pthread_mutex_lock(&share->lock);
-	for (unsigned i = 0; i < share->extent_count; i++)
-		if (share->extent[i].is_orphan && share->extent[i].orphan_ns <= start_ns && share->extent[i].rounds < OB_ORPHAN_ROUNDS)
-			ob_store(&share->extent[i].rounds, share->extent[i].rounds + 1);
-	pthread_mutex_unlock(&share->lock);
+	return ob_load(&ob_share_of(engine)->extent[slot / OB_EXTENT_PAGES].is_orphan) != 0;
 }
 
 int ob_share_has_orphans(const struct ob_engine *engine)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	int has = 0;
 
 	pthread_mutex_lock(&share->lock);
@@ -457,7 +431,7 @@ static void undo_hold(struct ob_share *share, uint32_t slot)
 
 void ob_share_let_go(struct ob_engine *engine, uint32_t slot)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	uint32_t number = slot / OB_EXTENT_PAGES, index = slot % OB_EXTENT_PAGES;
 	struct ob_extent *extent = &share->extent[number];
 
@@ -496,7 +470,7 @@ static unsigned take_drops(struct ob_share *share, unsigned number, struct ob_sh
 
 unsigned ob_engine_share_drops(struct ob_engine *engine, struct ob_share_drop *ret, unsigned max)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	unsigned n = 0;
 
 	if (!share)
@@ -527,7 +501,7 @@ static unsigned counts_of(struct ob_share *share, unsigned number, uint32_t *ind
 
 unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, struct ob_share_drop *ret, unsigned max)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	unsigned n = 0;
 
 	/* New numbers, too, come from this thread alone. */
@@ -537,81 +511,6 @@ unsigned ob_engine_share_counts(struct ob_engine *engine, uint32_t *position, st
 		n += counts_of(share, number, &index, ret + n, max - n);
 		*position = number * OB_EXTENT_PAGES + index;
 	}
-	return n;
-}
-
-/* --- offers --- */
-
-void ob_share_offer(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes, unsigned kind)
-{
-	struct ob_share *share = share_of(engine);
-	struct ob_hash hash = ob_content_hash(&share->key, bytes);
-	unsigned class = (kind == OB_SHARE_ORPHAN || engine->swap ? kind : OB_SHARE_USED) | ob_subpage_changed(engine, place, page, bytes) << OB_SHARE_CHANGED_SHIFT;
-	unsigned count, at;
-
-	pthread_mutex_lock(&share->lock);
-	count = share->offer_count;
-	if (count == OB_OFFERS) {
-		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
-		count--;
-	}
-	at = (share->offer_first + count) % OB_OFFERS;
-	ob_buffer_touch(engine, &share->offers_touched, (unsigned)(at / OFFERS_PER_PAGE + 1));
-	share->offer[at] = (struct ob_share_offer){
-		.page = (uint64_t)place->region_index << OB_SHARE_REGION_SHIFT | page, .lo = hash.low, .hi = hash.high, .class = class,
-	};
-	ob_store(&share->offer_count, count + 1);
-	pthread_mutex_unlock(&share->lock);
-	ob_count(engine, share_offered_pages, 1);
-}
-
-void ob_share_offer_used(struct ob_engine *engine, const struct ob_place *place, uint64_t page, const void *bytes)
-{
-	unsigned waiting;
-
-	if (!ob_share_is_on(engine) || !ob_mapped_may_read(engine, place->chunk) || place->chunk->is_large)
-		return;
-	waiting = ob_load(&share_of(engine)->offer_count);
-	if (waiting >= USED_WAIT || ob_content_is_zero(bytes))
-		return;
-	ob_share_offer(engine, place, page, bytes, OB_SHARE_USED);
-	if (!waiting)
-		ob_share_offered(engine);
-}
-
-void ob_share_offered(struct ob_engine *engine)
-{
-	struct ob_share *share = share_of(engine);
-
-	if (!share || !ob_load(&share->offer_count))
-		return;
-	pthread_mutex_lock(&share->lock);
-	if (share->offer_count && share->ready)
-		share->ready(share->context);
-	pthread_mutex_unlock(&share->lock);
-}
-
-int ob_share_has_room(const struct ob_engine *engine)
-{
-	return ob_load(&share_of(engine)->offer_count) < OB_OFFERS / 2;
-}
-
-unsigned ob_engine_share_offers(struct ob_engine *engine, struct ob_share_offer *ret, unsigned max)
-{
-	struct ob_share *share = share_of(engine);
-	unsigned n = 0;
-
-	if (!share)
-		return 0;
-	pthread_mutex_lock(&share->lock);
-	for (; n < max && share->offer_count; n++) {
-		ret[n] = share->offer[share->offer_first];
-		ob_store(&share->offer_count, share->offer_count - 1);
-		share->offer_first = (share->offer_first + 1) % OB_OFFERS;
-	}
-	if (!share->offer_count)
-		share->offer_first = 0; /* where there is memory already */
-	pthread_mutex_unlock(&share->lock);
 	return n;
 }
 
@@ -674,7 +573,7 @@ static const char *bytes_of(struct ob_engine *engine, struct ob_place *place, ch
 
 int ob_engine_share_fetch(struct ob_engine *engine, uint64_t page, uint64_t lo, uint64_t hi, void *to)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 	const struct ob_hash wanted = { lo, hi };
 	struct ob_place place;
 	const char *bytes = NULL;
@@ -719,27 +618,6 @@ static void away_is_shared(struct ob_engine *engine, struct ob_place *place, uin
 		ob_page_set_bits(engine, word, ob_page_with_slot(slot) | ob_page_with_handle(ob_page_handle(before)));
 		ob_share_let_go(engine, ob_page_slot(before));
 	}
-}
-
-int ob_share_shed(struct ob_engine *engine, struct ob_place *place)
-{
-	uint64_t *word = ob_place_word(place, place->page), done = 0;
-	uint32_t slot = ob_page_slot(*word);
-	int r;
-
-	if (!ob_cost_try(engine, 1))
-		return -ENOSPC;
-	r = ob_uffd_copy(engine->uffd, (uint64_t)(uintptr_t)ob_place_bench(place, place->page), ob_share_bytes(engine, slot), OB_PAGE_SIZE, &done);
-	if (!done) {
-		ob_cost_add(engine, -1);
-		return r < 0 ? r : -EAGAIN;
-	}
-	place->chunk->whole = 0;
-	ob_page_move(engine, place->chunk, word, OB_T_SHED, 0);
-	ob_share_let_go(engine, slot);
-	ob_clock_push(engine, place);
-	ob_count(engine, share_shed_pages, 1);
-	return 0;
 }
 
 static int has_bytes_of(struct ob_engine *engine, struct ob_place *place, uint32_t slot)
@@ -852,7 +730,7 @@ static void adopt_step(struct ob_engine *engine, struct ob_share *share, struct 
 
 void ob_engine_share_adopt_all(struct ob_engine *engine, struct ob_share_adoption *items, unsigned n)
 {
-	struct ob_share *share = share_of(engine);
+	struct ob_share *share = ob_share_of(engine);
 
 	for (unsigned i = 0; !share && i < n; i++)
 		items[i].result = -ENOENT;

@@ -17,7 +17,6 @@
 #define OB_EXTENT_PAGES 4096u
 #define OB_OFFERS       4096u
 #define OB_ORPHAN_DRAINED 2u
-#define OB_ORPHAN_ROUNDS 3u /* of the orphans' hand: what has been offered in so many, each as long at least as pages are watched for, and was not adopted nobody wants */
 
 struct ob_extent {
 	uint64_t id;          /* 0: unused */

@@ -143,9 +143,9 @@ enum ob_wire_type {
 #define OB_WIRE_GUEST_ANEW 1u /* of guest.flags, the agent's alone */
 /* Of an offer's class: the low byte is what kind of page it is; in the next, bit i: sub-page i has changed since it was looked at before. */
 #define OB_WIRE_CLASS_KIND 0xffu
-#define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS names; others are free to agents */
+#define OB_WIRE_CLASS_ORPHAN 2u /* a kind: it is a slot of an extent that ORPHANS or DRAIN names */
 #define OB_WIRE_CLASS_USED   3u /* a kind: if it is not shared it goes on taking memory */
-#define OB_WIRE_CLASS_COLD_ORPHAN 4u /* a kind: as ORPHAN, but it will be evicted if it gets no other slot */
+#define OB_WIRE_CLASS_COLD_ORPHAN 4u /* a kind: as ORPHAN, but it will be evicted if it gets no other slot; others are free to agents */
 #define OB_WIRE_CLASS_CHANGED_SHIFT 8
 
 /* Which sub-pages have changed, a bit each. */

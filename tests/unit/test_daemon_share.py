@@ -586,7 +586,7 @@ def the_store_is_paid_for_by_the_budget(daemon):
 
 
 class Needy(Sharer):
-    """While it is short, all that it has comes back once in 16 seconds, and goes again."""
+    """While it is short, 8 MiB come back between two reports, and go again."""
     is_short, back = False, 0
 
     def statistics(self):
@@ -596,18 +596,24 @@ class Needy(Sharer):
         return super().statistics()
 
 
+def needy_pair(daemon, pages, shared):
+    """Two of them with so many equal pages, of which the first are shared."""
+    agents = [Needy(daemon, name, domain="d", ram=1024 * MIB, limit=64 * MIB) for name in "ab"]
+    ready(daemon, *agents)
+    for agent in agents:
+        agent.pages = {page: content(page + 1) for page in range(pages)}
+        agent.offer(*range(shared))
+    daemon.until(lambda: all(len(agent.held) == shared for agent in agents), 60)
+    return agents
+
+
 def uses_more(machine):
     return (machine["working_set_bytes"] or 0) > machine["target_bytes"]
 
 
 @with_daemon("--budget", "256M")
 def while_memory_lacks_what_nobody_uses_gets_no_slot(daemon):
-    one, two = agents = [Needy(daemon, name, domain="d", ram=1024 * MIB, limit=64 * MIB) for name in "ab"]
-    ready(daemon, *agents)
-    for agent in agents:
-        agent.pages = {page: content(page + 1) for page in range(40)}
-        agent.offer(*range(10))
-    daemon.until(lambda: len(one.held) == len(two.held) == 10)
+    one, two = agents = needy_pair(daemon, 40, 10)
     one.is_short = two.is_short = True
     # What has a slot is adopted as ever; what has none waits, until somebody uses it.
     daemon.until(lambda: all(uses_more(daemon.machine(name)) for name in "ab"))
@@ -631,12 +637,7 @@ def while_memory_lacks_what_nobody_uses_gets_no_slot(daemon):
 
 @with_daemon("--budget", "256M")
 def what_nobody_uses_is_shed(daemon):
-    one, two = agents = [Needy(daemon, name, domain="d", ram=1024 * MIB, limit=64 * MIB) for name in "ab"]
-    ready(daemon, *agents)
-    for agent in agents:
-        agent.pages = {page: content(page + 1) for page in range(4200)}
-        agent.offer()
-    daemon.until(lambda: len(one.held) == len(two.held) == 4200, 60)
+    one, two = agents = needy_pair(daemon, 4200, 4200)
     one.is_short = two.is_short = True
     daemon.until(lambda: one.drained and one.drained == two.drained, 60)
     [old] = one.drained
