@@ -562,7 +562,7 @@ unsigned ob_fault_window(struct ob_engine *engine, struct ob_place *place, unsig
 
 void *ob_fault_thread(void *worker);
 /*
- * Chunk locked; may unlock and lock it again. Brings one compressed, swapped or shared page back, and up to window - 1 neighbours
+ * fault_fill.c. Chunk locked; may unlock and lock it again. Brings one compressed, swapped or shared page back, and up to window - 1 neighbours
  * that lie beside it, charging the cost. Returns 0; -ENOSPC (no room); -EIO or -EBADMSG (unreadable); -EALREADY (somebody
  * else is reading it); or another -errno. buffer has OB_FILL_MAX pages. ret_fetched_ns (may be NULL): when the bytes were there.
  */

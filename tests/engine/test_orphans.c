@@ -260,6 +260,42 @@ static void what_nobody_wants_is_shed(void **state)
 	assert_int_equal(keeper_held(&keeper), 0);
 }
 
+struct cold {
+	unsigned offers, goal;
+};
+
+static int are_offered_often(void *context)
+{
+	struct ob_share_offer offers[256];
+	struct cold *cold = context;
+	unsigned n;
+
+	while ((n = ob_engine_share_offers(bed->engine, offers, 256)))
+		for (unsigned i = 0; i < n; i++)
+			cold->offers += offers[i].class == OB_SHARE_COLD_ORPHAN;
+	return cold->offers >= cold->goal;
+}
+
+/* What another overbookd has not asked for yet it may still ask for, however often it was offered: offers get lost. */
+static void what_a_former_one_left_is_not_shed(void **state)
+{
+	struct ob_stats before;
+	struct cold cold;
+
+	share_write_twins();
+	bed_assert_ok(bed, keeper_run(&keeper));
+	bed_assert_ok(bed, account_wait(much_is_shared, NULL, HANG_MS));
+	keeper_halt(&keeper);
+	keeper_serve(&keeper);
+	share_succeed(512);
+	before = bed_stats(bed);
+	cold = (struct cold){ .goal = (unsigned)(before.shared_bytes / OB_PAGE_SIZE) * 10 };
+	bed_assert_ok(bed, account_wait(are_offered_often, &cold, HANG_MS));
+	assert_int_equal(bed_stats(bed).share_shed_pages, 0);
+	assert_int_equal(bed_stats(bed).shared_bytes, before.shared_bytes);
+	share_check_all();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -267,6 +303,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_kept_is_no_orphan, set_up_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(orphans_are_offered_while_their_chunk_is_passed_over, set_up_quick_scanner, share_tear_down),
 		cmocka_unit_test_setup_teardown(what_nobody_wants_is_shed, set_up_with_store, share_tear_down),
+		cmocka_unit_test_setup_teardown(what_a_former_one_left_is_not_shed, set_up_with_store, share_tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
